@@ -1,0 +1,35 @@
+package state
+
+// Application is what `kind: Application` of tandem.dev/v1 says: which text of
+// which repository should run.
+type Application struct {
+	Name      AppName   `json:"name" pb:"1"`
+	Source    AppSource `json:"source,omitzero" pb:"2"`
+	Path      string    `json:"path,omitempty" pb:"3"`      // in the repository; "." where empty
+	Namespace string    `json:"namespace,omitempty" pb:"4"` // for objects that name none
+	Variants  []OS      `json:"variants,omitempty" pb:"5"`  // empty: found by the pair rule
+	Prune     Prune     `json:"prune,omitzero" pb:"6"`
+	Suspend   Suspend   `json:"suspend,omitzero" pb:"7"`
+	At        Origin    `json:"at,omitzero" pb:"8"` // where the Application itself was written
+}
+
+// AppSource says where an application's text comes from. Empty means the
+// repository and ref that the Application came from.
+type AppSource struct {
+	Repo   string `json:"repo,omitempty" pb:"1"`
+	Ref    string `json:"ref,omitempty" pb:"2"` // a branch
+	Commit string `json:"commit,omitempty" pb:"3"`
+}
+
+// Prune says whether objects that left the text are removed.
+type Prune struct {
+	Disabled   bool  `json:"disabled,omitempty" pb:"1"`
+	MaxDeletes int32 `json:"maxDeletes,omitempty" pb:"2"` // more wait for approval; 0 means 10
+}
+
+// Suspend says that an application is not to be changed.
+type Suspend struct {
+	On     bool   `json:"on,omitempty" pb:"1"`
+	Reason string `json:"-"`
+	Until  int64  `json:"until,omitempty" pb:"2"` // wall nanoseconds; 0: until resumed
+}

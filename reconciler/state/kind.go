@@ -1,0 +1,57 @@
+package state
+
+import "slices"
+
+// Kinds are the numbers of all facts, ascending.
+func Kinds() []Kind {
+	var ks []Kind
+	for k := range facts() {
+		ks = append(ks, k)
+	}
+	slices.Sort(ks)
+	return ks
+}
+
+// String is the fact's name: "PodPlaced".
+func (k Kind) String() string {
+	names := [...]string{
+		KindLogStarted:        "LogStarted",
+		KindControllerStarted: "ControllerStarted",
+		KindControllerStopped: "ControllerStopped",
+		KindClockStepped:      "ClockStepped",
+		KindNodeJoined:        "NodeJoined",
+		KindNodeChanged:       "NodeChanged",
+		KindNodeReady:         "NodeReady",
+		KindNodeLost:          "NodeLost",
+		KindNodeCordoned:      "NodeCordoned",
+		KindNodeRemoved:       "NodeRemoved",
+		KindAppDeclared:       "AppDeclared",
+		KindAppRemoved:        "AppRemoved",
+		KindRevisionRejected:  "RevisionRejected",
+		KindRevisionApplied:   "RevisionApplied",
+		KindImageResolved:     "ImageResolved",
+		KindRevised:           "Revised",
+		KindDecided:           "Decided",
+		KindPodPlaced:         "PodPlaced",
+		KindPodStopping:       "PodStopping",
+		KindPodGone:           "PodGone",
+		KindPodObserved:       "PodObserved",
+		KindPodFlapping:       "PodFlapping",
+		KindPodSettled:        "PodSettled",
+		KindHeld:              "Held",
+		KindReleased:          "Released",
+		KindRolledOut:         "RolledOut",
+		KindConverged:         "Converged",
+		KindDegraded:          "Degraded",
+		KindCommanded:         "Commanded",
+		KindSourceLost:        "SourceLost",
+		KindSourceBack:        "SourceBack",
+		KindObjectGone:        "ObjectGone",
+		KindRevisionSeen:      "RevisionSeen",
+		KindStalled:           "Stalled",
+	}
+	if int(k) < len(names) && names[k] != "" {
+		return names[k]
+	}
+	return "Unknown"
+}

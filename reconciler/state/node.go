@@ -1,0 +1,105 @@
+package state
+
+import "time"
+
+// Resources are integer amounts: CPU in thousandths of a core, memory and
+// ephemeral storage in bytes, pods by count.
+type Resources struct {
+	MilliCPU  int64 `json:"milliCPU,omitempty" pb:"1"`
+	Memory    int64 `json:"memory,omitempty" pb:"2"`
+	Ephemeral int64 `json:"ephemeral,omitempty" pb:"3"`
+	Pods      int64 `json:"pods,omitempty" pb:"4"`
+}
+
+// Add returns r + o.
+func (r Resources) Add(o Resources) Resources {
+	return Resources{r.MilliCPU + o.MilliCPU, r.Memory + o.Memory, r.Ephemeral + o.Ephemeral, r.Pods + o.Pods}
+}
+
+// Sub returns r − o.
+func (r Resources) Sub(o Resources) Resources {
+	return Resources{r.MilliCPU - o.MilliCPU, r.Memory - o.Memory, r.Ephemeral - o.Ephemeral, r.Pods - o.Pods}
+}
+
+// Fits says whether o is within r in every dimension.
+func (r Resources) Fits(o Resources) bool {
+	return o.MilliCPU <= r.MilliCPU && o.Memory <= r.Memory && o.Ephemeral <= r.Ephemeral && o.Pods <= r.Pods
+}
+
+// Isolation is how a Windows container is kept apart; Linux has one way and
+// leaves it empty.
+type Isolation string
+
+// The isolations of Windows.
+const (
+	NoIsolation Isolation = ""
+	Process     Isolation = "process"
+	HyperV      Isolation = "hyperv"
+)
+
+// Taint is a Kubernetes node taint.
+type Taint struct {
+	Key    string `json:"key" pb:"1"`
+	Value  string `json:"value,omitempty" pb:"2"`
+	Effect string `json:"effect" pb:"3"`
+}
+
+// NodeFacts are what an agent says of its machine. They change rarely; a change
+// is a record.
+type NodeFacts struct {
+	OS          OS                `json:"os" pb:"1"`
+	Arch        string            `json:"arch" pb:"2"`
+	OSVersion   string            `json:"osVersion,omitempty" pb:"3"` // Windows: "10.0.20348.2113"
+	Isolations  []Isolation       `json:"isolations,omitempty" pb:"4"`
+	Capacity    Resources         `json:"capacity" pb:"5"`
+	Allocatable Resources         `json:"allocatable" pb:"6"`
+	Labels      map[string]string `json:"labels,omitempty" pb:"7"`
+	Taints      []Taint           `json:"taints,omitempty" pb:"8"`
+	Simulated   bool              `json:"simulated,omitempty" pb:"9"`
+	Runtime     string            `json:"runtime,omitempty" pb:"10"` // "containerd://1.6.20"
+	Kernel      string            `json:"kernel,omitempty" pb:"11"`
+	OSImage     string            `json:"osImage,omitempty" pb:"12"`
+	Agent       string            `json:"agent,omitempty" pb:"13"` // the agent's version
+	Address     string            `json:"address,omitempty" pb:"14"`
+}
+
+// A Node is a machine that joined.
+type Node struct {
+	Name        NodeName
+	Facts       NodeFacts
+	Index       uint32 // order of joining, never reused: names the node in compact reasons
+	Epoch       uint64 // how often a node of this name joined
+	BootID      string
+	Incarnation uint64 // of the agent's process, as last recorded
+	Ready       bool
+	ReadyChange Instant
+	Cordoned    bool
+	Parked      bool // the controller stopped cleanly: nobody moves identities until it has reported
+	Joined      Instant
+	Generation  uint64 // of the assignment: counts every change of what this node should run
+	Used        Resources
+	Pods        map[UID]*Pod
+}
+
+// Labels returns the node's labels with the well-known ones filled in.
+func (n *Node) Label(key string) (string, bool) {
+	switch key {
+	case "kubernetes.io/os":
+		return string(n.Facts.OS), true
+	case "kubernetes.io/arch":
+		return n.Facts.Arch, true
+	case "kubernetes.io/hostname":
+		return string(n.Name), true
+	}
+	v, ok := n.Facts.Labels[key]
+	return v, ok
+}
+
+// The constants of a lease. Decision 8 of the design: an agent counts from when
+// it sent a renewal, the controller waits longer than the agent could.
+const (
+	LeaseTime    = 60 * time.Second // L of class failover
+	LeaseRenewal = 10 * time.Second
+	LeaseKill    = 15 * time.Second // K
+	LeaseWait    = 61 * time.Second // D ≥ L·(1+ρ)/(1−ρ), ρ = 0.5 %
+)

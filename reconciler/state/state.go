@@ -1,0 +1,293 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Blobs finds what lies beside the log by digest. A blob is there before a
+// record that names it.
+type Blobs interface {
+	Manifest(Digest) (*Manifest, error)
+	Template(Digest) (*Template, error)
+}
+
+// A State is the fold of the log's records and nothing else. Only Apply changes
+// it. It is not safe for concurrent use.
+type State struct {
+	LogID     Digest
+	Seq       Seq     // of the last record
+	At        Instant // of the last record
+	Started   Instant // of the newest ControllerStarted
+	Stopped   bool    // the last controller stopped cleanly
+	Apps      map[AppName]*App
+	Objects   map[Ref]*Owned
+	Workloads map[Ref]*Workload
+	Pods      map[UID]*Pod
+	ByName    map[PodKey]*Pod // the newest life of each name
+	Nodes     map[NodeName]*Node
+	NodeCount uint32 // how many Index were given out
+	Holds     map[string]*Hold
+	Images    map[ImageKey]*Image
+
+	blobs Blobs
+}
+
+// ImageKey is the scope in which an image name has one meaning.
+type ImageKey struct {
+	App      AppName
+	Manifest Digest
+	Name     string
+}
+
+// An App is an application and how far it has come.
+type App struct {
+	Spec        Application
+	Declared    Instant
+	Removed     bool     // it left the root; its objects are going
+	Revision    Revision // applied, or seen to change nothing
+	Commit      Commit
+	Manifest    Digest // zero: nothing was applied yet
+	Changed     Commit // the commit that last changed the render
+	ChangedRev  Revision
+	AppliedAt   Instant
+	AppliedSeq  Seq
+	Rejected    *Rejection // the newest commit, where it has problems
+	Converged   bool
+	ConvergedAt Instant
+	SourceLost  bool
+	SourceSince Instant
+	SourceText  Text
+}
+
+// A Rejection is a commit of which nothing was applied.
+type Rejection struct {
+	Revision Revision
+	Commit   Commit
+	Problems int32
+	Detail   Text
+	At       Instant
+}
+
+// Owned is an object of the inventory.
+type Owned struct {
+	Object   *Object
+	App      AppName
+	Manifest Digest // where the content comes from
+	Retired  bool   // left the text, a pod still needs it
+	Kept     bool   // left the text, and is not pruned
+	Created  Instant
+	Changed  Seq
+}
+
+// A Workload is a Deployment or StatefulSet that is wanted, or is going.
+type Workload struct {
+	Ref       Ref
+	App       AppName
+	Owned     *Owned
+	Deleting  bool
+	Variants  []*WorkloadVariant // sorted by OS; at least one
+	Pods      []*Pod             // every life that isn't gone, in the order of placement
+	Serial    uint64             // names given to pods so far
+	Revision  int64              // highest number in use
+	Created   Instant
+	Since     Instant // when what is wanted last changed
+	Progress  Instant // when the rollout last made progress
+	Complete  bool    // rolled out since what is wanted last changed
+	IsStalled bool
+	Holds     map[string]*Hold
+	Restart   Seq // of the last restart that a person asked for
+}
+
+// WorkloadVariant is a workload's part for one OS.
+type WorkloadVariant struct {
+	OS       OS
+	Replicas int32
+	Start    int32 // first ordinal
+	Spec     *corev1.PodTemplateSpec
+	Update   *Template // what new pods are made from; nil until the images are known
+	Current  *Template // StatefulSet: the last that was rolled out whole
+	History  []TemplateRevision
+}
+
+// TemplateRevision is a template that a variant has had: what Kubernetes keeps
+// as a ReplicaSet or ControllerRevision.
+type TemplateRevision struct {
+	Template *Template
+	Number   int64
+	Created  Instant
+}
+
+// A Hold is a Held that wasn't released.
+type Hold struct {
+	Held
+	App      AppName
+	Since    Instant
+	Seq      Seq
+	Approved bool
+}
+
+// New is the state before the first record.
+func New(blobs Blobs) *State {
+	return &State{
+		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
+		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
+		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{}, blobs: blobs,
+	}
+}
+
+// IsWorkload says whether objects of the kind have pods.
+func IsWorkload(kind string) bool { return kind == "Deployment" || kind == "StatefulSet" }
+
+// Variant returns the workload's variant for an OS; a variant that names no OS
+// stands for each.
+func (w *Workload) Variant(os OS) *WorkloadVariant {
+	for _, v := range w.Variants {
+		if v.OS == os || v.OS == AnyOS {
+			return v
+		}
+	}
+	return nil
+}
+
+// Replicas is the sum over the variants.
+func (w *Workload) Replicas() int32 {
+	var n int32
+	for _, v := range w.Variants {
+		n += v.Replicas
+	}
+	return n
+}
+
+// Deployment returns the workload's object as a Deployment: of its first
+// variant, in which everything but template and replicas is the same.
+func (w *Workload) Deployment() (*appsv1.Deployment, bool) {
+	d, ok := w.Owned.Object.First().(*appsv1.Deployment)
+	return d, ok
+}
+
+// StatefulSet returns the workload's object as a StatefulSet.
+func (w *Workload) StatefulSet() (*appsv1.StatefulSet, bool) {
+	d, ok := w.Owned.Object.First().(*appsv1.StatefulSet)
+	return d, ok
+}
+
+// IsCurrent says whether the pod is made from what its variant wants now.
+func (w *Workload) IsCurrent(p *Pod) bool {
+	v := w.Variant(p.OS)
+	return v != nil && v.Update != nil && p.Template.Digest == v.Update.Digest
+}
+
+// Object finds a ConfigMap, Secret or other object of the inventory.
+func (s *State) Object(kind, namespace, name string) *Object {
+	if o := s.Objects[Ref{Kind: kind, Namespace: namespace, Name: name}]; o != nil {
+		return o.Object
+	}
+	return nil
+}
+
+// PodLabels are the labels that a pod carries: the template's and those that
+// its workload adds.
+func (p *Pod) PodLabels() map[string]string {
+	l := make(map[string]string, len(p.Template.Spec.Labels)+3)
+	for k, v := range p.Template.Spec.Labels {
+		l[k] = v
+	}
+	switch p.Workload.Kind {
+	case "StatefulSet":
+		l["statefulset.kubernetes.io/pod-name"] = p.Key.Name
+		l["apps.kubernetes.io/pod-index"] = fmt.Sprint(p.Ordinal)
+		l["controller-revision-hash"] = p.Workload.Name + "-" + p.Template.Hash
+	case "Deployment":
+		l["pod-template-hash"] = p.Template.Hash
+	}
+	return l
+}
+
+// Assignment captures what a node should run as of the last record.
+func (s *State) Assignment(n *Node) Assignment {
+	a := Assignment{Node: n.Name, Epoch: n.Epoch, Generation: n.Generation, Seq: s.Seq, Pods: make([]*AssignedPod, 0, len(n.Pods))}
+	seen := map[Ref]bool{}
+	for _, p := range n.Pods {
+		a.Pods = append(a.Pods, s.assigned(p))
+		for _, c := range p.Template.Configs {
+			ref := Ref{Kind: c.Kind, Namespace: p.Key.Namespace, Name: c.Name}
+			if o := s.Objects[ref]; o != nil && !seen[ref] {
+				seen[ref] = true
+				a.Objects = append(a.Objects, o.Object)
+			}
+		}
+	}
+	slices.SortFunc(a.Pods, func(x, y *AssignedPod) int { return x.UID.Compare(y.UID) })
+	slices.SortFunc(a.Objects, func(x, y *Object) int { return x.Ref.Compare(y.Ref) })
+	return a
+}
+
+func (s *State) assigned(p *Pod) *AssignedPod {
+	if p.assigned != nil && p.assigned.Stop == p.Stopping {
+		return p.assigned
+	}
+	a := &AssignedPod{
+		UID: p.UID, Key: p.Key, Workload: p.Workload, Ordinal: p.Ordinal, Template: p.Template,
+		Isolation: p.Isolation, Placement: p.PlacedSeq, Stop: p.Stopping,
+	}
+	if p.Stopping {
+		a.Grace = TerminationGrace(&p.Template.Spec.Spec)
+	}
+	if w := s.Workloads[p.Workload]; w != nil {
+		if set, ok := w.StatefulSet(); ok {
+			a.Service = set.Spec.ServiceName
+		}
+	}
+	p.assigned = a
+	return a
+}
+
+// SortedNodes are the nodes by name.
+func (s *State) SortedNodes() []*Node {
+	nodes := make([]*Node, 0, len(s.Nodes))
+	for _, n := range s.Nodes {
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, func(a, b *Node) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return nodes
+}
+
+// SortedApps are the applications by name.
+func (s *State) SortedApps() []*App {
+	apps := make([]*App, 0, len(s.Apps))
+	for _, a := range s.Apps {
+		apps = append(apps, a)
+	}
+	slices.SortFunc(apps, func(a, b *App) int { return strings.Compare(string(a.Spec.Name), string(b.Spec.Name)) })
+	return apps
+}
+
+// SortedWorkloads are the workloads in canonical order.
+func (s *State) SortedWorkloads() []*Workload {
+	ws := make([]*Workload, 0, len(s.Workloads))
+	for _, w := range s.Workloads {
+		ws = append(ws, w)
+	}
+	slices.SortFunc(ws, func(a, b *Workload) int { return a.Ref.Compare(b.Ref) })
+	return ws
+}
+
+// SortedPods are the pods by name, newest life of a name last.
+func (s *State) SortedPods() []*Pod {
+	ps := make([]*Pod, 0, len(s.Pods))
+	for _, p := range s.Pods {
+		ps = append(ps, p)
+	}
+	slices.SortFunc(ps, func(a, b *Pod) int {
+		if c := a.Key.Compare(b.Key); c != 0 {
+			return c
+		}
+		return int(int64(a.PlacedSeq) - int64(b.PlacedSeq))
+	})
+	return ps
+}
