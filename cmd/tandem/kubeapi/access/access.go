@@ -1,0 +1,237 @@
+// Package access says who calls and what they may do.
+//
+//	request ──► [ access: Authenticate, Authorize ] ──► kubeapi ──► reconciler
+//
+// In: a bearer token or a client certificate, and what is asked for. Out: a
+// user, and yes or a refusal in words. It refuses to know what a resource holds.
+package access
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// ErrUnauthenticated means that a request says nobody, or nobody known.
+var ErrUnauthenticated = errors.New("no valid bearer token or client certificate")
+
+// A Role is what a user may do; each role may do what the one before it may.
+type Role string
+
+// The roles.
+const (
+	Viewer   Role = "viewer"   // reads everything; secret values are shown to nobody
+	Operator Role = "operator" // acts on what runs: nodes, pods, approvals, exec
+	Admin    Role = "admin"    // also takes everything down and removes nodes
+)
+
+// Roles are all roles, the least first.
+func Roles() []Role { return []Role{Viewer, Operator, Admin} }
+
+// GroupPrefix stands before a role where Kubernetes wants a group, and in the
+// organization of a client certificate: "tandem:operator".
+const GroupPrefix = "tandem:"
+
+// A User is who calls.
+type User struct {
+	Name string
+	Role Role
+}
+
+// Groups are the user's groups as Kubernetes shows them.
+func (u User) Groups() []string {
+	return []string{GroupPrefix + string(u.Role), "system:authenticated"}
+}
+
+// tokensFile has one line a token: role, the token's SHA-256, name.
+const tokensFile = "tokens"
+
+// A Store keeps the hashes of tokens in the data directory.
+type Store struct {
+	path string
+
+	mu     sync.RWMutex
+	tokens []token
+}
+
+type token struct {
+	role Role
+	hash [sha256.Size]byte
+	name string
+}
+
+// Open reads the tokens of a data directory; there need not be any yet.
+func Open(dir string) (*Store, error) {
+	s := &Store{path: filepath.Join(dir, tokensFile)}
+	raw, err := os.ReadFile(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read tokens: %w", err)
+	}
+	for i, line := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
+		if line == "" {
+			continue
+		}
+		t, err := parseToken(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", s.path, i+1, err)
+		}
+		s.tokens = append(s.tokens, t)
+	}
+	return s, nil
+}
+
+func parseToken(line string) (token, error) {
+	f := strings.Fields(line)
+	if len(f) != 3 || !slices.Contains(Roles(), Role(f[0])) {
+		return token{}, errors.New("want ROLE SHA256 NAME")
+	}
+	raw, err := hex.DecodeString(f[1])
+	if err != nil || len(raw) != sha256.Size {
+		return token{}, errors.New("want 64 hexadecimal digits in the second place")
+	}
+	return token{role: Role(f[0]), hash: [sha256.Size]byte(raw), name: f[2]}, nil
+}
+
+// Issue makes a token for a user, in place of the one that the user had. Only
+// its hash is kept.
+func (s *Store) Issue(u User) (string, error) {
+	if !slices.Contains(Roles(), u.Role) {
+		return "", fmt.Errorf("role %q: want one of %v", u.Role, Roles())
+	}
+	if !regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`).MatchString(u.Name) {
+		return "", fmt.Errorf("user %q: want up to 64 letters, digits and ._@-", u.Name)
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fmt.Errorf("make a token: %w", err)
+	}
+	clear := base64.RawURLEncoding.EncodeToString(raw)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tokens := slices.DeleteFunc(slices.Clone(s.tokens), func(t token) bool { return t.name == u.Name })
+	tokens = append(tokens, token{role: u.Role, hash: sha256.Sum256([]byte(clear)), name: u.Name})
+	if err := write(s.path, tokens); err != nil {
+		return "", err
+	}
+	s.tokens = tokens
+	return clear, nil
+}
+
+func write(path string, tokens []token) error {
+	var b strings.Builder
+	for _, t := range tokens {
+		fmt.Fprintf(&b, "%s %x %s\n", t.role, t.hash, t.name)
+	}
+	return replaceFile(path, []byte(b.String()))
+}
+
+// replaceFile writes a file that only its owner reads, whole or not at all.
+func replaceFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// Token finds the user of a token.
+func (s *Store) Token(clear string) (User, bool) {
+	hash := sha256.Sum256([]byte(clear))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, t := range s.tokens {
+		if subtle.ConstantTimeCompare(hash[:], t.hash[:]) == 1 {
+			return User{Name: t.name, Role: t.role}, true
+		}
+	}
+	return User{}, false
+}
+
+// Authenticate says who sent a request: by its bearer token, else by a client
+// certificate that TLS verified. A certificate names its role in its
+// organization; one without (an agent's) is no user.
+func (s *Store) Authenticate(r *http.Request) (User, error) {
+	if clear, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		if u, ok := s.Token(clear); ok {
+			return u, nil
+		}
+		return User{}, ErrUnauthenticated
+	}
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return User{}, ErrUnauthenticated
+	}
+	subject := r.TLS.VerifiedChains[0][0].Subject
+	for _, o := range subject.Organization {
+		if role, ok := strings.CutPrefix(o, GroupPrefix); ok && slices.Contains(Roles(), Role(role)) && subject.CommonName != "" {
+			return User{Name: subject.CommonName, Role: Role(role)}, nil
+		}
+	}
+	return User{}, ErrUnauthenticated
+}
+
+// Authorize is the one place that says what a user may do. Verbs and resources
+// are Kubernetes's ("get", "pods/log") and Tandem's own ("approve", "holds").
+// What Git owns may be changed by nobody: that is refused elsewhere, with the
+// file to change.
+func Authorize(u User, verb, resource, namespace, name string) error {
+	need := needed(verb, resource)
+	if slices.Index(Roles(), u.Role) >= slices.Index(Roles(), need) {
+		return nil
+	}
+	what := resource
+	if name != "" {
+		what += " " + name
+	}
+	if namespace != "" {
+		what += " in namespace " + namespace
+	}
+	return fmt.Errorf("%s (%s) may not %s %s: it needs the role %s", u.Name, u.Role, verb, what, need)
+}
+
+// needed is the least role for a verb on a resource. What isn't known needs the
+// highest.
+func needed(verb, resource string) Role {
+	switch resource {
+	case "pods/exec", "pods/attach", "pods/portforward", "pods/eviction":
+		return Operator
+	case "selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews":
+		return Viewer
+	}
+	switch verb {
+	case "get", "list", "watch":
+		return Viewer
+	case "approve", "reject", "sync", "restart", "cordon", "uncordon", "drain", "suspend", "resume", "plan":
+		return Operator
+	case "patch", "update":
+		if resource == "nodes" {
+			return Operator
+		}
+	case "delete":
+		if resource == "pods" {
+			return Operator
+		}
+	}
+	return Admin
+}

@@ -1,0 +1,167 @@
+package access
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAuthorizeTable(t *testing.T) {
+	reads := []string{"get", "list", "watch"}
+	resources := []string{
+		"nodes", "pods", "pods/log", "deployments", "statefulsets", "replicasets", "controllerrevisions", "services",
+		"endpointslices", "configmaps", "secrets", "namespaces", "events", "applications", "holds", "history",
+	}
+	type row struct {
+		verb, resource string
+		need           Role
+	}
+	var rows []row
+	for _, r := range resources {
+		for _, v := range reads {
+			rows = append(rows, row{v, r, Viewer})
+		}
+		for _, v := range []string{"create", "update", "patch", "delete", "deletecollection"} {
+			need := Admin
+			if r == "nodes" && (v == "patch" || v == "update") || r == "pods" && v == "delete" {
+				need = Operator
+			}
+			rows = append(rows, row{v, r, need})
+		}
+	}
+	for _, v := range []string{"get", "create"} {
+		for _, r := range []string{"pods/exec", "pods/attach", "pods/portforward", "pods/eviction"} {
+			rows = append(rows, row{v, r, Operator})
+		}
+	}
+	for _, v := range []string{"approve", "reject", "sync", "restart", "cordon", "uncordon", "drain", "suspend", "resume", "plan"} {
+		rows = append(rows, row{v, "applications", Operator})
+	}
+	rows = append(rows,
+		row{"down", "applications", Admin}, row{"remove node", "nodes", Admin}, row{"anything", "unknown", Admin},
+		row{"create", "selfsubjectaccessreviews", Viewer},
+	)
+	rank := map[Role]int{Viewer: 0, Operator: 1, Admin: 2}
+	for _, r := range rows {
+		for _, role := range Roles() {
+			err := Authorize(User{Name: "eva", Role: role}, r.verb, r.resource, "prod", "web")
+			if allowed := rank[role] >= rank[r.need]; allowed != (err == nil) {
+				t.Errorf("%s %s as %s: allowed %v, want %v", r.verb, r.resource, role, err == nil, allowed)
+			}
+		}
+		if Authorize(User{Name: "nobody"}, r.verb, r.resource, "", "") == nil {
+			t.Errorf("%s %s: allowed without a role", r.verb, r.resource)
+		}
+	}
+	err := Authorize(User{Name: "eva", Role: Viewer}, "delete", "pods", "prod", "web-1")
+	if want := "eva (viewer) may not delete pods web-1 in namespace prod: it needs the role operator"; err == nil || err.Error() != want {
+		t.Errorf("refusal %v, want %s", err, want)
+	}
+}
+
+func TestTokensAreKeptHashed(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear, err := s.Issue(User{Name: "eva", Role: Operator})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, tokensFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(raw), clear) {
+		t.Error("the token is kept in clear")
+	}
+	s, err = Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "/", nil)
+	if _, err := s.Authenticate(r); !errors.Is(err, ErrUnauthenticated) {
+		t.Errorf("no token: %v", err)
+	}
+	r.Header.Set("Authorization", "Bearer "+clear)
+	if u, err := s.Authenticate(r); err != nil || u != (User{Name: "eva", Role: Operator}) {
+		t.Errorf("token of eva: %v, %v", u, err)
+	}
+	r.Header.Set("Authorization", "Bearer "+clear+"x")
+	if _, err := s.Authenticate(r); !errors.Is(err, ErrUnauthenticated) {
+		t.Errorf("wrong token: %v", err)
+	}
+	if _, err := s.Issue(User{Name: "eva", Role: Viewer}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Token(clear); ok {
+		t.Error("the replaced token is still good")
+	}
+	if _, err := s.Issue(User{Name: "a b", Role: Viewer}); err == nil {
+		t.Error("a name with a space was taken")
+	}
+}
+
+func TestClientCertificates(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		organization string
+		want         Role
+	}{{"tandem:viewer", Viewer}, {"tandem:admin", Admin}, {"tandem:nodes", ""}, {"system:masters", ""}} {
+		r := httptest.NewRequest("GET", "/", nil)
+		cert := &x509.Certificate{Subject: pkix.Name{CommonName: "sam", Organization: []string{c.organization}}}
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
+		if _, err := s.Authenticate(r); err == nil {
+			t.Errorf("%s: an unverified certificate was taken", c.organization)
+		}
+		r.TLS.VerifiedChains = [][]*x509.Certificate{{cert}}
+		u, err := s.Authenticate(r)
+		if (err == nil) != (c.want != "") || u.Role != c.want {
+			t.Errorf("%s: %v, %v; want role %q", c.organization, u, err, c.want)
+		}
+	}
+}
+
+func TestKubeconfigKeepsItsToken(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "kubeconfig")
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := s.WriteKubeconfig(path, "https://127.0.0.1:7443", []byte("ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("kubeconfig: %v, %v: others can read it", info.Mode(), err)
+	}
+	again, err := s.WriteKubeconfig(path, "https://127.0.0.1:7444", []byte("ca"))
+	if err != nil || again != first {
+		t.Errorf("second start: token changed (%v)", err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(raw), "7444") {
+		t.Errorf("second start: the server's address wasn't written (%v)", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	third, err := s.WriteKubeconfig(path, "https://127.0.0.1:7444", []byte("ca"))
+	if err != nil || third == first {
+		t.Errorf("lost kubeconfig: token not replaced (%v)", err)
+	}
+	if _, ok := s.Token(first); ok {
+		t.Error("lost kubeconfig: its token is still good")
+	}
+}
