@@ -1,0 +1,186 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// Limits of what is read into memory.
+const (
+	manifestLimit  = 4 << 20 // what registries allow
+	platformLimit  = 64      // platforms of one index
+	indexDepth     = 2       // an index within an index
+	layoutLimit    = 1000    // layouts below the given directories
+	configLimit    = 8 << 20
+	lookupParallel = 4
+)
+
+// Options say where images come from.
+type Options struct {
+	// Dirs hold OCI layouts: each is one, or has them in subdirectories. They
+	// are read again at every look-up, so an image may be added meanwhile.
+	Dirs []string
+	// Offline: no registry is ever asked.
+	Offline bool
+	// Keychain has the credentials; nil: docker's configuration and helpers.
+	Keychain authn.Keychain
+	// Transport carries requests to registries; nil: the default one.
+	Transport http.RoundTripper
+	// Logger receives what an operator would look for; nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// A Store finds images and reads their content. It is safe for concurrent use
+// and holds nothing open.
+type Store struct {
+	layouts  layouts
+	registry registry
+	offline  bool
+	logger   *slog.Logger
+}
+
+// New returns a Store. It reads nothing yet.
+func New(o Options) *Store {
+	s := &Store{layouts: layouts{dirs: o.Dirs}, registry: newRegistry(o), offline: o.Offline, logger: o.Logger}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+// A LookupError says why an image could not be looked up or read.
+type LookupError struct {
+	Name string // the image, as written
+	Code state.LookupCode
+	Err  error
+}
+
+// Error is "image shop.example/web:1: not found: …".
+func (e *LookupError) Error() string { return fmt.Sprintf("image %s: %s: %v", e.Name, e.Code, e.Err) }
+
+// Unwrap returns the cause.
+func (e *LookupError) Unwrap() error { return e.Err }
+
+// errAbsent: this place has no such thing; the next one may.
+var errAbsent = errors.New("absent")
+
+// A coded error already knows its LookupCode.
+type coded struct {
+	code state.LookupCode
+	err  error
+}
+
+func (e *coded) Error() string { return e.err.Error() }
+func (e *coded) Unwrap() error { return e.err }
+
+func malformed(format string, args ...any) error {
+	return &coded{state.LookupMalformed, fmt.Errorf(format, args...)}
+}
+
+// lookupError gives err the name of the image and its code.
+func lookupError(name string, err error) error {
+	var c *coded
+	switch {
+	case errors.As(err, &c):
+		return &LookupError{Name: name, Code: c.code, Err: c.err}
+	case errors.Is(err, errAbsent):
+		return &LookupError{Name: name, Code: state.LookupNotFound, Err: err}
+	default:
+		return &LookupError{Name: name, Code: state.LookupUnavailable, Err: err}
+	}
+}
+
+// A place is where an image may be: a layout directory or a registry.
+type place interface {
+	// find resolves a name to its index or manifest.
+	find(ctx context.Context, n imageName) (document, error)
+	// document reads an index or manifest by digest.
+	document(ctx context.Context, n imageName, d state.Digest) (document, error)
+	// blob opens a config or layer; the reader verifies size and digest.
+	blob(ctx context.Context, n imageName, d descriptor) (io.ReadCloser, error)
+}
+
+// A document is an index or a manifest as it was published.
+type document struct {
+	raw       []byte
+	mediaType string
+	digest    state.Digest
+}
+
+// places are asked in this order. The registry is there unless we are offline.
+func (s *Store) places() ([]place, error) {
+	found, err := s.layouts.open()
+	if err != nil {
+		return nil, err
+	}
+	if !s.offline {
+		found = append(found, s.registry)
+	}
+	return found, nil
+}
+
+// Look resolves a name ("web", "shop.example/web:1.4.0", "…@sha256:…") to the
+// digest that it means now and the platforms behind it. When it can't, the
+// error is a *LookupError, and the returned Image carries the code as well.
+func (s *Store) Look(ctx context.Context, name string) (state.Image, error) {
+	img, err := s.look(ctx, name)
+	if err == nil {
+		return img, nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err() // no matter how a transport words it
+	}
+	wrapped := lookupError(name, err)
+	failed := state.Image{Name: name}
+	var le *LookupError
+	if errors.As(wrapped, &le) {
+		failed.Failure = le.Code
+	}
+	return failed, wrapped
+}
+
+func (s *Store) look(ctx context.Context, name string) (state.Image, error) {
+	n, err := parseName(name)
+	if err != nil {
+		return state.Image{}, err
+	}
+	places, err := s.places()
+	if err != nil {
+		return state.Image{}, err
+	}
+	for _, p := range places {
+		doc, err := p.find(ctx, n)
+		if errors.Is(err, errAbsent) {
+			continue
+		}
+		if err != nil {
+			return state.Image{}, err
+		}
+		img := state.Image{Name: name, Index: doc.digest}
+		img.Platforms, err = platforms(ctx, p, n, doc)
+		return img, err
+	}
+	return state.Image{}, s.nowhere("no such image")
+}
+
+// nowhere says where was looked, so that the remedy is plain.
+func (s *Store) nowhere(what string) error {
+	where := "the registry"
+	switch {
+	case len(s.layouts.dirs) > 0 && s.offline:
+		where = fmt.Sprintf("%v, and registries are not asked", s.layouts.dirs)
+	case len(s.layouts.dirs) > 0:
+		where = fmt.Sprintf("%v and the registry", s.layouts.dirs)
+	case s.offline:
+		where = "any place: no directory of images is given and registries are not asked"
+	}
+	return &coded{state.LookupNotFound, fmt.Errorf("%s in %s", what, where)}
+}
