@@ -207,7 +207,7 @@ func (p *pod) reason(cs []state.ContainerStatus) (state.PodReason, string) {
 	}
 	for i := range cs {
 		c := &p.containers[i]
-		if cs[i].Reason == state.ReasonNone || c.init && c.stage == ended && c.exit == 0 {
+		if cs[i].Reason == state.ReasonNone || c.init && c.stage == ended && (c.exit == 0 || c.sidecar && p.over()) {
 			continue
 		}
 		return cs[i].Reason, p.text(c)
