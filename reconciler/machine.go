@@ -7,7 +7,42 @@
 // act drives it in production, package sim under a seed.
 package reconciler
 
-import "github.com/tandem-gitops/tandem/reconciler/state"
+import (
+	"fmt"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/plan"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A Machine is the whole control plane without its goroutines. Same machine,
+// same instants, same events: same records. It is not safe for concurrent use.
+type Machine struct {
+	fold  *state.State // what the records say, nothing else; may run ahead of the disk within one group commit
+	blobs *fresh
+
+	// What follows is volatile: lost on restart, and the laws hold without it.
+	now      state.Instant // steady and wall time of this step, as records have them
+	offset   time.Duration // steady time − the driver's monotonic clock
+	last     state.Instant // the driver's clocks at the step before
+	begun    bool
+	agents   map[state.NodeName]*contact
+	lookups  map[state.ImageKey]*lookup
+	flaps    map[state.UID]*flap
+	groups   map[placeKey]state.Digest // the reasons last recorded, so that a repeat isn't
+	dirty    map[state.Ref]bool        // workloads to plan
+	apps     map[state.AppName]bool    // applications to look at
+	waiting  map[state.Ref]bool        // workloads that more room, a node or an image would help
+	wakes    map[state.Ref]time.Duration
+	touched  map[state.NodeName]bool
+	lapse    time.Duration // no lease lapses before this steady time; 0: none can
+	look     bool          // image names may have come or gone
+	nextLook time.Duration // steady time of the next look-up; 0: none
+	retired  bool          // a ConfigMap or Secret may have lost its last user
+	out      Output
+	cause    state.Seq
+	actor    state.Text
+}
 
 // Output is what one step decided. Nothing of it but Blobs may leave before
 // Records are durable.
@@ -24,4 +59,308 @@ type Blob struct {
 	Digest   state.Digest
 	Manifest *state.Manifest // its stored form is the shell's affair: secret values are encrypted
 	Template []byte
+}
+
+// fresh finds the blobs of this step, which the shell hasn't stored yet, and
+// then those that it has.
+type fresh struct {
+	state.Blobs
+	manifests map[state.Digest]*state.Manifest
+	templates map[state.Digest]*state.Template
+}
+
+// Manifest implements state.Blobs.
+func (f *fresh) Manifest(d state.Digest) (*state.Manifest, error) {
+	if m := f.manifests[d]; m != nil {
+		return m, nil
+	}
+	return f.Blobs.Manifest(d)
+}
+
+// Template implements state.Blobs.
+func (f *fresh) Template(d state.Digest) (*state.Template, error) {
+	if t := f.templates[d]; t != nil {
+		return t, nil
+	}
+	return f.Blobs.Template(d)
+}
+
+// New is a machine over an empty log.
+func New(blobs state.Blobs) *Machine {
+	f := &fresh{Blobs: blobs}
+	f.forget()
+	return &Machine{
+		fold: state.New(f), blobs: f,
+		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
+		groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, apps: map[state.AppName]bool{},
+		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{},
+	}
+}
+
+func (f *fresh) forget() {
+	f.manifests, f.templates = map[state.Digest]*state.Manifest{}, map[state.Digest]*state.Template{}
+}
+
+// Replay folds a record of the log, before the first Step. The planner doesn't run.
+func (m *Machine) Replay(r *state.Record) error { return m.fold.Apply(r) }
+
+// State is the fold, to be read between steps and never changed.
+func (m *Machine) State() *state.State { return m.fold }
+
+// Start begins a log, or a controller's life over one. It is to be called once,
+// after Replay and before the first Step.
+func (m *Machine) Start(now state.Instant, log state.Digest, version string) Output {
+	m.begin(now)
+	if m.fold.Seq == 0 {
+		m.emit("", &state.LogStarted{ID: log, Format: 1})
+	}
+	if root := m.fold.Apps[state.RootApp]; root == nil || root.Removed {
+		m.emit("", &state.AppDeclared{Application: state.Application{Name: state.RootApp}})
+	}
+	m.emit("", &state.ControllerStarted{Version: version})
+	m.look = true
+	for ref := range m.fold.Workloads {
+		m.dirty[ref] = true
+	}
+	for name := range m.fold.Apps {
+		m.apps[name] = true
+	}
+	for name := range m.fold.Nodes {
+		m.touched[name] = true
+		m.heard(name)
+	}
+	m.retired = true
+	return m.finish()
+}
+
+// Step is the only way in. It drains events, plans all that they touched in
+// canonical order, and says when to be called again if nothing happens.
+func (m *Machine) Step(now state.Instant, events []state.Event) Output {
+	m.begin(now)
+	for _, e := range events {
+		m.cause, m.actor = 0, state.Text{}
+		m.event(e)
+	}
+	m.cause, m.actor = 0, state.Text{}
+	m.leases()
+	return m.finish()
+}
+
+// begin sets the step's time: steady time goes on where the log left it, wall
+// time never goes back, and a wall clock that moved against the steady one is
+// recorded.
+func (m *Machine) begin(now state.Instant) {
+	m.out = Output{}
+	m.blobs.forget()
+	if !m.begun {
+		m.begun = true
+		m.offset = -now.Mono
+		if last := m.fold.At; m.fold.Seq > 0 {
+			m.offset = last.Mono + max(0, time.Duration(now.Wall-last.Wall)) - now.Mono
+		}
+		m.last = now
+	}
+	moved := time.Duration(now.Wall-m.last.Wall) - (now.Mono - m.last.Mono)
+	m.last = now
+	m.now = state.Instant{Mono: max(now.Mono+m.offset, m.fold.At.Mono), Wall: max(now.Wall, m.fold.At.Wall)}
+	if moved.Abs() > clockStep && m.fold.Seq > 0 {
+		m.emit("", &state.ClockStepped{By: moved})
+	}
+}
+
+// clockStep is how far the clocks may drift apart between two steps before it
+// is recorded.
+const clockStep = 2 * time.Second
+
+// finish plans until nothing is left to do and gathers what leaves.
+func (m *Machine) finish() Output {
+	m.plan()
+	m.settle()
+	m.converge()
+	m.lookUps()
+	for _, name := range sorted(m.touched) {
+		if n := m.fold.Nodes[name]; n != nil && m.agents[name] != nil {
+			m.out.Assignments = append(m.out.Assignments, m.fold.Assignment(n))
+		}
+	}
+	clear(m.touched)
+	if at := m.wake(); at > 0 {
+		d := max(0, at-m.now.Mono)
+		m.out.Wake = m.last.Add(d)
+		if m.out.Wake.IsZero() {
+			m.out.Wake.Wall = 1
+		}
+	}
+	return m.out
+}
+
+// emit appends a record and folds it at once. A record that doesn't fold is a
+// broken invariant of the machine itself.
+func (m *Machine) emit(app state.AppName, f state.Fact) *state.Record {
+	r := &state.Record{Seq: m.fold.Seq + 1, At: m.now, Cause: m.cause, Actor: m.actor, App: app, Fact: f}
+	m.touch(r)
+	if err := m.fold.Apply(r); err != nil {
+		panic(fmt.Sprintf("the machine made a record that does not fold: %v", err))
+	}
+	m.out.Records = append(m.out.Records, r)
+	return r
+}
+
+// touch marks what a record may change the plan of. It sees the state before
+// the record.
+func (m *Machine) touch(r *state.Record) {
+	switch f := r.Fact.(type) {
+	case *state.NodeJoined, *state.NodeChanged, *state.NodeReady, *state.NodeCordoned, *state.NodeRemoved:
+		m.helped()
+		m.touchNode(f)
+	case *state.NodeLost:
+		for _, p := range m.fold.Nodes[f.Node].Pods {
+			m.touchWorkload(p.Workload)
+		}
+	case *state.AppDeclared:
+		m.apps[f.Application.Name] = true
+	case *state.AppRemoved:
+		m.touchChanges(f.Changes)
+	case *state.RevisionApplied:
+		m.touchChanges(f.Changes)
+		m.touchApp(r.App)
+	case *state.RevisionSeen, *state.RevisionRejected:
+		m.apps[r.App] = true
+	case *state.ImageResolved:
+		m.touchApp(r.App)
+	case *state.Revised:
+		m.touchWorkload(f.Workload)
+		m.retired = true
+	case *state.RolledOut:
+		m.apps[r.App] = true
+		m.retired = true
+	case *state.Commanded:
+		m.touchWorkload(f.Object)
+	case *state.Released:
+		m.touchWorkload(f.Object)
+		m.apps[r.App] = true
+	case *state.PodPlaced:
+		m.touched[f.Node] = true
+		m.touchWorkload(f.Workload)
+	case *state.PodStopping:
+		m.touchPod(f.UID, true)
+	case *state.PodGone:
+		m.touchPod(f.UID, true)
+		m.helped()
+		m.retired = true
+		delete(m.flaps, f.UID)
+	case *state.PodObserved:
+		m.touchPod(f.UID, false)
+	case *state.PodFlapping:
+		m.touchPod(f.UID, false)
+	case *state.PodSettled:
+		m.touchPod(f.UID, false)
+	}
+}
+
+func (m *Machine) touchNode(f state.Fact) {
+	if f, ok := f.(*state.NodeReady); ok {
+		for _, p := range m.fold.Nodes[f.Node].Pods {
+			m.touchWorkload(p.Workload)
+		}
+	}
+}
+
+func (m *Machine) touchPod(uid state.UID, node bool) {
+	p := m.fold.Pods[uid]
+	if p == nil {
+		return
+	}
+	m.touchWorkload(p.Workload)
+	if node {
+		m.touched[p.Node] = true
+	}
+}
+
+func (m *Machine) touchWorkload(ref state.Ref) {
+	if state.IsWorkload(ref.Kind) {
+		m.dirty[ref] = true
+	}
+}
+
+// touchApp marks an application and all of its workloads: an image name has
+// another meaning with another manifest.
+func (m *Machine) touchApp(app state.AppName) {
+	m.apps[app] = true
+	m.look = true
+	for ref, w := range m.fold.Workloads {
+		if w.App == app {
+			m.dirty[ref] = true
+		}
+	}
+}
+
+func (m *Machine) touchChanges(changes []state.Change) {
+	m.look = true
+	for i := range changes {
+		ref := changes[i].Ref
+		m.touchWorkload(ref)
+		if ref.Kind != "ConfigMap" && ref.Kind != "Secret" {
+			continue
+		}
+		m.retired = true
+		for name, n := range m.fold.Nodes {
+			for _, p := range n.Pods {
+				if p.Key.Namespace == ref.Namespace && names(p.Template, ref) {
+					m.touched[name] = true
+					break
+				}
+			}
+		}
+	}
+}
+
+func names(t *state.Template, ref state.Ref) bool {
+	for _, c := range t.Configs {
+		if c.Kind == ref.Kind && c.Name == ref.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// helped marks what waits for room, a node or an image.
+func (m *Machine) helped() {
+	for ref := range m.waiting {
+		m.dirty[ref] = true
+	}
+}
+
+// wake is the earliest steady time at which something changes by itself.
+func (m *Machine) wake() time.Duration {
+	var at time.Duration
+	sooner := func(t time.Duration) {
+		if t > 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	for _, t := range m.wakes {
+		sooner(t)
+	}
+	sooner(m.lapse)
+	sooner(m.nextLook)
+	for _, f := range m.flaps {
+		sooner(f.next(m.now.Mono))
+	}
+	return at
+}
+
+// Check is the law that keeps incremental planning honest: planning everything
+// from scratch decides nothing that this step didn't. It returns what differs.
+func (m *Machine) Check() error {
+	for _, w := range m.fold.SortedWorkloads() {
+		d := plan.Workload(m.fold, w, m.now)
+		if c := m.pending(w, &d); c != "" {
+			return fmt.Errorf("%s: incremental planning missed: %s", w.Ref, c)
+		}
+		if d.Wake != m.wakes[w.Ref] {
+			return fmt.Errorf("%s: incremental planning would wake at %s, full planning at %s", w.Ref, m.wakes[w.Ref], d.Wake)
+		}
+	}
+	return nil
 }

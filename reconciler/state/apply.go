@@ -138,10 +138,9 @@ func (s *State) applyApp(r *Record) error {
 		if a := s.Apps[f.Name]; a != nil {
 			a.Removed = true
 		}
-		return nil
+		return s.change(r, f.Name, nil, f.Changes)
 	case *ObjectGone:
-		s.forget(f.Ref)
-		return nil
+		return s.gone(f.Ref)
 	}
 	a := s.Apps[r.App]
 	if a == nil {
@@ -149,7 +148,7 @@ func (s *State) applyApp(r *Record) error {
 	}
 	switch f := r.Fact.(type) {
 	case *RevisionRejected:
-		a.Rejected = &Rejection{Revision: f.Revision, Commit: f.Commit, Problems: f.Problems, Detail: f.Detail, At: r.At}
+		a.Rejected = &Rejection{Revision: f.Revision, Commit: f.Commit, Problems: f.Problems, Detail: f.Detail, At: r.At, Conflicts: f.Conflicts}
 	case *RevisionSeen:
 		a.Revision, a.Commit, a.Rejected = f.Revision, f.Commit, nil
 	case *RevisionApplied:
@@ -181,19 +180,26 @@ func (s *State) applyRevision(r *Record, a *App, f *RevisionApplied) error {
 		}
 	}
 	a.Manifest, a.AppliedAt, a.AppliedSeq, a.Converged = f.Manifest, r.At, r.Seq, false
-	byRef := make(map[Ref]*Object, len(m.Objects))
-	for _, o := range m.Objects {
-		byRef[o.Ref] = o
+	return s.change(r, a.Spec.Name, m, f.Changes)
+}
+
+// change does to the inventory what a record says of each object.
+func (s *State) change(r *Record, app AppName, m *Manifest, changes []Change) error {
+	byRef := map[Ref]*Object{}
+	if m != nil {
+		for _, o := range m.Objects {
+			byRef[o.Ref] = o
+		}
 	}
-	for i := range f.Changes {
-		c := &f.Changes[i]
+	for i := range changes {
+		c := &changes[i]
 		switch c.Verb {
 		case Create, Update, Adopt:
 			o := byRef[c.Ref]
 			if o == nil {
-				return fmt.Errorf("%s %s: not in manifest %s", c.Verb, c.Ref, f.Manifest.Short())
+				return fmt.Errorf("%s %s: not in the manifest", c.Verb, c.Ref)
 			}
-			s.own(r, a.Spec.Name, f.Manifest, o)
+			s.own(r, app, m.Digest, o)
 		case Delete:
 			if w := s.Workloads[c.Ref]; w != nil {
 				w.Deleting, w.Since, w.Complete = true, r.At, false
@@ -210,6 +216,7 @@ func (s *State) applyRevision(r *Record, a *App, f *RevisionApplied) error {
 			}
 		}
 	}
+	s.finish(app)
 	return nil
 }
 
@@ -288,6 +295,31 @@ func (s *State) bumpUsers(config Ref) {
 	}
 }
 
+// gone forgets an object, and its application with the last object of a
+// removed one.
+func (s *State) gone(ref Ref) error {
+	o := s.Objects[ref]
+	if o == nil {
+		return fmt.Errorf("there is no %s", ref)
+	}
+	s.forget(ref)
+	s.finish(o.App)
+	return nil
+}
+
+// finish forgets a removed application that owns nothing any more.
+func (s *State) finish(name AppName) {
+	if a := s.Apps[name]; a == nil || !a.Removed {
+		return
+	}
+	for _, o := range s.Objects {
+		if o.App == name && !o.Kept {
+			return
+		}
+	}
+	delete(s.Apps, name)
+}
+
 func (s *State) forget(ref Ref) {
 	delete(s.Objects, ref)
 	if w := s.Workloads[ref]; w != nil {
@@ -309,7 +341,9 @@ func (s *State) applyWorkload(r *Record) error {
 		}
 		w.Complete, w.IsStalled, w.Progress = true, false, r.At
 		for _, v := range w.Variants {
-			v.Current = v.Update
+			if !f.Partial {
+				v.Current = v.Update
+			}
 		}
 	case *Stalled:
 		w, err := s.workload(f.Workload)
@@ -349,6 +383,9 @@ func (s *State) applyRevised(r *Record, f *Revised) error {
 		v.History = v.History[len(v.History)-maxHistory:]
 	}
 	v.Update = t
+	if v.Current == nil {
+		v.Current = t
+	}
 	w.Revision = max(w.Revision, f.Number)
 	w.Since, w.Progress, w.Complete, w.IsStalled = r.At, r.At, false, false
 	return nil
@@ -427,7 +464,7 @@ func (s *State) place(r *Record, f *PodPlaced) error {
 	w.Pods = append(w.Pods, p)
 	w.Serial = max(w.Serial, f.Serial)
 	n.Pods[p.UID] = p
-	n.Used = n.Used.Add(t.Requests)
+	n.Used = n.Used.Add(Charge(t.Requests, f.Isolation))
 	return nil
 }
 
@@ -456,7 +493,7 @@ func (s *State) removePod(p *Pod, n *Node) {
 		}
 	}
 	delete(n.Pods, p.UID)
-	n.Used = n.Used.Sub(p.Template.Requests)
+	n.Used = n.Used.Sub(Charge(p.Template.Requests, p.Isolation))
 	n.Generation++
 }
 

@@ -1,6 +1,9 @@
 package state
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Resources are integer amounts: CPU in thousandths of a core, memory and
 // ephemeral storage in bytes, pods by count.
@@ -81,7 +84,7 @@ type Node struct {
 	Pods        map[UID]*Pod
 }
 
-// Labels returns the node's labels with the well-known ones filled in.
+// Label returns one of the node's labels, the well-known ones filled in.
 func (n *Node) Label(key string) (string, bool) {
 	switch key {
 	case "kubernetes.io/os":
@@ -90,6 +93,10 @@ func (n *Node) Label(key string) (string, bool) {
 		return n.Facts.Arch, true
 	case "kubernetes.io/hostname":
 		return string(n.Name), true
+	case "node.kubernetes.io/windows-build": // "10.0.20348"
+		if parts := strings.SplitN(n.Facts.OSVersion, ".", 4); n.Facts.OS == Windows && len(parts) >= 3 {
+			return strings.Join(parts[:3], "."), true
+		}
 	}
 	v, ok := n.Facts.Labels[key]
 	return v, ok

@@ -172,7 +172,8 @@ type AppDeclared struct {
 // AppRemoved says that an application left the root; its objects are pruned
 // unless it says otherwise.
 type AppRemoved struct {
-	Name AppName `json:"name" pb:"1"`
+	Name    AppName  `json:"name" pb:"1"`
+	Changes []Change `json:"changes,omitempty" pb:"2"`
 }
 
 // RevisionSeen says that a commit changed nothing in an application's render:
@@ -188,6 +189,8 @@ type RevisionRejected struct {
 	Commit   Commit   `json:"commit,omitzero" pb:"2"`
 	Problems int32    `json:"problems" pb:"3"`
 	Detail   Text     `json:"detail,omitzero" pb:"4"` // all problems, as printed
+	// Conflicts are objects that another application owns.
+	Conflicts []Ref `json:"conflicts,omitempty" pb:"5"`
 }
 
 // RevisionApplied says what an application should be from now on.
@@ -378,7 +381,8 @@ type Released struct {
 
 // RolledOut says that every pod of a workload runs its newest template and is available.
 type RolledOut struct {
-	Workload Ref `json:"workload" pb:"1"`
+	Workload Ref  `json:"workload" pb:"1"`
+	Partial  bool `json:"partial,omitempty" pb:"2"` // a partition keeps some pods on the template before
 }
 
 // Stalled says that a rollout made no progress within its deadline.

@@ -66,11 +66,12 @@ type App struct {
 
 // A Rejection is a commit of which nothing was applied.
 type Rejection struct {
-	Revision Revision
-	Commit   Commit
-	Problems int32
-	Detail   Text
-	At       Instant
+	Revision  Revision `pb:"1"`
+	Commit    Commit   `pb:"2"`
+	Problems  int32    `pb:"3"`
+	Detail    Text     `pb:"4"`
+	At        Instant  `pb:"5"`
+	Conflicts []Ref    `pb:"6"`
 }
 
 // Owned is an object of the inventory.

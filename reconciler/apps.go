@@ -1,0 +1,276 @@
+package reconciler
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+
+	"github.com/tandem-gitops/tandem/reconciler/plan"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// defaultMaxDeletes is how many objects a commit may remove before a person is
+// asked, where the Application doesn't say.
+const defaultMaxDeletes = 10
+
+func (m *Machine) event(e state.Event) {
+	switch e := e.(type) {
+	case *state.RootRendered:
+		m.root(e)
+	case *state.Rendered:
+		m.rendered(e)
+	case *state.Unchanged:
+		if a := m.fold.Apps[e.App]; a != nil && !a.Manifest.IsZero() {
+			m.seen(a, e.Revision, e.Commit)
+		}
+	case *state.SourceStatus:
+		m.source(e)
+	case *state.ImageLooked:
+		m.looked(e)
+	case *state.NodeHello:
+		m.hello(e)
+	case *state.Renewed:
+		m.renewed(e)
+	case *state.Reported:
+		m.reported(&e.Report)
+	case *state.Command:
+		m.command(e)
+	case *state.Stop:
+		m.emit("", &state.ControllerStopped{})
+	}
+}
+
+// root takes the applications that a root declares, and its plain objects as
+// the application root.
+func (m *Machine) root(e *state.RootRendered) {
+	root := m.fold.Apps[state.RootApp]
+	if root == nil || root.Removed {
+		return // `down` ended it
+	}
+	if len(e.Problems) > 0 {
+		m.reject(root, e.Revision, e.Commit, len(e.Problems), e.Detail, nil)
+		return
+	}
+	wanted := map[state.AppName]bool{state.RootApp: true}
+	for _, app := range e.Apps {
+		wanted[app.Name] = true
+		if old := m.fold.Apps[app.Name]; old == nil || old.Removed || !reflect.DeepEqual(old.Spec, app) {
+			m.emit(app.Name, &state.AppDeclared{Application: app})
+		}
+	}
+	empty := len(e.Apps) == 0 && (e.Manifest == nil || len(e.Manifest.Objects) == 0)
+	for _, a := range m.fold.SortedApps() {
+		if !wanted[a.Spec.Name] && !a.Removed && !empty {
+			m.emit(a.Spec.Name, &state.AppRemoved{Name: a.Spec.Name, Changes: m.prune(a, nil, true)})
+		}
+	}
+	if e.Manifest != nil {
+		m.apply(root, e.Revision, e.Commit, e.Manifest)
+	}
+}
+
+func (m *Machine) rendered(e *state.Rendered) {
+	a := m.fold.Apps[e.App]
+	switch {
+	case a == nil || a.Removed:
+	case len(e.Problems) > 0:
+		m.reject(a, e.Revision, e.Commit, len(e.Problems), e.Detail, nil)
+	default:
+		m.apply(a, e.Revision, e.Commit, e.Manifest)
+	}
+}
+
+func (m *Machine) reject(a *state.App, rev state.Revision, commit state.Commit, problems int, detail state.Text, conflicts []state.Ref) {
+	if a.Rejected != nil && a.Rejected.Revision == rev && int(a.Rejected.Problems) == problems {
+		return
+	}
+	m.emit(a.Spec.Name, &state.RevisionRejected{Revision: rev, Commit: commit, Problems: int32(problems), Detail: detail, Conflicts: conflicts})
+}
+
+func (m *Machine) seen(a *state.App, rev state.Revision, commit state.Commit) {
+	if a.Revision != rev || a.Rejected != nil {
+		m.emit(a.Spec.Name, &state.RevisionSeen{Revision: rev, Commit: commit})
+	}
+}
+
+// apply makes a manifest what the application should be.
+func (m *Machine) apply(a *state.App, rev state.Revision, commit state.Commit, manifest *state.Manifest) {
+	if a.Spec.Suspend.On {
+		m.holdApp(a, state.Held{Code: state.HoldSuspended, Params: []string{string(rev)}})
+		return
+	}
+	m.releaseApp(a, state.HoldSuspended)
+	if manifest.Digest == a.Manifest {
+		m.seen(a, rev, commit)
+		return
+	}
+	changes, conflicts := m.diff(a, manifest)
+	if len(conflicts) > 0 {
+		m.reject(a, rev, commit, len(conflicts), state.Text{}, conflicts)
+		return
+	}
+	pruned := m.prune(a, manifest, false)
+	if m.blobs.manifests[manifest.Digest] == nil {
+		m.blobs.manifests[manifest.Digest] = manifest
+		m.out.Blobs = append(m.out.Blobs, Blob{Digest: manifest.Digest, Manifest: manifest})
+	}
+	m.emit(a.Spec.Name, &state.RevisionApplied{Revision: rev, Commit: commit, Manifest: manifest.Digest, Changes: append(changes, pruned...)})
+	kept := int32(0)
+	for _, o := range m.fold.Objects {
+		if o.App == a.Spec.Name && o.Kept {
+			kept++
+		}
+	}
+	if kept > 0 && !a.Spec.Prune.Disabled {
+		m.holdApp(a, state.Held{Code: state.HoldPrune, Count: kept})
+	} else {
+		m.releaseApp(a, state.HoldPrune)
+	}
+}
+
+// diff is what a manifest creates, changes and takes over. An object that
+// another application still wants is a conflict.
+func (m *Machine) diff(a *state.App, manifest *state.Manifest) (changes []state.Change, conflicts []state.Ref) {
+	for _, o := range manifest.Objects {
+		owned := m.fold.Objects[o.Ref]
+		c := state.Change{Ref: o.Ref, Digest: o.Digest()}
+		switch {
+		case owned == nil:
+			c.Verb = state.Create
+		case owned.App != a.Spec.Name && !owned.Kept && !owned.Retired && !m.leaving(owned):
+			conflicts = append(conflicts, o.Ref)
+			continue
+		case owned.App != a.Spec.Name:
+			c.Verb = state.Adopt
+		case owned.Object.Digest() != c.Digest || owned.Retired || owned.Kept || m.deleting(o.Ref):
+			c.Verb = state.Update
+		default:
+			continue
+		}
+		changes = append(changes, c)
+	}
+	return changes, conflicts
+}
+
+// leaving says whether an object's application is going.
+func (m *Machine) leaving(o *state.Owned) bool {
+	a := m.fold.Apps[o.App]
+	return a == nil || a.Removed
+}
+
+func (m *Machine) deleting(ref state.Ref) bool {
+	w := m.fold.Workloads[ref]
+	return w != nil && w.Deleting
+}
+
+// prune is what becomes of an application's objects that a manifest (nil: the
+// end of the application) no longer has. An empty render deletes nothing, more
+// than the limit waits for a person, and what pods still name is kept for them.
+func (m *Machine) prune(a *state.App, manifest *state.Manifest, all bool) []state.Change {
+	wanted := map[state.Ref]bool{}
+	if manifest != nil {
+		for _, o := range manifest.Objects {
+			wanted[o.Ref] = true
+		}
+	}
+	var out []state.Change
+	deletes := 0
+	for ref, o := range m.fold.Objects {
+		if o.App != a.Spec.Name || wanted[ref] || o.Retired || m.deleting(ref) {
+			continue
+		}
+		c := state.Change{Ref: ref, Verb: state.Delete}
+		if ref.Kind == "ConfigMap" || ref.Kind == "Secret" {
+			c.Verb = state.Retire // and gone at once, where nothing names it
+		} else {
+			deletes++
+		}
+		out = append(out, c)
+	}
+	limit := cmp.Or(int(a.Spec.Prune.MaxDeletes), defaultMaxDeletes)
+	if a.Spec.Prune.Disabled || !all && (len(wanted) == 0 || deletes > limit) {
+		for i := range out {
+			out[i].Verb = state.Keep
+		}
+		out = slices.DeleteFunc(out, func(c state.Change) bool { return m.fold.Objects[c.Ref].Kept })
+	}
+	slices.SortFunc(out, func(x, y state.Change) int { return x.Ref.Compare(y.Ref) })
+	return out
+}
+
+// appHold names an application where a hold isn't about one workload.
+func appHold(a *state.App) state.Ref {
+	return state.Ref{Kind: "Application", Name: string(a.Spec.Name)}
+}
+
+func (m *Machine) holdApp(a *state.App, h state.Held) {
+	h.Object = appHold(a)
+	h.ID = plan.HoldID(h)
+	if old := m.fold.Holds[h.ID]; old == nil || !sameHold(&old.Held, &h) {
+		m.emit(a.Spec.Name, &h)
+	}
+}
+
+func (m *Machine) releaseApp(a *state.App, code state.HoldCode) {
+	h := state.Held{Object: appHold(a), Code: code}
+	h.ID = plan.HoldID(h)
+	if m.fold.Holds[h.ID] != nil {
+		m.emit(a.Spec.Name, &state.Released{ID: h.ID, Object: h.Object})
+	}
+}
+
+func (m *Machine) source(e *state.SourceStatus) {
+	a := m.fold.Apps[e.App]
+	switch {
+	case a == nil:
+	case !e.OK && !a.SourceLost:
+		m.emit(e.App, &state.SourceLost{Detail: e.Detail})
+	case e.OK && a.SourceLost:
+		m.emit(e.App, &state.SourceBack{})
+	}
+}
+
+// converge records when an application reaches what its revision says, and when
+// it no longer has.
+func (m *Machine) converge() {
+	for _, name := range sorted(m.apps) {
+		a := m.fold.Apps[name]
+		if a == nil || a.Manifest.IsZero() {
+			continue
+		}
+		missing := m.unavailable(name)
+		switch {
+		case missing.IsZero() && !a.Converged:
+			m.emit(name, &state.Converged{Revision: a.Revision})
+		case !missing.IsZero() && a.Converged:
+			m.emit(name, &state.Degraded{Revision: a.Revision, Object: missing})
+		}
+	}
+	clear(m.apps)
+}
+
+// unavailable is the application's first workload that isn't rolled out and
+// available as a whole.
+func (m *Machine) unavailable(name state.AppName) state.Ref {
+	var first state.Ref
+	for ref, w := range m.fold.Workloads {
+		if w.App != name {
+			continue
+		}
+		if (w.Deleting || !w.Complete || !up(w)) && (first.IsZero() || ref.Compare(first) < 0) {
+			first = ref
+		}
+	}
+	return first
+}
+
+// up says whether as many pods are ready as are wanted.
+func up(w *state.Workload) bool {
+	ready := int32(0)
+	for _, p := range w.Pods {
+		if p.Ready && !p.Stopping && !p.Lost {
+			ready++
+		}
+	}
+	return ready >= w.Replicas()
+}

@@ -1,0 +1,123 @@
+package reconciler
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// command does what a person asks. What is asked is recorded first, and what
+// follows has it as its cause.
+func (m *Machine) command(e *state.Command) {
+	m.actor = e.Actor
+	reply := &state.Reply{ID: e.ID, Code: m.check(e)}
+	if reply.Code == state.ReplyDone {
+		r := m.emit(m.appOfObject(e.Object), &state.Commanded{
+			Verb: e.Verb, Object: e.Object, Reason: e.Reason, Detail: e.Detail, Until: e.Until, ID: e.Hold,
+		})
+		reply.Seq = r.Seq
+		m.cause = r.Seq
+		m.do(e)
+	}
+	m.out.Effects = append(m.out.Effects, reply)
+}
+
+func (m *Machine) appOfObject(ref state.Ref) state.AppName {
+	if o := m.fold.Objects[ref]; o != nil {
+		return o.App
+	}
+	if ref.Kind == "Application" {
+		return state.AppName(ref.Name)
+	}
+	return ""
+}
+
+// check says whether the command makes sense now.
+func (m *Machine) check(e *state.Command) state.ReplyCode {
+	found := true
+	switch e.Verb {
+	case state.CmdApprove, state.CmdReject:
+		found = m.fold.Holds[e.Hold] != nil
+	case state.CmdCordon, state.CmdUncordon, state.CmdDrain:
+		found = m.fold.Nodes[state.NodeName(e.Object.Name)] != nil
+	case state.CmdRemoveNode:
+		n := m.fold.Nodes[state.NodeName(e.Object.Name)]
+		if n != nil && n.Ready {
+			return state.ReplyRefused
+		}
+		found = n != nil
+	case state.CmdDeletePod, state.CmdExec:
+		found = m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}] != nil
+	case state.CmdRestart:
+		found = m.fold.Workloads[e.Object] != nil
+	case state.CmdSync, state.CmdSuspend, state.CmdResume:
+		found = m.fold.Apps[state.AppName(e.Object.Name)] != nil
+	case state.CmdDown:
+	}
+	if !found {
+		return state.ReplyNotFound
+	}
+	return state.ReplyDone
+}
+
+func (m *Machine) do(e *state.Command) {
+	switch e.Verb {
+	case state.CmdApprove:
+		m.approve(m.fold.Holds[e.Hold])
+	case state.CmdCordon, state.CmdUncordon:
+		name := state.NodeName(e.Object.Name)
+		if on := e.Verb == state.CmdCordon; m.fold.Nodes[name].Cordoned != on {
+			m.emit("", &state.NodeCordoned{Node: name, On: on})
+		}
+	case state.CmdRemoveNode:
+		m.removeNode(m.fold.Nodes[state.NodeName(e.Object.Name)])
+	case state.CmdDeletePod:
+		p := m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}]
+		if !p.Stopping {
+			m.emit(m.appOf(p), &state.PodStopping{UID: p.UID, Why: state.StopRequested})
+		}
+	case state.CmdDown:
+		m.down()
+	case state.CmdSuspend, state.CmdResume:
+		a := m.fold.Apps[state.AppName(e.Object.Name)]
+		spec := a.Spec
+		spec.Suspend = state.Suspend{On: e.Verb == state.CmdSuspend, Until: e.Until}
+		m.emit(a.Spec.Name, &state.AppDeclared{Application: spec})
+	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdDrain, state.CmdReject:
+		// The record itself is what counts: the fold or the shell acts on it.
+	}
+}
+
+// approve lets what a person approved go on.
+func (m *Machine) approve(h *state.Hold) {
+	m.emit(h.App, &state.Released{ID: h.ID, Object: h.Object, Approved: true})
+	if h.Code != state.HoldPrune {
+		return
+	}
+	a := m.fold.Apps[h.App]
+	var changes []state.Change
+	for ref, o := range m.fold.Objects {
+		if o.App == h.App && o.Kept {
+			c := state.Change{Ref: ref, Verb: state.Delete}
+			if ref.Kind == "ConfigMap" || ref.Kind == "Secret" {
+				c.Verb = state.Retire
+			}
+			changes = append(changes, c)
+		}
+	}
+	slices.SortFunc(changes, func(x, y state.Change) int { return x.Ref.Compare(y.Ref) })
+	m.emit(h.App, &state.RevisionApplied{Revision: a.Revision, Commit: a.Commit, Manifest: a.Manifest, Changes: changes})
+	m.emit(h.App, &state.Released{ID: h.ID, Object: h.Object})
+}
+
+// down ends every application, as `tandem down` asks.
+func (m *Machine) down() {
+	for _, a := range m.fold.SortedApps() {
+		m.emit(a.Spec.Name, &state.AppRemoved{Name: a.Spec.Name, Changes: m.prune(a, nil, true)})
+	}
+}
+
+func sortPods(pods []*state.Pod) {
+	slices.SortFunc(pods, func(a, b *state.Pod) int { return strings.Compare(string(a.UID[:]), string(b.UID[:])) })
+}

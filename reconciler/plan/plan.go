@@ -1,0 +1,140 @@
+// Package plan compares what is wanted with what is there: what to do, what is
+// held and why.
+//
+//	render ──desired──► [ plan: diff → rollout → schedule ] ──decisions──► machine ──► records
+//
+// In: the state, one workload and the time. Out: a Decision, which the machine
+// turns into records. It is pure; it never remembers a sequence, order comes
+// from planning again after each change was recorded.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
+	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A Decision is all that is to be done for one workload now. Planning again
+// after it was recorded gives an empty one.
+type Decision struct {
+	Revise   []Revise
+	Stop     []rollout.Stop
+	Decided  []Placement
+	Held     []state.Held // all that hold now, sorted by ID; Decided is left to the machine
+	Complete bool
+	Partial  bool
+	Gone     bool
+	Stalled  bool
+	Waiting  bool          // pods or a revision wait for room, a node or an image
+	Wake     time.Duration // steady time at which the answer changes by itself; 0: never
+}
+
+// Revise gives a variant another template.
+type Revise struct {
+	Variant  *state.WorkloadVariant
+	Template *state.Template
+	Raw      []byte // its stored form
+}
+
+// A Placement is what the scheduler answered for one batch.
+type Placement struct {
+	Start  rollout.Start
+	Answer schedule.Answer
+}
+
+// Workload decides for one workload. Revisions come alone: what they lead to is
+// planned once they are recorded.
+func Workload(s *state.State, w *state.Workload, now state.Instant) Decision {
+	var d Decision
+	if !w.Deleting {
+		revise(&d, s, w)
+		if len(d.Revise) > 0 {
+			d.seal(w)
+			return d
+		}
+	}
+	step := rollout.Next(w, now)
+	d.Stop, d.Complete, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Complete, step.Partial, step.Gone, step.Stalled, step.Wake
+	d.Held = append(d.Held, step.Held...)
+	for _, start := range step.Start {
+		answer := schedule.Place(s, schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count})
+		d.Decided = append(d.Decided, Placement{start, answer})
+		if lack := start.Count - len(answer.Spots); lack > 0 {
+			d.Waiting = true
+			d.Held = append(d.Held, noRoom(w, start, answer, lack))
+		}
+	}
+	if len(d.Held) > 0 || w.Holds != nil && len(w.Holds) > 0 {
+		d.Waiting = true
+	}
+	d.seal(w)
+	return d
+}
+
+func noRoom(w *state.Workload, start rollout.Start, answer schedule.Answer, lack int) state.Held {
+	h := state.Held{Object: w.Ref, Code: state.HoldNoRoom, OS: start.Template.OS, Count: int32(lack)}
+	if start.Ordinal >= 0 {
+		h.Params = []string{fmt.Sprintf("%s-%d", w.Ref.Name, start.Ordinal)}
+	}
+	if answer.Static {
+		h.Code = state.HoldNoNode
+		if allGroups(answer.Groups, state.NodeImageUnknown) {
+			h.Code = state.HoldImageUnknown
+			h.Params = assumed(start.Template.Images)
+		}
+	}
+	return h
+}
+
+// allGroups says whether, but for nodes of another OS, every node gives this reason.
+func allGroups(groups []state.ReasonGroup, reason state.NodeReason) bool {
+	found := false
+	for _, g := range groups {
+		switch g.Reason {
+		case reason:
+			found = true
+		case state.NodeOtherOS:
+		default:
+			return false
+		}
+	}
+	return found
+}
+
+func assumed(images []state.Image) []string {
+	var names []string
+	for _, im := range images {
+		if im.Assumed {
+			names = append(names, im.Name)
+		}
+	}
+	return names
+}
+
+// seal names the holds and puts them in order.
+func (d *Decision) seal(w *state.Workload) {
+	byID := map[string]state.Held{}
+	for _, h := range d.Held {
+		h.ID = HoldID(h)
+		if old, ok := byID[h.ID]; ok {
+			h.Count += old.Count
+			h.Params = append(slices.Clone(old.Params), h.Params...)
+			slices.Sort(h.Params)
+			h.Params = slices.Compact(h.Params)
+		}
+		byID[h.ID] = h
+	}
+	d.Held = slices.SortedFunc(maps.Values(byID), func(a, b state.Held) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// HoldID names a hold: the same one while the same thing is waited for.
+func HoldID(h state.Held) string {
+	sum := state.DigestOf(fmt.Appendf(nil, "%s/%d/%s", h.Object, h.Code, h.OS))
+	return fmt.Sprintf("h-%x", sum[:3])
+}

@@ -1,0 +1,186 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// restartAnnotation makes a person's restart another template.
+const restartAnnotation = "tandem.dev/restarted-by-record"
+
+// Images is the scope in which a workload's image names have their meaning: its
+// application's manifest.
+func Images(s *state.State, w *state.Workload, spec *corev1.PodSpec) (images []state.Image, missing []string) {
+	app := s.Apps[w.App]
+	for _, name := range state.ImageNames(spec) {
+		var im *state.Image
+		if app != nil {
+			im = s.Images[state.ImageKey{App: w.App, Manifest: app.Manifest, Name: name}]
+		}
+		if im == nil {
+			missing = append(missing, name)
+			continue
+		}
+		c := *im
+		c.Failure = 0 // why a look-up failed doesn't make another template
+		images = append(images, c)
+	}
+	return images, missing
+}
+
+// revise finds the variants that need another template. A workload that runs
+// is held whole, before its first old pod is touched, while any variant's new
+// template can't run anywhere; a person can let the others go on.
+func revise(d *Decision, s *state.State, w *state.Workload) {
+	if paused(w) && slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update != nil }) {
+		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
+		return
+	}
+	var ready []Revise
+	var blocked []state.Held
+	for _, v := range w.Variants {
+		images, missing := Images(s, w, &v.Spec.Spec)
+		if len(missing) > 0 {
+			d.Waiting = true
+			return // look-ups are under way
+		}
+		os, held := variantOS(w, v, images)
+		if held != nil {
+			blocked = append(blocked, *held)
+			continue
+		}
+		t, raw := state.NewTemplate(os, specOf(w, v), images)
+		if v.Update != nil && v.Update.Digest == t.Digest {
+			continue
+		}
+		if keepsAssumed(v, t) {
+			continue
+		}
+		if v.Replicas > 0 {
+			answer := schedule.Place(s, schedule.Request{Workload: w, Variant: v, Template: t, Count: 1})
+			if answer.Static {
+				h := state.Held{Object: w.Ref, Code: state.HoldNoNode, OS: t.OS, Count: v.Replicas}
+				if allGroups(answer.Groups, state.NodeImageUnknown) {
+					h.Code, h.Params = state.HoldImageUnknown, assumed(images)
+				}
+				blocked = append(blocked, h)
+				continue
+			}
+		}
+		ready = append(ready, Revise{v, t, raw})
+	}
+	for _, h := range blocked {
+		d.Waiting = true
+		d.Held = append(d.Held, h)
+	}
+	if len(blocked) > 0 && runs(w) && !slices.ContainsFunc(blocked, func(h state.Held) bool {
+		old := w.Holds[HoldID(h)]
+		return old != nil && old.Approved
+	}) {
+		return
+	}
+	d.Revise = ready
+}
+
+// runs says whether the workload has pods, or had a template, that the new
+// revision would replace.
+func runs(w *state.Workload) bool {
+	return len(w.Pods) > 0 || slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update != nil })
+}
+
+func paused(w *state.Workload) bool {
+	d, ok := w.Deployment()
+	return ok && d.Spec.Paused
+}
+
+// keepsAssumed says whether the only difference is that an image could be
+// looked up before and can't now: no reason to replace a pod.
+func keepsAssumed(v *state.WorkloadVariant, t *state.Template) bool {
+	if v.Update == nil || v.Update.OS != t.OS || len(assumed(t.Images)) == 0 {
+		return false
+	}
+	known := make([]state.Image, 0, len(t.Images))
+	for _, im := range t.Images {
+		if im.Assumed {
+			old, ok := v.Update.Image(im.Name)
+			if !ok {
+				return false
+			}
+			im = old
+		}
+		known = append(known, im)
+	}
+	same, _ := state.NewTemplate(t.OS, &t.Spec, known)
+	return same.Digest == v.Update.Digest
+}
+
+// specOf is the variant's pod template, marked with the restart that a person
+// asked for last.
+func specOf(w *state.Workload, v *state.WorkloadVariant) *corev1.PodTemplateSpec {
+	if w.Restart == 0 {
+		return v.Spec
+	}
+	spec := v.Spec.DeepCopy()
+	if spec.Annotations == nil {
+		spec.Annotations = map[string]string{}
+	}
+	spec.Annotations[restartAnnotation] = fmt.Sprint(w.Restart)
+	return spec
+}
+
+// variantOS is the OS of a variant's pods: what the text says, else what the
+// image index has; an index with both runs on either. Where nothing is known it
+// is linux.
+func variantOS(w *state.Workload, v *state.WorkloadVariant, images []state.Image) (state.OS, *state.Held) {
+	has := map[state.OS]bool{state.Linux: true, state.Windows: true}
+	known := false
+	for _, im := range images {
+		if im.Assumed {
+			continue
+		}
+		known = true
+		for os := range has {
+			if !slices.ContainsFunc(im.Platforms, func(p state.Platform) bool { return p.OS == os }) {
+				has[os] = false
+			}
+		}
+	}
+	if v.OS != state.AnyOS {
+		if known && !has[v.OS] {
+			return v.OS, lacksOS(w, v, v.OS, images)
+		}
+		return v.OS, nil
+	}
+	switch {
+	case !known || has[state.Linux] && !has[state.Windows]:
+		return state.Linux, nil
+	case has[state.Windows] && !has[state.Linux]:
+		return state.Windows, nil
+	case has[state.Linux]:
+		return state.AnyOS, nil
+	default:
+		return state.AnyOS, lacksOS(w, v, state.AnyOS, images)
+	}
+}
+
+func lacksOS(w *state.Workload, v *state.WorkloadVariant, os state.OS, images []state.Image) *state.Held {
+	h := &state.Held{Object: w.Ref, Code: state.HoldImageOS, OS: os, Count: v.Replicas}
+	for _, im := range images {
+		if im.Assumed || slices.ContainsFunc(im.Platforms, func(p state.Platform) bool { return os == state.AnyOS || p.OS == os }) {
+			continue
+		}
+		h.Params = append(h.Params, im.Name)
+	}
+	return h
+}
+
+// PodName is the name of a Deployment's next pod: derived, never random.
+func PodName(w *state.Workload, t *state.Template, serial uint64) string {
+	id := state.SafeHash(state.DigestOf(fmt.Appendf(nil, "%s/%d", w.Ref, serial)), 5)
+	return fmt.Sprintf("%s-%s-%s", w.Ref.Name, t.Hash, id)
+}

@@ -1,0 +1,285 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// OSOrder is the annotation that makes a rollout finish one OS before it
+// begins the next: "linux,windows".
+const OSOrder = "tandem.dev/os-order"
+
+// part is one variant's share of a Deployment's pods.
+type part struct {
+	variant   *state.WorkloadVariant // nil: pods whose variant left the text
+	want      int
+	current   []*state.Pod // of the template wanted now
+	old       []*state.Pod
+	available int                 // of both
+	up        map[*state.Pod]bool // the available ones
+	blocked   bool                // waits for another OS to finish first
+}
+
+// deployment follows Kubernetes's deployment controller (rolling.go, recreate.go),
+// with one budget over both OSes, and never takes down all of a variant.
+func deployment(w *state.Workload, d *appsv1.Deployment, now state.Instant) Step {
+	var s Step
+	least := seconds(d.Spec.MinReadySeconds)
+	parts, ending := split(&s, w, now, least)
+	if w.Deleting {
+		for _, p := range parts {
+			s.stopAll(append(p.current, p.old...), state.StopPruned)
+		}
+		return s
+	}
+	var want, alive, old, up int
+	for _, p := range parts {
+		want += p.want
+		alive += len(p.current) + len(p.old)
+		old += len(p.old)
+		up += p.available
+	}
+	switch {
+	case d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && (old > 0 || ending > 0 && oldEnding(w)):
+		for _, p := range parts {
+			s.stopAll(p.old, state.StopOutdated)
+		}
+	case old == 0:
+		scale(&s, parts)
+	default:
+		roll(&s, d, parts, want, alive, up)
+	}
+	s.Complete = old == 0 && up == want && alive == want && len(s.Start) == 0 && len(s.Stop) == 0 && current(w)
+	deadline := DefaultDeadline
+	if d.Spec.ProgressDeadlineSeconds != nil {
+		deadline = seconds(*d.Spec.ProgressDeadlineSeconds)
+	}
+	if !d.Spec.Paused {
+		s.stalled(w, now, deadline)
+	}
+	return s
+}
+
+// current says whether every variant has a template to make pods from.
+func current(w *state.Workload) bool {
+	return !slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update == nil && v.Replicas > 0 })
+}
+
+// split sorts the pods that count by variant. Pods on a lost node are stopped
+// and don't count; pods that are ending are only counted.
+func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (parts []*part, ending int) {
+	byVariant := map[*state.WorkloadVariant]*part{}
+	for _, v := range w.Variants {
+		p := &part{variant: v, want: int(v.Replicas), up: map[*state.Pod]bool{}}
+		parts, byVariant[v] = append(parts, p), p
+	}
+	stray := &part{up: map[*state.Pod]bool{}}
+	for _, pod := range w.Pods {
+		if pod.Stopping {
+			ending++
+			continue
+		}
+		if pod.Lost {
+			s.Stop = append(s.Stop, Stop{pod, state.StopNodeLost})
+			continue
+		}
+		p := stray
+		if v := w.Variant(pod.OS); v != nil {
+			p = byVariant[v]
+		}
+		if w.IsCurrent(pod) || p.variant != nil && p.variant.Update == nil {
+			p.current = append(p.current, pod)
+		} else {
+			p.old = append(p.old, pod)
+		}
+		if s.available(pod, now, least) {
+			p.available++
+			p.up[pod] = true
+		}
+	}
+	if len(stray.old)+len(stray.current) > 0 {
+		parts = append(parts, stray)
+	}
+	return parts, ending
+}
+
+func oldEnding(w *state.Workload) bool {
+	return slices.ContainsFunc(w.Pods, func(p *state.Pod) bool { return p.Stopping && !p.Lost && !w.IsCurrent(p) })
+}
+
+// scale makes the number of pods right where there is nothing to replace.
+func scale(s *Step, parts []*part) {
+	for _, p := range parts {
+		switch n := p.want - len(p.current); {
+		case n > 0:
+			s.start(p, n)
+		case n < 0:
+			victims := slices.Clone(p.current)
+			slices.SortStableFunc(victims, firstToGo)
+			for _, pod := range victims[:-n] {
+				s.Stop = append(s.Stop, Stop{pod, state.StopScaledDown})
+			}
+		}
+	}
+}
+
+func (s *Step) start(p *part, n int) {
+	if n > 0 && p.variant != nil && p.variant.Update != nil {
+		s.Start = append(s.Start, Start{Variant: p.variant, Template: p.variant.Update, Count: n, Ordinal: -1})
+	}
+}
+
+func (s *Step) stopAll(pods []*state.Pod, why state.StopReason) {
+	for _, p := range pods {
+		s.Stop = append(s.Stop, Stop{p, why})
+	}
+}
+
+// firstToGo orders pods as Kubernetes's ReplicaSet controller does when it
+// scales down: not ready before ready, then the younger before the older.
+func firstToGo(a, b *state.Pod) int {
+	ready := func(p *state.Pod) int {
+		if p.Ready {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(ready(a), ready(b)), cmp.Compare(b.PlacedSeq, a.PlacedSeq))
+}
+
+// roll replaces old pods within the budget: surge and unavailability are of the
+// sum over both OSes.
+func roll(s *Step, d *appsv1.Deployment, parts []*part, want, alive, up int) {
+	var surge, unavailable int
+	if r := d.Spec.Strategy.RollingUpdate; r != nil {
+		surge, unavailable = percent(r.MaxSurge, want, true, "25%"), percent(r.MaxUnavailable, want, false, "25%")
+	} else {
+		surge, unavailable = percent(nil, want, true, "25%"), percent(nil, want, false, "25%")
+	}
+	if surge == 0 && unavailable == 0 {
+		unavailable = 1
+	}
+	order(d, parts)
+	spreadStarts(s, parts, want+surge-alive)
+
+	// Too many of the new template (scaled down during the rollout).
+	for _, p := range parts {
+		if n := len(p.current) - p.want; n > 0 {
+			victims := slices.Clone(p.current)
+			slices.SortStableFunc(victims, firstToGo)
+			s.stopAll(victims[:n], state.StopScaledDown)
+		}
+	}
+	// Old pods that aren't available cost nothing; the new ones that aren't yet
+	// available do.
+	least := want - unavailable
+	idle := alive - least
+	for _, p := range parts {
+		for _, pod := range p.current {
+			if !p.up[pod] {
+				idle--
+			}
+		}
+	}
+	spare := up - least
+	for _, c := range candidates(parts) {
+		if idle <= 0 {
+			return
+		}
+		if c.part.up[c.pod] {
+			if spare <= 0 || !c.part.mayTake() {
+				continue
+			}
+			spare--
+			c.part.available--
+		}
+		idle--
+		s.Stop = append(s.Stop, Stop{c.pod, state.StopOutdated})
+	}
+}
+
+// order marks the variants that wait for another OS.
+func order(d *appsv1.Deployment, parts []*part) {
+	text := d.Annotations[OSOrder]
+	if text == "" {
+		return
+	}
+	waiting := false
+	for _, os := range strings.Split(text, ",") {
+		for _, p := range parts {
+			if p.variant == nil || p.variant.OS != state.OS(strings.TrimSpace(os)) {
+				continue
+			}
+			p.blocked = waiting && len(p.old) > 0
+			if len(p.old) > 0 || p.available < p.want {
+				waiting = true
+			}
+		}
+	}
+}
+
+// spreadStarts hands out room for new pods one by one, to the variant that is
+// furthest behind.
+func spreadStarts(s *Step, parts []*part, room int) {
+	given := make([]int, len(parts))
+	for ; room > 0; room-- {
+		best := -1
+		for i, p := range parts {
+			if p.blocked || p.variant == nil || p.variant.Update == nil {
+				continue
+			}
+			lack := p.want - len(p.current) - given[i]
+			if lack > 0 && (best < 0 || lack > parts[best].want-len(parts[best].current)-given[best]) {
+				best = i
+			}
+		}
+		if best < 0 {
+			break
+		}
+		given[best]++
+	}
+	for i, p := range parts {
+		s.start(p, given[i])
+	}
+}
+
+// candidate is an old pod and the part that it belongs to.
+type candidate struct {
+	pod  *state.Pod
+	part *part
+}
+
+// candidates are the old pods in the order in which they go: those that aren't
+// available first, then from the variant with the most left, the oldest first.
+func candidates(parts []*part) []candidate {
+	var all []candidate
+	for _, p := range parts {
+		if p.blocked {
+			continue
+		}
+		for _, pod := range p.old {
+			all = append(all, candidate{pod, p})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(len(b.part.old), len(a.part.old)), cmp.Compare(a.pod.PlacedSeq, b.pod.PlacedSeq))
+	})
+	return all
+}
+
+func (c candidate) rank() int {
+	if c.part.up[c.pod] {
+		return 1
+	}
+	return 0
+}
+
+// mayTake keeps a variant of two or more pods from losing its last available
+// one to the rollout.
+func (p *part) mayTake() bool { return p.variant == nil || p.want < 2 || p.available > 1 }

@@ -1,0 +1,254 @@
+package reconciler
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tandem-gitops/tandem/reconciler/plan"
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
+	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// placeKey is the scope of a recorded scheduling answer.
+type placeKey struct {
+	workload state.Ref
+	os       state.OS
+}
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
+// rounds bounds how often planning may go round within one step: each round
+// records something, and what it records ends.
+const rounds = 10_000
+
+// plan plans every dirty workload, in canonical order, until there is none.
+func (m *Machine) plan() {
+	for range rounds {
+		if len(m.dirty) == 0 {
+			m.cleanUp()
+			if len(m.dirty) == 0 {
+				return
+			}
+		}
+		refs := slices.SortedFunc(maps.Keys(m.dirty), m.order)
+		clear(m.dirty)
+		for _, ref := range refs {
+			if w := m.fold.Workloads[ref]; w != nil {
+				m.workload(w)
+			} else {
+				delete(m.waiting, ref)
+				delete(m.wakes, ref)
+			}
+		}
+	}
+	panic("planning does not come to an end")
+}
+
+// order is the canonical order: higher priority first, then by name.
+func (m *Machine) order(a, b state.Ref) int {
+	return cmp.Or(cmp.Compare(m.priority(b), m.priority(a)), a.Compare(b))
+}
+
+func (m *Machine) priority(ref state.Ref) int32 {
+	w := m.fold.Workloads[ref]
+	if w == nil || len(w.Variants) == 0 || w.Variants[0].Spec.Spec.Priority == nil {
+		return 0
+	}
+	return *w.Variants[0].Spec.Spec.Priority
+}
+
+// workload plans one workload and records what was decided.
+func (m *Machine) workload(w *state.Workload) {
+	d := plan.Workload(m.fold, w, m.now)
+	set(m.waiting, w.Ref, d.Waiting)
+	delete(m.wakes, w.Ref)
+	if d.Wake > 0 {
+		m.wakes[w.Ref] = d.Wake
+	}
+	if len(d.Revise) > 0 {
+		m.revise(w, d.Revise)
+		m.hold(w, d.Held, nil)
+		return
+	}
+	for _, s := range d.Stop {
+		m.emit(w.App, &state.PodStopping{UID: s.Pod.UID, Why: s.Why})
+	}
+	decided := map[state.OS]state.Seq{}
+	for i := range d.Decided {
+		m.placed(w, &d.Decided[i], decided)
+	}
+	m.hold(w, d.Held, decided)
+	if d.Stalled {
+		m.emit(w.App, &state.Stalled{Workload: w.Ref})
+	}
+	if d.Complete && !w.Complete {
+		m.emit(w.App, &state.RolledOut{Workload: w.Ref, Partial: d.Partial})
+	}
+	m.apps[w.App] = true
+	if d.Gone {
+		m.emit(w.App, &state.ObjectGone{Ref: w.Ref})
+		delete(m.waiting, w.Ref)
+		delete(m.wakes, w.Ref)
+	}
+}
+
+func set(in map[state.Ref]bool, ref state.Ref, on bool) {
+	if on {
+		in[ref] = true
+	} else {
+		delete(in, ref)
+	}
+}
+
+func (m *Machine) revise(w *state.Workload, list []plan.Revise) {
+	number := w.Revision + 1
+	for _, r := range list {
+		if _, known := m.blobs.templates[r.Template.Digest]; !known {
+			m.blobs.templates[r.Template.Digest] = r.Template
+			m.out.Blobs = append(m.out.Blobs, Blob{Digest: r.Template.Digest, Template: r.Raw})
+		}
+		m.emit(w.App, &state.Revised{Workload: w.Ref, OS: r.Variant.OS, Template: r.Template.Digest, Number: number})
+	}
+}
+
+// placed records a scheduling answer, with every refused node's reason where it
+// says something new, and the pods that it places.
+func (m *Machine) placed(w *state.Workload, p *plan.Placement, decided map[state.OS]state.Seq) {
+	key := placeKey{w.Ref, p.Start.Template.OS}
+	digest := groupsDigest(p.Start.Template, &p.Answer)
+	if len(p.Answer.Spots) > 0 || m.groups[key] != digest {
+		m.groups[key] = digest
+		cause := m.cause
+		r := m.emit(w.App, &state.Decided{
+			Workload: w.Ref, OS: p.Start.Template.OS, Template: p.Start.Template.Digest,
+			Asked: int32(p.Start.Count), Placed: int32(len(p.Answer.Spots)), Groups: p.Answer.Groups,
+		})
+		decided[p.Start.Template.OS] = r.Seq
+		m.cause = r.Seq
+		defer func() { m.cause = cause }()
+	}
+	for _, spot := range p.Answer.Spots {
+		key, serial := m.nextName(w, &p.Start)
+		m.emit(w.App, &state.PodPlaced{
+			Pod: key, Workload: w.Ref, OS: spot.Node.Facts.OS, Ordinal: p.Start.Ordinal, Template: p.Start.Template.Digest,
+			Node: spot.Node.Name, Isolation: spot.Isolation, Serial: serial,
+		})
+	}
+}
+
+func groupsDigest(t *state.Template, a *schedule.Answer) state.Digest {
+	b := append([]byte(nil), t.Digest[:]...)
+	for _, g := range a.Groups {
+		b = fmt.Appendf(b, "%d:%v;", g.Reason, g.Nodes)
+	}
+	return state.DigestOf(b)
+}
+
+// nextName gives the next pod its name: the ordinal's, or one that no pod has.
+func (m *Machine) nextName(w *state.Workload, s *rollout.Start) (state.PodKey, uint64) {
+	key := state.PodKey{Namespace: w.Ref.Namespace}
+	if s.Ordinal >= 0 {
+		key.Name = fmt.Sprintf("%s-%d", w.Ref.Name, s.Ordinal)
+		return key, w.Serial + 1
+	}
+	for serial := w.Serial + 1; ; serial++ {
+		key.Name = plan.PodName(w, s.Template, serial)
+		if m.fold.ByName[key] == nil {
+			return key, serial
+		}
+	}
+}
+
+// hold records what holds now and what no longer does.
+func (m *Machine) hold(w *state.Workload, now []state.Held, decided map[state.OS]state.Seq) {
+	for i := range now {
+		h := now[i]
+		if seq, ok := decided[h.OS]; ok {
+			h.Decided = seq
+		} else if old := w.Holds[h.ID]; old != nil {
+			h.Decided = old.Decided
+		}
+		if old := w.Holds[h.ID]; old == nil || !sameHold(&old.Held, &h) {
+			m.emit(w.App, &h)
+		}
+	}
+	for _, id := range sorted(w.Holds) {
+		if !slices.ContainsFunc(now, func(h state.Held) bool { return h.ID == id }) {
+			m.emit(w.App, &state.Released{ID: id, Object: w.Ref})
+		}
+	}
+}
+
+func sameHold(a, b *state.Held) bool {
+	return a.Code == b.Code && a.OS == b.OS && a.Count == b.Count && slices.Equal(a.Params, b.Params)
+}
+
+// pending says what a decision would still record; empty where nothing.
+func (m *Machine) pending(w *state.Workload, d *plan.Decision) string {
+	switch {
+	case len(d.Revise) > 0:
+		return "a revision"
+	case len(d.Stop) > 0:
+		return fmt.Sprintf("to stop %s (%s)", d.Stop[0].Pod.Key, d.Stop[0].Why)
+	case d.Complete && !w.Complete:
+		return "that it is rolled out"
+	case d.Stalled:
+		return "that it is stalled"
+	case d.Gone:
+		return "that it is gone"
+	case len(d.Held) != len(w.Holds):
+		return fmt.Sprintf("%d holds are recorded, %d hold", len(w.Holds), len(d.Held))
+	}
+	for i := range d.Decided {
+		if n := len(d.Decided[i].Answer.Spots); n > 0 {
+			return fmt.Sprintf("to place %d pods", n)
+		}
+	}
+	for i := range d.Held {
+		if old := w.Holds[d.Held[i].ID]; old == nil || !sameHold(&old.Held, &d.Held[i]) {
+			return fmt.Sprintf("hold %s", d.Held[i].ID)
+		}
+	}
+	return ""
+}
+
+// cleanUp drops ConfigMaps and Secrets that left the text and that no pod and
+// no template in use names any more.
+func (m *Machine) cleanUp() {
+	if !m.retired {
+		return
+	}
+	m.retired = false
+	var gone []*state.Owned
+	for _, o := range m.fold.Objects {
+		if o.Retired && !m.used(o.Object.Ref) {
+			gone = append(gone, o)
+		}
+	}
+	slices.SortFunc(gone, func(a, b *state.Owned) int { return a.Object.Ref.Compare(b.Object.Ref) })
+	for _, o := range gone {
+		m.emit(o.App, &state.ObjectGone{Ref: o.Object.Ref})
+	}
+}
+
+func (m *Machine) used(ref state.Ref) bool {
+	for _, w := range m.fold.Workloads {
+		if w.Ref.Namespace != ref.Namespace {
+			continue
+		}
+		for _, v := range w.Variants {
+			if v.Update != nil && names(v.Update, ref) || v.Current != nil && names(v.Current, ref) {
+				return true
+			}
+		}
+		for _, p := range w.Pods {
+			if names(p.Template, ref) {
+				return true
+			}
+		}
+	}
+	return false
+}
