@@ -4,9 +4,20 @@
 //
 // In: the state, a template and a count. Out: nodes, and each other node's
 // reason. It is a pure function: integers, canonical order, no randomness.
+//
+// The filters and scores are kube-scheduler's (its plugins are named where a
+// rule is theirs), with three differences. The image index, the architecture,
+// the Windows build and the isolation decide too: Kubernetes binds such a pod
+// and the node fails it. Every node is looked at, none is sampled, and every
+// refusal has a reason that is kept. Scores aren't normalised over the nodes at
+// hand, so a batch is placed at once as it would be one by one.
 package schedule
 
-import "github.com/tandem-gitops/tandem/reconciler/state"
+import (
+	"slices"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
 
 // A Request is a batch of pods of one template: one equivalence class.
 type Request struct {
@@ -31,4 +42,36 @@ type Answer struct {
 	Groups []state.ReasonGroup
 	// Static: no node could take such a pod even if it were empty.
 	Static bool
+}
+
+// Place says where the pods of a request go. With Count 0 it only says why nodes
+// couldn't take one. Ties are broken by node name.
+func Place(s *state.State, req Request) Answer {
+	b := newBatch(s, &req)
+	b.constrain()
+	b.count()
+	b.filter()
+	b.rank()
+	spots := b.pick(req.Count)
+	return Answer{Spots: spots, Groups: b.refusals(), Static: b.static}
+}
+
+// newGroup names nodes as a ReasonGroup keeps them: ascending, each as the
+// difference to the one before.
+func newGroup(reason state.NodeReason, nodes []uint32) state.ReasonGroup {
+	slices.Sort(nodes)
+	for i := len(nodes) - 1; i > 0; i-- {
+		nodes[i] -= nodes[i-1]
+	}
+	return state.ReasonGroup{Reason: reason, Nodes: nodes}
+}
+
+// Members are the indexes of a group's nodes, ascending: the reverse of how it
+// is kept.
+func Members(g state.ReasonGroup) []uint32 {
+	out := slices.Clone(g.Nodes)
+	for i := 1; i < len(out); i++ {
+		out[i] += out[i-1]
+	}
+	return out
 }

@@ -1,0 +1,381 @@
+package schedule
+
+import (
+	"slices"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A candidate is a node within one batch.
+type candidate struct {
+	node    *state.Node
+	reason  state.NodeReason // why it takes no further pod; NodeFits: it may
+	iso     state.Isolation
+	allowed bool            // the pod's own rules and the machine let it there
+	used    state.Resources // with what the batch put there
+	fixed   int64
+	score   int64 // without what a whole group shares
+	group   int32
+}
+
+// A group is the nodes that lie in the same domain of every topology with more
+// than one node a domain: what the batch's pods change for one of them, they
+// change for all. Its heap has the nodes that still may take a pod, best first.
+type group struct {
+	heap []int32
+	node int32 // any of them
+}
+
+// A batch places the pods of one request. Each node is filtered once; a heap
+// gives the best; placing a pod changes its node's place in the heap, and the
+// counts of its domains.
+type batch struct {
+	state *state.State
+	req   *Request
+	class *class
+	nodes []candidate
+	byKey map[state.NodeName]int32
+
+	topologies []*topology
+	spreads    []*spread
+	wants      []*term // required affinity
+	avoids     []*term // required anti-affinity
+	terms      []*wish
+	sums       []*tally // preferences, one a topology
+	bans       []*ban
+	wanted     bool // a pod matches all of wants
+	wantsSelf  bool // pods of the batch do: the first may go anywhere
+
+	groups []group
+	parked []int32 // too far above the lowest count for now
+	static bool    // no node could take a pod if it were empty
+}
+
+func newBatch(s *state.State, req *Request) *batch {
+	b := &batch{state: s, req: req, class: newClass(req.Template), static: true}
+	b.nodes = make([]candidate, 0, len(s.Nodes))
+	for _, n := range s.Nodes {
+		b.nodes = append(b.nodes, candidate{node: n, used: n.Used})
+	}
+	for i := range b.nodes {
+		c := &b.nodes[i]
+		if req.Node != "" && c.node.Name != req.Node {
+			c.reason = state.NodeVolumeElsewhere
+			continue
+		}
+		c.reason, c.iso = b.class.allows(c.node)
+		c.allowed = c.reason == state.NodeFits
+	}
+	return b
+}
+
+// index finds a node by name.
+func (b *batch) index(name state.NodeName) (int32, bool) {
+	if b.byKey == nil {
+		b.byKey = make(map[state.NodeName]int32, len(b.nodes))
+		for i := range b.nodes {
+			b.byKey[b.nodes[i].node.Name] = int32(i)
+		}
+	}
+	i, ok := b.byKey[name]
+	return i, ok
+}
+
+// filter finds the first reason of each node, as things are before the batch.
+func (b *batch) filter() {
+	for i := range b.nodes {
+		c := &b.nodes[i]
+		if c.reason != state.NodeFits {
+			continue
+		}
+		ask := state.Charge(b.req.Template.Requests, c.iso)
+		c.reason = b.fixedReason(int32(i), ask)
+		if c.reason != state.NodeFits {
+			continue
+		}
+		b.static = false
+		switch {
+		case b.room(c, ask) != state.NodeFits:
+			c.reason = b.room(c, ask)
+		case b.class.portTaken(c.node):
+			c.reason = state.NodePortTaken
+		default:
+			c.reason = b.banned(int32(i))
+		}
+	}
+}
+
+// fixedReason is what keeps the node from such a pod even if it were empty.
+func (b *batch) fixedReason(i int32, ask state.Resources) state.NodeReason {
+	c := &b.nodes[i]
+	if reason := b.class.awake(c.node); reason != state.NodeFits {
+		return reason
+	}
+	if reason := short(c.node.Facts.Allocatable, ask); reason != state.NodeFits {
+		return reason
+	}
+	for _, t := range b.wants {
+		if t.topo.of[i] == noDomain {
+			return state.NodePodAffinity
+		}
+	}
+	for _, p := range b.spreads {
+		if p.hard && p.topo.of[i] == noDomain {
+			return state.NodeSpread
+		}
+	}
+	return state.NodeFits
+}
+
+func (b *batch) room(c *candidate, ask state.Resources) state.NodeReason {
+	return short(c.node.Facts.Allocatable.Sub(c.used), ask)
+}
+
+// banned says whether pods that run now keep the batch's pods away by their
+// anti-affinity. Where it is mutual the batch's own term is named.
+func (b *batch) banned(i int32) state.NodeReason {
+	for _, x := range b.bans {
+		if d := x.topo.of[i]; d != noDomain && x.domains[d] {
+			for _, t := range b.avoids {
+				if t.at(i) > 0 {
+					return state.NodePodAntiAffinity
+				}
+			}
+			return state.NodeExistingAntiAffinity
+		}
+	}
+	return state.NodeFits
+}
+
+// rank scores the nodes that fit and puts them into heaps.
+func (b *batch) rank() {
+	shared := b.shared()
+	type step struct{ group, domain int32 }
+	for i := range b.nodes {
+		b.nodes[i].group = 0
+	}
+	size := int32(1)
+	for _, t := range shared {
+		ids := map[step]int32{}
+		for i := range b.nodes {
+			k := step{b.nodes[i].group, t.of[i]}
+			id, ok := ids[k]
+			if !ok {
+				id = int32(len(ids))
+				ids[k] = id
+			}
+			b.nodes[i].group = id
+		}
+		size = int32(len(ids))
+	}
+	b.groups = make([]group, size)
+	for i := range b.nodes {
+		c := &b.nodes[i]
+		if c.reason != state.NodeFits {
+			continue
+		}
+		c.fixed = b.class.fixedScore(c.node)
+		c.score = b.scoreNode(int32(i))
+		g := &b.groups[c.group]
+		g.node = int32(i)
+		g.heap = append(g.heap, int32(i))
+	}
+	for g := range b.groups {
+		h := b.groups[g].heap
+		for i := len(h)/2 - 1; i >= 0; i-- {
+			b.down(h, i)
+		}
+	}
+}
+
+// shared are the topologies of which a domain has several nodes and whose counts
+// decide or score.
+func (b *batch) shared() []*topology {
+	var out []*topology
+	add := func(t *topology) {
+		if !t.unique && !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	for _, p := range b.spreads {
+		add(p.topo)
+	}
+	for _, t := range b.wants {
+		add(t.topo)
+	}
+	for _, t := range b.avoids {
+		add(t.topo)
+	}
+	for _, s := range b.sums {
+		add(s.topo)
+	}
+	return out
+}
+
+// pick places up to n pods.
+func (b *batch) pick(n int) []Spot {
+	if n <= 0 {
+		return nil
+	}
+	spots := make([]Spot, 0, n)
+	for len(spots) < n {
+		best, top := int32(noDomain), int64(0)
+		for g := range b.groups {
+			i := b.best(&b.groups[g])
+			if i == noDomain {
+				continue
+			}
+			score := b.nodes[i].score
+			if len(b.groups) > 1 {
+				score += b.scorePods(i, false)
+			}
+			if best == noDomain || score > top || score == top && b.nodes[i].node.Name < b.nodes[best].node.Name {
+				best, top = i, score
+			}
+		}
+		if best == noDomain {
+			break
+		}
+		c := &b.nodes[best]
+		spots = append(spots, Spot{Node: c.node, Isolation: c.iso})
+		b.place(best)
+	}
+	return spots
+}
+
+// best is the best node of a group that may take a pod now. Nodes that may not
+// any more leave the heap; those that only wait for other counts are parked.
+func (b *batch) best(g *group) int32 {
+	if len(g.heap) == 0 || b.first(g.node, false) != state.NodeFits {
+		return noDomain
+	}
+	for len(g.heap) > 0 {
+		i := g.heap[0]
+		reason := b.first(i, true)
+		if reason == state.NodeFits {
+			return i
+		}
+		b.nodes[i].reason = reason
+		b.drop(g)
+		if reason == state.NodeSpread {
+			b.parked = append(b.parked, i)
+		}
+	}
+	return noDomain
+}
+
+// place charges a pod to a node, the top of its group, and counts it.
+func (b *batch) place(i int32) {
+	c := &b.nodes[i]
+	g := &b.groups[c.group]
+	ask := state.Charge(b.req.Template.Requests, c.iso)
+	c.used = c.used.Add(ask)
+	c.reason = b.room(c, ask)
+	if c.reason == state.NodeFits && len(b.class.ports) > 0 {
+		c.reason = state.NodePortTaken
+	}
+	rose := false
+	for _, p := range b.spreads {
+		rose = p.placed(i) && p.hard && p.topo.unique || rose
+	}
+	for _, t := range b.wants {
+		t.add(i, t.self)
+	}
+	b.wanted = b.wanted || b.wantsSelf
+	for _, t := range b.avoids {
+		t.add(i, t.self)
+	}
+	for _, s := range b.sums {
+		s.add(i, s.self)
+	}
+	if c.reason != state.NodeFits {
+		b.drop(g)
+	} else {
+		c.score = b.scoreNode(i)
+		b.down(g.heap, 0)
+	}
+	if rose {
+		b.unpark()
+	}
+}
+
+func (b *batch) unpark() {
+	for _, i := range b.parked {
+		c := &b.nodes[i]
+		c.reason = state.NodeFits
+		g := &b.groups[c.group]
+		g.heap = append(g.heap, i)
+		b.up(g.heap, len(g.heap)-1)
+	}
+	b.parked = b.parked[:0]
+}
+
+// drop removes the top of a group's heap.
+func (b *batch) drop(g *group) {
+	last := len(g.heap) - 1
+	g.heap[0] = g.heap[last]
+	g.heap = g.heap[:last]
+	b.down(g.heap, 0)
+}
+
+// before orders nodes: higher score, then name.
+func (b *batch) before(i, j int32) bool {
+	x, y := &b.nodes[i], &b.nodes[j]
+	if x.score != y.score {
+		return x.score > y.score
+	}
+	return x.node.Name < y.node.Name
+}
+
+func (b *batch) down(h []int32, at int) {
+	for {
+		child := 2*at + 1
+		if child >= len(h) {
+			return
+		}
+		if child+1 < len(h) && b.before(h[child+1], h[child]) {
+			child++
+		}
+		if !b.before(h[child], h[at]) {
+			return
+		}
+		h[at], h[child] = h[child], h[at]
+		at = child
+	}
+}
+
+func (b *batch) up(h []int32, at int) {
+	for at > 0 {
+		parent := (at - 1) / 2
+		if !b.before(h[at], h[parent]) {
+			return
+		}
+		h[at], h[parent] = h[parent], h[at]
+		at = parent
+	}
+}
+
+// refusals groups the nodes that can't take one more pod, as things are after
+// the batch.
+func (b *batch) refusals() []state.ReasonGroup {
+	var by [256][]uint32
+	for i := range b.nodes {
+		reason := b.nodes[i].reason
+		if reason == state.NodeFits {
+			reason = b.first(int32(i), false)
+		}
+		if reason == state.NodeFits {
+			reason = b.first(int32(i), true)
+		}
+		if reason != state.NodeFits {
+			by[reason] = append(by[reason], b.nodes[i].node.Index)
+		}
+	}
+	var out []state.ReasonGroup
+	for reason, nodes := range by {
+		if len(nodes) > 0 {
+			out = append(out, newGroup(state.NodeReason(reason), nodes))
+		}
+	}
+	return out
+}

@@ -1,0 +1,95 @@
+package schedule
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// cluster has half its nodes on each OS, in ten zones.
+func cluster(nodes int) *world {
+	w := newWorld()
+	for i := range nodes {
+		kind := windows("10.0.20348.2113", state.Process)
+		if i%2 == 0 {
+			kind = func(*state.Node) {}
+		}
+		w.node(fmt.Sprintf("node-%05d", i), kind, zone(fmt.Sprint(i%10)), sized(16000, 64<<30))
+	}
+	return w
+}
+
+// fill places pods of several Deployments, half of them on each OS.
+func fill(b *testing.B, nodes, pods, calls int, change ...func(*corev1.PodTemplateSpec)) {
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		w := cluster(nodes)
+		var reqs []Request
+		for i := range calls {
+			os := state.Linux
+			if i%2 == 1 {
+				os = state.Windows
+			}
+			req := w.workload(fmt.Sprintf("app-%02d", i), os, change...)
+			req.Count = pods / calls
+			reqs = append(reqs, req)
+		}
+		b.StartTimer()
+		for _, req := range reqs {
+			a := Place(w.State, req)
+			b.StopTimer()
+			if len(a.Spots) != req.Count {
+				b.Fatalf("placed %d of %d", len(a.Spots), req.Count)
+			}
+			for _, s := range a.Spots {
+				w.put(req, s.Node, s.Isolation)
+			}
+			b.StartTimer()
+		}
+	}
+	b.ReportMetric(float64(pods)*float64(b.N)/b.Elapsed().Seconds(), "pods/s")
+}
+
+func BenchmarkPlace10kPods1kNodes(b *testing.B)   { fill(b, 1000, 10_000, 20) }
+func BenchmarkPlace100kPods10kNodes(b *testing.B) { fill(b, 10_000, 100_000, 20) }
+
+func BenchmarkPlaceAntiAffinity5kNodes(b *testing.B) {
+	fill(b, 5000, 5000, 2, func(t *corev1.PodTemplateSpec) {
+		t.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: t.Labels}}},
+		}}
+	})
+}
+
+func BenchmarkPlaceSpread5kNodes(b *testing.B) {
+	fill(b, 5000, 10_000, 2, func(t *corev1.PodTemplateSpec) {
+		for _, key := range []string{corev1.LabelHostname, corev1.LabelTopologyZone} {
+			t.Spec.TopologySpreadConstraints = append(t.Spec.TopologySpreadConstraints, corev1.TopologySpreadConstraint{
+				MaxSkew: 1, TopologyKey: key, WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: &metav1.LabelSelector{MatchLabels: t.Labels},
+			})
+		}
+	})
+}
+
+// One pod more in a full cluster: what a rolling update asks again and again.
+func BenchmarkPlaceOne10kNodes100kPods(b *testing.B) {
+	w := cluster(10_000)
+	for i := range 20 {
+		req := w.workload(fmt.Sprintf("app-%02d", i), []state.OS{state.Linux, state.Windows}[i%2])
+		req.Count = 5000
+		for _, s := range Place(w.State, req).Spots {
+			w.put(req, s.Node, s.Isolation)
+		}
+	}
+	req := w.workload("last", state.Linux)
+	for b.Loop() {
+		if a := Place(w.State, req); len(a.Spots) != 1 {
+			b.Fatal("not placed")
+		}
+	}
+}

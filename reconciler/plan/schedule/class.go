@@ -1,0 +1,231 @@
+package schedule
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A class is a template made ready to be compared with nodes: what is the same
+// for each of its pods is worked out once.
+type class struct {
+	template    *state.Template
+	spec        *corev1.PodSpec
+	os          state.OS // that the text names, by whatever field
+	selector    []requirement
+	affinity    *nodeAffinity // required; nil: none
+	preferred   []preferredTerm
+	ports       []hostPort
+	images      []state.Image
+	unknown     bool // an image was never looked up
+	hostProcess bool
+	machines    []machine // answers for machines met so far
+}
+
+// A machine is what of a node decides whether an image runs there. Clusters
+// have few different ones.
+type machine struct {
+	os, arch, version string
+	process, hyperv   bool
+	simulated         bool
+
+	reason state.NodeReason
+	iso    state.Isolation
+}
+
+func newClass(t *state.Template) *class {
+	c := &class{template: t, spec: &t.Spec.Spec, os: t.OS}
+	c.selector = selectorRequirements(c.spec.NodeSelector)
+	if c.os == state.AnyOS && c.spec.OS != nil {
+		c.os = state.OS(c.spec.OS.Name)
+	}
+	if a := c.spec.Affinity; a != nil && a.NodeAffinity != nil {
+		c.affinity = newNodeAffinity(a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+		c.preferred = newPreferred(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	c.ports = hostPorts(c.spec)
+	for _, name := range state.ImageNames(c.spec) {
+		img, ok := t.Image(name)
+		c.unknown = c.unknown || !ok
+		c.images = append(c.images, img)
+	}
+	c.hostProcess = isHostProcess(c.spec)
+	return c
+}
+
+func isHostProcess(spec *corev1.PodSpec) bool {
+	yes := func(o *corev1.WindowsSecurityContextOptions) bool {
+		return o != nil && o.HostProcess != nil && *o.HostProcess
+	}
+	if spec.SecurityContext != nil && yes(spec.SecurityContext.WindowsOptions) {
+		return true
+	}
+	for i := range spec.Containers {
+		if sc := spec.Containers[i].SecurityContext; sc != nil && yes(sc.WindowsOptions) {
+			return true
+		}
+	}
+	return false
+}
+
+// assumedOS is where an image that couldn't be looked up is taken to run: on
+// the OS that the text names and, as with Kubernetes, on Linux where it names
+// none.
+func (c *class) assumedOS() state.OS {
+	if c.os != state.AnyOS {
+		return c.os
+	}
+	if os := c.spec.NodeSelector[corev1.LabelOSStable]; os != "" {
+		return state.OS(os)
+	}
+	return state.Linux
+}
+
+// runs says whether the machine can execute the pod's images, and how it keeps
+// them apart.
+func (c *class) runs(n *state.Node) (state.NodeReason, state.Isolation) {
+	f := &n.Facts
+	key := machine{os: string(f.OS), arch: f.Arch, version: f.OSVersion, simulated: f.Simulated}
+	if f.OS == state.Windows {
+		for _, iso := range Isolations(f) {
+			key.process = key.process || iso == state.Process
+			key.hyperv = key.hyperv || iso == state.HyperV
+		}
+	}
+	for i := range c.machines {
+		m := &c.machines[i]
+		if m.os == key.os && m.arch == key.arch && m.version == key.version &&
+			m.process == key.process && m.hyperv == key.hyperv && m.simulated == key.simulated {
+			return m.reason, m.iso
+		}
+	}
+	key.reason, key.iso = c.execute(f)
+	c.machines = append(c.machines, key)
+	return key.reason, key.iso
+}
+
+func (c *class) execute(f *state.NodeFacts) (state.NodeReason, state.Isolation) {
+	if c.os != state.AnyOS && c.os != f.OS {
+		return state.NodeOtherOS, state.NoIsolation
+	}
+	if c.unknown {
+		return state.NodeImageUnknown, state.NoIsolation
+	}
+	reason := state.NodeNoIsolation
+	for _, iso := range Isolations(f) {
+		if c.hostProcess && iso == state.HyperV {
+			continue // the host's own processes can't be in a guest
+		}
+		if reason = c.match(f, iso); reason == state.NodeFits {
+			return state.NodeFits, iso
+		}
+	}
+	return reason, state.NoIsolation
+}
+
+// match says whether every image has a manifest for the machine under one
+// isolation: all containers of a pod share it.
+func (c *class) match(f *state.NodeFacts, iso state.Isolation) state.NodeReason {
+	for i := range c.images {
+		img := &c.images[i]
+		if img.Assumed {
+			if !f.Simulated || f.OS != c.assumedOS() {
+				return state.NodeImageUnknown
+			}
+			continue
+		}
+		if _, reason := matchImage(img, f, iso, c.hostProcess); reason != state.NodeFits {
+			return reason
+		}
+	}
+	return state.NodeFits
+}
+
+// allows says whether the pod's own rules let it onto the node, whatever runs
+// there now: spec.nodeName, what the machine executes, nodeSelector, required
+// node affinity, taints. Reasons that stay come before those that pass.
+func (c *class) allows(n *state.Node) (state.NodeReason, state.Isolation) {
+	if c.spec.NodeName != "" && c.spec.NodeName != string(n.Name) {
+		return state.NodeOtherName, state.NoIsolation
+	}
+	reason, iso := c.runs(n)
+	if reason != state.NodeFits {
+		return reason, iso
+	}
+	if reason := c.selects(n); reason != state.NodeFits {
+		return reason, iso
+	}
+	if _, ok := c.untolerated(n); !ok {
+		return state.NodeTainted, iso
+	}
+	return state.NodeFits, iso
+}
+
+// selects checks nodeSelector and required node affinity.
+func (c *class) selects(n *state.Node) state.NodeReason {
+	for i := range c.selector {
+		if !c.selector[i].matches(n) {
+			return state.NodeSelectorMismatch
+		}
+	}
+	if c.affinity != nil && !c.affinity.matches(n) {
+		return state.NodeAffinityMismatch
+	}
+	return state.NodeFits
+}
+
+// awake says whether the node takes new pods at all. As in Kubernetes a pod may
+// tolerate a cordon by its taint's name.
+func (c *class) awake(n *state.Node) state.NodeReason {
+	if !n.Ready {
+		return state.NodeNotReady
+	}
+	cordon := state.Taint{Key: corev1.TaintNodeUnschedulable, Effect: string(corev1.TaintEffectNoSchedule)}
+	if n.Cordoned && !tolerates(c.spec.Tolerations, &cordon) {
+		return state.NodeIsCordoned
+	}
+	return state.NodeFits
+}
+
+// short is the first resource of which ask is more than free. What isn't asked
+// for is never short (Kubernetes: NodeResourcesFit).
+func short(free, ask state.Resources) state.NodeReason {
+	switch {
+	case ask.Pods > free.Pods:
+		return state.NodeShortPods
+	case ask.MilliCPU > 0 && ask.MilliCPU > free.MilliCPU:
+		return state.NodeShortCPU
+	case ask.Memory > 0 && ask.Memory > free.Memory:
+		return state.NodeShortMemory
+	case ask.Ephemeral > 0 && ask.Ephemeral > free.Ephemeral:
+		return state.NodeShortStorage
+	}
+	return state.NodeFits
+}
+
+// Runs says whether a node's machine can execute a template at all, and under
+// which isolation: OS, architecture, image, build. It is what makes a placed pod
+// misplaced when it changes; labels, taints and room that change later do not
+// (Kubernetes: IgnoredDuringExecution).
+func Runs(t *state.Template, n *state.Node) (state.NodeReason, state.Isolation) {
+	return newClass(t).runs(n)
+}
+
+// Fits says whether a node would take one more pod of a template now, and if
+// not, the first reason. It knows the node alone: what depends on pods
+// elsewhere (topology spread, pod affinity) is Place's, which with Count 0
+// answers for every node.
+func Fits(_ *state.State, t *state.Template, n *state.Node) (state.NodeReason, state.Isolation) {
+	c := newClass(t)
+	reason, iso := c.allows(n)
+	if reason == state.NodeFits {
+		reason = c.awake(n)
+	}
+	if reason == state.NodeFits {
+		reason = short(n.Facts.Allocatable.Sub(n.Used), state.Charge(t.Requests, iso))
+	}
+	if reason == state.NodeFits && c.portTaken(n) {
+		reason = state.NodePortTaken
+	}
+	return reason, iso
+}

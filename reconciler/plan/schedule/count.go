@@ -1,0 +1,357 @@
+package schedule
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// topology returns the topology of a label, made once.
+func (b *batch) topology(key string) *topology {
+	for _, t := range b.topologies {
+		if t.key == key {
+			return t
+		}
+	}
+	var t *topology
+	if key == corev1.LabelHostname {
+		t = hostnames(len(b.nodes))
+	} else {
+		t = newTopology(key, b.nodes, false)
+	}
+	b.topologies = append(b.topologies, t)
+	return t
+}
+
+// self is a pod of the batch as selectors see it.
+func (b *batch) self() podLabels {
+	return podLabels{workload: b.req.Workload.Ref, template: b.req.Template}
+}
+
+func (b *batch) matchesSelf(m *matcher) bool {
+	return m.namespaces.contains(b.state, b.req.Workload.Ref.Namespace) && m.selector.Matches(b.self())
+}
+
+// constrain compiles what the template says of other pods.
+func (b *batch) constrain() {
+	spec := b.class.spec
+	namespace := b.req.Workload.Ref.Namespace
+	for i := range spec.TopologySpreadConstraints {
+		b.spreads = append(b.spreads, b.newSpread(&spec.TopologySpreadConstraints[i]))
+	}
+	if len(b.spreads) == 0 {
+		b.spreads = b.ownSpreads()
+	}
+	a := spec.Affinity
+	if a == nil {
+		return
+	}
+	self := b.self()
+	if a.PodAffinity != nil {
+		for i := range a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
+			t := &a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution[i]
+			b.wants = append(b.wants, &term{tally: newTally(b.topology(t.TopologyKey)), match: termMatcher(t, namespace, self)})
+		}
+		b.wish(a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution, 1)
+	}
+	if a.PodAntiAffinity != nil {
+		for i := range a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
+			t := &a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[i]
+			m := termMatcher(t, namespace, self)
+			v := &term{tally: newTally(b.topology(t.TopologyKey)), match: m}
+			v.self = ones(b.matchesSelf(m))
+			b.avoids = append(b.avoids, v)
+		}
+		b.wish(a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution, -1)
+	}
+	b.wantsSelf = true
+	for _, t := range b.wants {
+		b.wantsSelf = b.wantsSelf && b.matchesSelf(t.match)
+	}
+	for _, t := range b.wants {
+		t.self = ones(b.wantsSelf)
+		if b.matchesSelf(t.match) {
+			b.wishes(t.topo).self++ // hardPodAffinityWeight is 1
+		}
+	}
+}
+
+func ones(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// wish compiles preferred terms. A pod of the batch counts twice for the next
+// one where it matches: as what that one looks for, and as one that looks itself.
+func (b *batch) wish(terms []corev1.WeightedPodAffinityTerm, sign int64) {
+	for i := range terms {
+		t := &terms[i]
+		w := &wish{
+			match:  termMatcher(&t.PodAffinityTerm, b.req.Workload.Ref.Namespace, b.self()),
+			weight: sign * int64(t.Weight), sum: b.wishes(b.topology(t.PodAffinityTerm.TopologyKey)),
+		}
+		if b.matchesSelf(w.match) {
+			w.sum.self += 2 * w.weight
+		}
+		b.terms = append(b.terms, w)
+	}
+}
+
+// wishes is the sum of all preferences, either way, over one topology.
+func (b *batch) wishes(t *topology) *tally {
+	for _, s := range b.sums {
+		if s.topo == t {
+			return s
+		}
+	}
+	s := newTally(t)
+	b.sums = append(b.sums, &s)
+	return &s
+}
+
+func (b *batch) newSpread(c *corev1.TopologySpreadConstraint) *spread {
+	ns := namespaces{names: []string{b.req.Workload.Ref.Namespace}}
+	p := &spread{
+		tally: newTally(b.topology(c.TopologyKey)),
+		match: newMatcher(ns, c.LabelSelector, c.MatchLabelKeys, nil, b.self()),
+		hard:  c.WhenUnsatisfiable == corev1.DoNotSchedule, skew: max(1, int64(c.MaxSkew)), minDomains: 1,
+	}
+	if c.MinDomains != nil {
+		p.minDomains = int64(*c.MinDomains)
+	}
+	p.self = ones(b.matchesSelf(p.match))
+	affinity := c.NodeAffinityPolicy == nil || *c.NodeAffinityPolicy == corev1.NodeInclusionPolicyHonor
+	taints := c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor
+	keys := b.spreadKeys(p.hard)
+	p.eligible = make([]bool, len(b.nodes))
+	for i := range b.nodes {
+		n := b.nodes[i].node
+		ok := b.hasKeys(keys, i)
+		if ok && affinity {
+			reason, _ := b.class.runs(n)
+			ok = reason == state.NodeFits && b.class.selects(n) == state.NodeFits
+		}
+		if ok && taints {
+			_, ok = b.class.untolerated(n)
+			ok = ok && b.class.awake(n) == state.NodeFits
+		}
+		p.eligible[i] = ok
+	}
+	return p
+}
+
+// spreadKeys are the topologies of all hard or all soft constraints: a node that
+// lacks one of them counts for none.
+func (b *batch) spreadKeys(hard bool) []*topology {
+	var out []*topology
+	for i := range b.class.spec.TopologySpreadConstraints {
+		c := &b.class.spec.TopologySpreadConstraints[i]
+		if (c.WhenUnsatisfiable == corev1.DoNotSchedule) == hard {
+			out = append(out, b.topology(c.TopologyKey))
+		}
+	}
+	return out
+}
+
+func (b *batch) hasKeys(keys []*topology, node int) bool {
+	for _, t := range keys {
+		if t.of[node] == noDomain {
+			return false
+		}
+	}
+	return true
+}
+
+// ownSpreads is what a template without constraints gets: its workload's pods
+// spread over nodes and zones, softly (Kubernetes: PodTopologySpread's system
+// defaults). Nodes without a zone are a zone.
+func (b *batch) ownSpreads() []*spread {
+	eligible := make([]bool, len(b.nodes))
+	for i := range b.nodes {
+		eligible[i] = b.nodes[i].allowed
+	}
+	out := []*spread{{tally: newTally(b.topology(corev1.LabelHostname))}}
+	if zones := newTopology(corev1.LabelTopologyZone, b.nodes, true); zones.size > 1 {
+		out = append(out, &spread{tally: newTally(zones)})
+	}
+	for _, p := range out {
+		p.self, p.skew, p.minDomains, p.eligible = 1, 1, 1, eligible
+	}
+	return out
+}
+
+// count counts the pods that are there.
+func (b *batch) count() {
+	for _, w := range b.state.Workloads {
+		b.countWorkload(w)
+	}
+	for _, p := range b.spreads {
+		p.settle()
+	}
+}
+
+func (b *batch) countWorkload(w *state.Workload) {
+	own := w.Ref == b.req.Workload.Ref
+	spreads, terms := b.meant(w.Ref.Namespace)
+	var last *state.Template
+	var reach []reaches
+	for _, p := range w.Pods {
+		t := p.Template
+		if t != last {
+			last, reach = t, b.reach(w, t)
+		}
+		if !own && !spreads && !terms && len(reach) == 0 {
+			continue
+		}
+		i, ok := b.index(p.Node)
+		if !ok {
+			continue
+		}
+		l := podLabels{workload: w.Ref, template: t, pod: p}
+		if (own || spreads) && !p.Stopping {
+			b.countSpread(l, i, own)
+		}
+		if terms {
+			b.countTerms(l, i)
+		}
+		for _, r := range reach {
+			if r.ban != nil {
+				if d := r.ban.topo.of[i]; d != noDomain {
+					r.ban.domains[d] = true
+				}
+			} else {
+				r.sum.add(i, r.weight)
+			}
+		}
+	}
+}
+
+// meant says whether any constraint, any term may be about a namespace.
+func (b *batch) meant(namespace string) (spreads, terms bool) {
+	for _, p := range b.spreads {
+		spreads = spreads || p.match != nil && p.match.namespaces.contains(b.state, namespace)
+	}
+	for _, m := range b.matchers() {
+		terms = terms || m.namespaces.contains(b.state, namespace)
+	}
+	return spreads, terms
+}
+
+func (b *batch) matchers() []*matcher {
+	var out []*matcher
+	for _, t := range b.wants {
+		out = append(out, t.match)
+	}
+	for _, t := range b.avoids {
+		out = append(out, t.match)
+	}
+	for _, w := range b.terms {
+		out = append(out, w.match)
+	}
+	return out
+}
+
+// countSpread counts a pod that runs: for a Deployment's own spread only those
+// of the same template count, so that a rollout ends spread (Kubernetes: the
+// selector of the ReplicaSet); of a StatefulSet all.
+func (b *batch) countSpread(l podLabels, node int32, own bool) {
+	for _, p := range b.spreads {
+		if !p.eligible[node] {
+			continue
+		}
+		switch {
+		case p.match != nil:
+			if l.pod.Key.Namespace == b.req.Workload.Ref.Namespace && p.match.matches(l) {
+				p.add(node, 1)
+			}
+		case own && !l.pod.Lost && (l.workload.Kind != "Deployment" || l.template.Digest == b.req.Template.Digest):
+			p.add(node, 1)
+		}
+	}
+}
+
+// countTerms counts a pod for the terms that are about it; for required affinity
+// only if all terms are (Kubernetes's rule).
+func (b *batch) countTerms(l podLabels, node int32) {
+	about := func(m *matcher) bool {
+		return m.namespaces.contains(b.state, l.workload.Namespace) && m.matches(l)
+	}
+	all := len(b.wants) > 0
+	for _, t := range b.wants {
+		all = all && about(t.match)
+	}
+	for _, t := range b.wants {
+		if all {
+			t.add(node, 1)
+			b.wanted = true
+		}
+	}
+	for _, t := range b.avoids {
+		if about(t.match) {
+			t.add(node, 1)
+		}
+	}
+	for _, w := range b.terms {
+		if about(w.match) {
+			w.sum.add(node, w.weight)
+		}
+	}
+}
+
+// A reaches is one term of pods that run which is about the batch's pods.
+type reaches struct {
+	ban    *ban // required anti-affinity; else a preference
+	sum    *tally
+	weight int64
+}
+
+// reach finds the terms of a template that runs which are about pods of this
+// batch: affinity is symmetric (Kubernetes: InterPodAffinity).
+func (b *batch) reach(w *state.Workload, t *state.Template) []reaches {
+	a := t.Spec.Spec.Affinity
+	if a == nil {
+		return nil
+	}
+	var out []reaches
+	theirs := podLabels{workload: w.Ref, template: t}
+	about := func(t *corev1.PodAffinityTerm) bool {
+		return b.matchesSelf(termMatcher(t, w.Ref.Namespace, theirs))
+	}
+	prefer := func(terms []corev1.WeightedPodAffinityTerm, sign int64) {
+		for i := range terms {
+			if t := &terms[i].PodAffinityTerm; about(t) {
+				out = append(out, reaches{sum: b.wishes(b.topology(t.TopologyKey)), weight: sign * int64(terms[i].Weight)})
+			}
+		}
+	}
+	if p := a.PodAffinity; p != nil {
+		for i := range p.RequiredDuringSchedulingIgnoredDuringExecution {
+			if t := &p.RequiredDuringSchedulingIgnoredDuringExecution[i]; about(t) {
+				out = append(out, reaches{sum: b.wishes(b.topology(t.TopologyKey)), weight: 1})
+			}
+		}
+		prefer(p.PreferredDuringSchedulingIgnoredDuringExecution, 1)
+	}
+	if p := a.PodAntiAffinity; p != nil {
+		for i := range p.RequiredDuringSchedulingIgnoredDuringExecution {
+			if t := &p.RequiredDuringSchedulingIgnoredDuringExecution[i]; about(t) {
+				out = append(out, reaches{ban: b.ban(b.topology(t.TopologyKey))})
+			}
+		}
+		prefer(p.PreferredDuringSchedulingIgnoredDuringExecution, -1)
+	}
+	return out
+}
+
+func (b *batch) ban(t *topology) *ban {
+	for _, x := range b.bans {
+		if x.topo == t {
+			return x
+		}
+	}
+	x := &ban{topo: t, domains: map[int32]bool{}}
+	b.bans = append(b.bans, x)
+	return x
+}

@@ -1,0 +1,183 @@
+package schedule
+
+import "github.com/tandem-gitops/tandem/reconciler/state"
+
+// A topology puts nodes into domains: those with the same value of a label.
+type topology struct {
+	key    string
+	of     []int32 // by node; noDomain where the node lacks the label
+	size   int32
+	unique bool // no domain has two nodes
+}
+
+const noDomain = -1
+
+// newTopology numbers the domains in the order in which nodes come; the numbers
+// only tell domains apart. With whole, nodes that lack the label form a domain.
+func newTopology(key string, nodes []candidate, whole bool) *topology {
+	t := &topology{key: key, of: make([]int32, len(nodes)), unique: true}
+	ids := map[string]int32{}
+	for i := range nodes {
+		v, ok := nodes[i].node.Label(key)
+		if !ok && !whole {
+			t.of[i] = noDomain
+			continue
+		}
+		id, seen := ids[v]
+		if !seen {
+			id = t.size
+			ids[v] = id
+			t.size++
+		}
+		t.unique = t.unique && !seen
+		t.of[i] = id
+	}
+	return t
+}
+
+// hostnames is the topology of kubernetes.io/hostname: each node is a domain.
+func hostnames(nodes int) *topology {
+	t := &topology{key: "kubernetes.io/hostname", of: make([]int32, nodes), size: int32(nodes), unique: true}
+	for i := range t.of {
+		t.of[i] = int32(i)
+	}
+	return t
+}
+
+// A tally counts pods by domain.
+type tally struct {
+	topo   *topology
+	self   int64 // what a pod of this batch adds where it is placed
+	counts []int64
+}
+
+func newTally(t *topology) tally { return tally{topo: t, counts: make([]int64, t.size)} }
+
+func (t *tally) add(node int32, n int64) {
+	if d := t.topo.of[node]; d != noDomain {
+		t.counts[d] += n
+	}
+}
+
+// at is the count of the node's domain; 0 where it has none.
+func (t *tally) at(node int32) int64 {
+	if d := t.topo.of[node]; d != noDomain {
+		return t.counts[d]
+	}
+	return 0
+}
+
+// A spread is a topology spread constraint: hard where it says DoNotSchedule.
+type spread struct {
+	tally
+	match      *matcher // nil: the workload's own pods
+	hard       bool
+	skew       int64
+	minDomains int64
+	eligible   []bool // by node: it counts
+	present    []bool // by domain: an eligible node has it
+	domains    int64
+	low, high  int64 // over present domains
+	having     map[int64]int64
+}
+
+// settle works out lowest and highest once all pods are counted.
+func (p *spread) settle() {
+	p.present = make([]bool, p.topo.size)
+	for i, ok := range p.eligible {
+		if d := p.topo.of[i]; ok && d != noDomain && !p.present[d] {
+			p.present[d] = true
+			p.domains++
+		}
+	}
+	p.having = map[int64]int64{}
+	first := true
+	for d, ok := range p.present {
+		if !ok {
+			continue
+		}
+		n := p.counts[d]
+		p.having[n]++
+		if first || n < p.low {
+			p.low = n
+		}
+		p.high = max(p.high, n)
+		first = false
+	}
+}
+
+// placed counts a pod of the batch; true: the lowest count rose, so nodes that
+// were too far above it may not be any more.
+func (p *spread) placed(node int32) bool {
+	d := p.topo.of[node]
+	if p.self == 0 || d == noDomain || !p.eligible[node] {
+		return false
+	}
+	n := p.counts[d]
+	p.counts[d]++
+	p.having[n]--
+	p.having[n+1]++
+	p.high = max(p.high, n+1)
+	if n == p.low && p.having[n] == 0 {
+		p.low++
+		return true
+	}
+	return false
+}
+
+// allows says whether one more pod keeps the skew (Kubernetes:
+// PodTopologySpread's filter).
+func (p *spread) allows(node int32) bool {
+	if p.topo.of[node] == noDomain {
+		return false
+	}
+	low := p.low
+	if p.domains < p.minDomains {
+		low = 0
+	}
+	return p.at(node)+p.self-low <= p.skew
+}
+
+// A term is a required pod affinity or anti-affinity term of the batch's template.
+type term struct {
+	tally
+	match *matcher
+}
+
+// A wish is a preferred pod affinity term of the batch's template; its weight is
+// negative for anti-affinity.
+type wish struct {
+	match  *matcher
+	weight int64
+	sum    *tally
+}
+
+// A ban is where pods that run now keep pods like this one away.
+type ban struct {
+	topo    *topology
+	domains map[int32]bool
+}
+
+// first answers for required anti-affinity, affinity and spread at a node, as of
+// the pods counted so far. With unique it asks only what differs from node to
+// node, without only what a whole group of nodes shares.
+func (b *batch) first(node int32, unique bool) state.NodeReason {
+	for _, t := range b.avoids {
+		if t.topo.unique == unique && t.at(node) > 0 {
+			return state.NodePodAntiAffinity
+		}
+	}
+	if b.wanted || !b.wantsSelf {
+		for _, t := range b.wants {
+			if t.topo.unique == unique && t.at(node) == 0 {
+				return state.NodePodAffinity
+			}
+		}
+	}
+	for _, p := range b.spreads {
+		if p.hard && p.topo.unique == unique && !p.allows(node) {
+			return state.NodeSpread
+		}
+	}
+	return state.NodeFits
+}
