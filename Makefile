@@ -42,7 +42,7 @@ soak: ## the tests with full counts and the race detector: hours
 	@TANDEM_SOAK=1 TIMEOUT=8h .config/test $(PKG)
 
 .PHONY: lint
-lint: ## golangci-lint, for linux and windows
+lint: ## golangci-lint, for linux and windows (FIX=1 mends what it can)
 	@.config/lint $(PKG)
 
 .PHONY: bench
