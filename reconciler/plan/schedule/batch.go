@@ -35,6 +35,7 @@ type batch struct {
 	class *class
 	nodes []candidate
 	byKey map[state.NodeName]int32
+	after []*state.Pod // of Request.After
 
 	topologies []*topology
 	spreads    []*spread
@@ -57,6 +58,7 @@ func newBatch(s *state.State, req *Request) *batch {
 	for _, n := range s.Nodes {
 		b.nodes = append(b.nodes, candidate{node: n, used: n.Used})
 	}
+	b.overlay()
 	for i := range b.nodes {
 		c := &b.nodes[i]
 		if req.Node != "" && c.node.Name != req.Node {
@@ -67,6 +69,38 @@ func newBatch(s *state.State, req *Request) *batch {
 		c.allowed = c.reason == state.NodeFits
 	}
 	return b
+}
+
+// overlay makes pods of what was decided before in the same step, and charges them.
+func (b *batch) overlay() {
+	for i := range b.req.After {
+		placed := &b.req.After[i]
+		for _, spot := range placed.Spots {
+			at, ok := b.index(spot.Node.Name)
+			if !ok {
+				continue
+			}
+			b.after = append(b.after, &state.Pod{
+				Key: state.PodKey{Namespace: placed.Workload.Ref.Namespace}, Workload: placed.Workload.Ref, Ordinal: -1,
+				Template: placed.Template, Node: spot.Node.Name, Isolation: spot.Isolation,
+			})
+			c := &b.nodes[at]
+			c.used = c.used.Add(state.Charge(placed.Template.Requests, spot.Isolation))
+		}
+	}
+}
+
+// portTaken says whether a pod on the node has one of the batch's host ports.
+func (b *batch) portTaken(n *state.Node) bool {
+	if len(b.class.ports) == 0 {
+		return false
+	}
+	for _, p := range b.after {
+		if p.Node == n.Name && b.class.sharesPort(p.Template) {
+			return true
+		}
+	}
+	return b.class.portTaken(n)
 }
 
 // index finds a node by name.
@@ -97,7 +131,7 @@ func (b *batch) filter() {
 		switch {
 		case b.room(c, ask) != state.NodeFits:
 			c.reason = b.room(c, ask)
-		case b.class.portTaken(c.node):
+		case b.portTaken(c.node):
 			c.reason = state.NodePortTaken
 		default:
 			c.reason = b.banned(int32(i))

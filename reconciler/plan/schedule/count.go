@@ -185,19 +185,23 @@ func (b *batch) ownSpreads() []*spread {
 // count counts the pods that are there.
 func (b *batch) count() {
 	for _, w := range b.state.Workloads {
-		b.countWorkload(w)
+		b.countPods(w.Ref, w.Pods)
+	}
+	for i, p := range b.after {
+		b.countPods(p.Workload, b.after[i:i+1])
 	}
 	for _, p := range b.spreads {
 		p.settle()
 	}
 }
 
-func (b *batch) countWorkload(w *state.Workload) {
-	own := w.Ref == b.req.Workload.Ref
-	spreads, terms := b.meant(w.Ref.Namespace)
+// countPods counts pods of one workload.
+func (b *batch) countPods(w state.Ref, pods []*state.Pod) {
+	own := w == b.req.Workload.Ref
+	spreads, terms := b.meant(w.Namespace)
 	var last *state.Template
 	var reach []reaches
-	for _, p := range w.Pods {
+	for _, p := range pods {
 		t := p.Template
 		if t != last {
 			last, reach = t, b.reach(w, t)
@@ -209,7 +213,7 @@ func (b *batch) countWorkload(w *state.Workload) {
 		if !ok {
 			continue
 		}
-		l := podLabels{workload: w.Ref, template: t, pod: p}
+		l := podLabels{workload: w, template: t, pod: p}
 		if (own || spreads) && !p.Stopping {
 			b.countSpread(l, i, own)
 		}
@@ -217,13 +221,7 @@ func (b *batch) countWorkload(w *state.Workload) {
 			b.countTerms(l, i)
 		}
 		for _, r := range reach {
-			if r.ban != nil {
-				if d := r.ban.topo.of[i]; d != noDomain {
-					r.ban.domains[d] = true
-				}
-			} else {
-				r.sum.add(i, r.weight)
-			}
+			r.count(i)
 		}
 	}
 }
@@ -307,17 +305,28 @@ type reaches struct {
 	weight int64
 }
 
+// count puts a pod that states the term on a node.
+func (r *reaches) count(node int32) {
+	if r.ban == nil {
+		r.sum.add(node, r.weight)
+		return
+	}
+	if d := r.ban.topo.of[node]; d != noDomain {
+		r.ban.domains[d] = true
+	}
+}
+
 // reach finds the terms of a template that runs which are about pods of this
 // batch: affinity is symmetric (Kubernetes: InterPodAffinity).
-func (b *batch) reach(w *state.Workload, t *state.Template) []reaches {
+func (b *batch) reach(w state.Ref, t *state.Template) []reaches {
 	a := t.Spec.Spec.Affinity
 	if a == nil {
 		return nil
 	}
 	var out []reaches
-	theirs := podLabels{workload: w.Ref, template: t}
+	theirs := podLabels{workload: w, template: t}
 	about := func(t *corev1.PodAffinityTerm) bool {
-		return b.matchesSelf(termMatcher(t, w.Ref.Namespace, theirs))
+		return b.matchesSelf(termMatcher(t, w.Namespace, theirs))
 	}
 	prefer := func(terms []corev1.WeightedPodAffinityTerm, sign int64) {
 		for i := range terms {

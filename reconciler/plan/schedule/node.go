@@ -274,6 +274,18 @@ func (c *class) portHolder(n *state.Node) (*state.Pod, hostPort) {
 	return holder, held
 }
 
+// sharesPort says whether pods of two templates want a port of the same machine.
+func (c *class) sharesPort(t *state.Template) bool {
+	for _, theirs := range hostPorts(&t.Spec.Spec) {
+		for _, ours := range c.ports {
+			if ours.conflicts(theirs) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (c *class) portTaken(n *state.Node) bool {
 	p, _ := c.portHolder(n)
 	return p != nil

@@ -26,6 +26,15 @@ type Request struct {
 	Template *state.Template
 	Count    int
 	Node     state.NodeName // only here, where set (an identity that has data there)
+	After    []Placed       // decided in the same step and not yet in the state
+}
+
+// Placed is what an earlier request of the same step was answered: its pods
+// count as if they ran.
+type Placed struct {
+	Workload *state.Workload
+	Template *state.Template
+	Spots    []Spot
 }
 
 // A Spot is where one pod goes, and how it is kept apart there.
