@@ -10,7 +10,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -100,7 +103,7 @@ type Container struct {
 	TTY        bool
 	Stdin      bool
 	LogPath    string // where the container's output goes
-	Init       bool
+	Init       bool   // it is to end before others start; a sidecar is none
 }
 
 // A Mount puts a directory or file of the host into a container.
@@ -177,3 +180,15 @@ type Exec struct {
 
 // Size is a terminal's, in characters.
 type Size struct{ Width, Height uint16 }
+
+// A Prober answers probes of a running container where its pod has no address
+// that the agent could reach by itself. An error says why the probe failed.
+// Kind is startup, liveness or readiness.
+type Prober interface {
+	Probe(ctx context.Context, uid state.UID, container, kind string, probe *corev1.Probe) error
+}
+
+// A Dialer reaches a port of a pod where the agent can't by itself.
+type Dialer interface {
+	Dial(ctx context.Context, uid state.UID, port uint16) (net.Conn, error)
+}

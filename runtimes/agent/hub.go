@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+)
+
+// HubConfig says how a Hub speaks for its controller.
+type HubConfig struct {
+	// Submit hands events to the machine. It may block: that is how a busy
+	// controller slows its agents.
+	Submit func(...state.Event)
+	// Head is the durable end of the log; nil where there is none to tell.
+	Head func() Head
+	// Renew and Lease go to each agent; zero means the constants of state.
+	Renew, Lease time.Duration
+	Logger       *slog.Logger
+}
+
+// A Hub is the controller's end of all links. It keeps the newest assignment of
+// each node and hands it to whoever speaks for the node: whole when a session
+// begins, and again whenever it changes.
+type Hub struct {
+	cfg HubConfig
+
+	mu    sync.Mutex
+	nodes map[state.NodeName]*hubNode
+
+	templates templateCache
+}
+
+type hubNode struct {
+	newest *state.Assignment
+	port   *port
+}
+
+// NewHub is a hub that no agent has reached yet.
+func NewHub(cfg HubConfig) *Hub {
+	if cfg.Renew == 0 {
+		cfg.Renew = state.LeaseRenewal
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = state.LeaseTime
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Hub{cfg: cfg, nodes: map[state.NodeName]*hubNode{}}
+}
+
+func (h *Hub) node(name state.NodeName) *hubNode {
+	n := h.nodes[name]
+	if n == nil {
+		n = &hubNode{}
+		h.nodes[name] = n
+	}
+	return n
+}
+
+// Assign makes a the newest assignment of its node. One that is older than what
+// the hub has is ignored. It doesn't block on the agent.
+func (h *Hub) Assign(a state.Assignment) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.node(a.Node)
+	if o := n.newest; o != nil && (a.Epoch < o.Epoch || a.Epoch == o.Epoch && a.Seq < o.Seq) {
+		return
+	}
+	n.newest = &a
+	if n.port != nil {
+		n.port.peer.Assign(n.newest)
+	}
+}
+
+// Forget drops what the hub knows of a node that was removed, and ends its session.
+func (h *Hub) Forget(node state.NodeName) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.nodes[node]; n != nil && n.port != nil {
+		n.port.closed = true
+		n.port.peer.Lost(fmt.Errorf("node %s was removed: %w", node, runtimes.ErrRejected))
+	}
+	delete(h.nodes, node)
+}
+
+// Resync asks a node for a full report.
+func (h *Hub) Resync(node state.NodeName) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.nodes[node]; n != nil && n.port != nil {
+		n.port.peer.Resync()
+	}
+}
+
+// Connected are the nodes with an open session, sorted.
+func (h *Hub) Connected() []state.NodeName {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []state.NodeName
+	for name, n := range h.nodes {
+		if n.port != nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Link is the in-process link to this hub.
+func (h *Hub) Link() Link { return hubLink{h} }
+
+type hubLink struct{ hub *Hub }
+
+// Open attaches a peer. A session that the node already has is ended: the
+// newest one speaks for the node.
+func (l hubLink) Open(ctx context.Context, hello Hello, peer Peer) (Session, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return l.hub.attach(hello, peer)
+}
+
+func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
+	if hello.Node == "" {
+		return nil, fmt.Errorf("an agent without a node name: %w", runtimes.ErrRejected)
+	}
+	p := &port{hub: h, node: hello.Node, peer: peer}
+	if h.cfg.Head != nil {
+		p.welcome.Head = h.cfg.Head()
+	}
+	p.welcome.Renew, p.welcome.Lease = h.cfg.Renew, h.cfg.Lease
+	if err := sameLog(hello.Head, p.welcome.Head); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	n := h.node(hello.Node)
+	if old := n.port; old != nil {
+		old.closed = true
+		old.peer.Lost(fmt.Errorf("another agent of node %s connected: %w", hello.Node, runtimes.ErrUnavailable))
+	}
+	n.port = p
+	h.mu.Unlock()
+	// The machine hears of the agent before anything that it reports.
+	h.cfg.Submit(&state.NodeHello{Node: hello.Node, Facts: hello.Facts, BootID: hello.BootID, Incarnation: hello.Incarnation})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !p.closed && n.newest != nil {
+		peer.Assign(n.newest)
+	}
+	return p, nil
+}
+
+// sameLog refuses a controller that another log, or a shorter copy of this one,
+// stands behind: decision 15.
+func sameLog(known, now Head) error {
+	switch {
+	case known.Log.IsZero() || now.Log.IsZero():
+		return nil
+	case known.Log != now.Log:
+		return fmt.Errorf("the controller has log %s, this node belongs to log %s: remove the agent's data directory and join again: %w",
+			now.Log.Short(), known.Log.Short(), runtimes.ErrRejected)
+	case now.Size < known.Size:
+		return fmt.Errorf("the controller's log ends at %d, this node has seen %d: a copy was restored; join again: %w",
+			now.Size, known.Size, runtimes.ErrRejected)
+	case now.Size == known.Size && now.Root != known.Root:
+		return fmt.Errorf("the controller's log differs from the one this node has seen at %d: join again: %w", now.Size, runtimes.ErrRejected)
+	default:
+		return nil
+	}
+}
+
+// A port is one open session, at the hub.
+type port struct {
+	hub     *Hub
+	node    state.NodeName
+	peer    Peer
+	welcome Welcome
+	closed  bool // guarded by hub.mu
+}
+
+func (p *port) Welcome() Welcome { return p.welcome }
+
+func (p *port) open() error {
+	p.hub.mu.Lock()
+	defer p.hub.mu.Unlock()
+	if p.closed {
+		return fmt.Errorf("session of node %s has ended: %w", p.node, runtimes.ErrUnavailable)
+	}
+	return nil
+}
+
+func (p *port) Report(_ context.Context, r *state.Report) error {
+	if err := p.open(); err != nil {
+		return err
+	}
+	p.hub.cfg.Submit(&state.Reported{Report: *r})
+	return nil
+}
+
+func (p *port) Renew(context.Context) error {
+	if err := p.open(); err != nil {
+		return err
+	}
+	p.hub.cfg.Submit(&state.Renewed{Node: p.node})
+	return nil
+}
+
+func (p *port) Close() {
+	p.hub.mu.Lock()
+	defer p.hub.mu.Unlock()
+	p.closed = true
+	if n := p.hub.nodes[p.node]; n != nil && n.port == p {
+		n.port = nil
+	}
+}
+
+func (h *Hub) server(node state.NodeName) (Server, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.nodes[node]; n != nil && n.port != nil {
+		return n.port.peer, nil
+	}
+	return nil, fmt.Errorf("node %s is not connected: %w", node, runtimes.ErrUnavailable)
+}
+
+// Logs is the output of a container of a pod on node.
+func (h *Hub) Logs(ctx context.Context, node state.NodeName, r LogRequest) (io.ReadCloser, error) {
+	s, err := h.server(node)
+	if err != nil {
+		return nil, err
+	}
+	return s.Logs(ctx, r)
+}
+
+// Exec runs a command in a container of a pod on node.
+func (h *Hub) Exec(ctx context.Context, node state.NodeName, r ExecRequest) (int, error) {
+	s, err := h.server(node)
+	if err != nil {
+		return 0, err
+	}
+	return s.Exec(ctx, r)
+}
+
+// PortForward joins conn to a port of a pod on node.
+func (h *Hub) PortForward(ctx context.Context, node state.NodeName, uid state.UID, port uint16, conn io.ReadWriteCloser) error {
+	s, err := h.server(node)
+	if err != nil {
+		return err
+	}
+	return s.PortForward(ctx, uid, port, conn)
+}
