@@ -101,6 +101,7 @@ func (s *stage) missing(ctx context.Context, v versions) error {
 	if err != nil {
 		return err
 	}
+	s.markPods(list.Items)
 	want := map[string]int{"web": 2, "db": 3}
 	for i := range list.Items {
 		p := &list.Items[i]

@@ -3,16 +3,59 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
-// nothingLeft waits until no process and no mount of the demo is left, or says which.
-func nothingLeft(ctx context.Context, dir string) error {
+// runDir is where a Linux node keeps what must not survive a reboot.
+const runDir = "/run/tandem"
+
+// mark notes that whatever bears this name on the machine is the demo's.
+func (s *stage) mark(name string) {
+	if !slices.Contains(s.marks, name) {
+		s.marks = append(s.marks, name)
+	}
+}
+
+// markPods notes the pods' UIDs, and the directory below runDir that holds them.
+func (s *stage) markPods(pods []corev1.Pod) {
+	for i := range pods {
+		s.mark(string(pods[i].UID))
+	}
+	nodes, err := os.ReadDir(runDir)
+	if err != nil {
+		return // no real node on this machine
+	}
+	for _, node := range nodes {
+		dir := filepath.Join(runDir, node.Name())
+		holds := func(name string, _ fs.DirEntry, err error) error {
+			if err == nil && s.marked(filepath.Base(name)) {
+				s.mark(dir)
+				return fs.SkipAll
+			}
+			return nil // what vanishes meanwhile is no pod
+		}
+		if err := filepath.WalkDir(dir, holds); err != nil {
+			continue
+		}
+	}
+}
+
+func (s *stage) marked(text string) bool {
+	return slices.ContainsFunc(s.marks, func(m string) bool { return strings.Contains(text, m) })
+}
+
+// nothingLeft waits until nothing of the demo is left but its own directory, or
+// says what is.
+func (s *stage) nothingLeft(ctx context.Context) error {
 	for {
-		left := append(mountsBelow(dir), processesOf(dir)...)
+		left := slices.Concat(s.mounts(), s.processes(), s.directories())
 		if len(left) == 0 {
 			return nil
 		}
@@ -24,35 +67,52 @@ func nothingLeft(ctx context.Context, dir string) error {
 	}
 }
 
-// mountsBelow lists what is mounted below dir: file systems, and the pinned
-// namespaces of pods.
-func mountsBelow(dir string) []string {
+// mounts lists file systems and pinned namespaces.
+func (s *stage) mounts() []string {
 	text, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return nil // no such file: no such mounts
 	}
 	var found []string
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir) {
-			found = append(found, "mount "+fields[1])
+		if s.marked(line) {
+			found = append(found, "mount "+strings.TrimSpace(line))
 		}
 	}
 	return found
 }
 
-// processesOf lists the processes whose command line names dir.
-func processesOf(dir string) []string {
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+// processes lists those whose command line or control group is marked.
+func (s *stage) processes() []string {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
-		return nil
+		panic(err) // the pattern is malformed
 	}
 	var found []string
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(text), dir) {
-			continue // it has ended, or is not the demo's
+	for _, dir := range dirs {
+		command, errCommand := os.ReadFile(filepath.Join(dir, "cmdline"))
+		group, errGroup := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if errCommand == nil && errGroup == nil && (s.marked(string(command)) || s.marked(string(group))) {
+			found = append(found, fmt.Sprintf("process %s %q", filepath.Base(dir), strings.ReplaceAll(string(command), "\x00", " ")))
 		}
-		found = append(found, fmt.Sprintf("process %s: %s", filepath.Base(filepath.Dir(file)), strings.ReplaceAll(string(text), "\x00", " ")))
+	}
+	return found
+}
+
+// directories lists control groups (version 1 has one tree a controller) and
+// what lies in runDir.
+func (s *stage) directories() []string {
+	var found []string
+	for _, pattern := range []string{"/sys/fs/cgroup/tandem/*/*", "/sys/fs/cgroup/*/tandem/*/*", runDir + "/*"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			panic(err) // the pattern is malformed
+		}
+		for _, name := range names {
+			if s.marked(name) {
+				found = append(found, "directory "+name)
+			}
+		}
 	}
 	return found
 }

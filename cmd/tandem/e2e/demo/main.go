@@ -46,6 +46,7 @@ type stage struct {
 	images string
 	real   bool // linux-1 is this machine
 	up     *process
+	marks  []string // names that only the demo's things bear
 }
 
 func run(ctx context.Context) (err error) {
@@ -57,6 +58,7 @@ func run(ctx context.Context) (err error) {
 		dir: dir, tandem: filepath.Join(dir, "tandem"), repo: filepath.Join(dir, "shop"),
 		data: filepath.Join(dir, "data"), images: filepath.Join(dir, "images"),
 	}
+	s.mark(dir)
 	defer func() { err = errors.Join(err, s.leave(ctx)) }()
 
 	s.real = canRunContainers()
@@ -177,7 +179,7 @@ func (s *stage) leave(ctx context.Context) error {
 		say("tandem down")
 		errs = append(errs, s.run(ctx, "down"), s.up.end(ctx))
 	}
-	if err := nothingLeft(ctx, s.dir); err != nil {
+	if err := s.nothingLeft(ctx); err != nil {
 		return errors.Join(append(errs, fmt.Errorf("%w; the data is kept in %s", err, s.dir))...)
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWhatIsLeftIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	s := &stage{}
+	s.mark(dir)
+	if err := s.nothingLeft(t.Context()); err != nil {
+		t.Fatalf("nothing was started: %v", err)
+	}
+
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "read wait", dir)
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	err = s.nothingLeft(ctx)
+	if err == nil || !strings.Contains(err.Error(), "process ") {
+		t.Errorf("a process that names %s was not noticed: %v", dir, err)
+	}
+	if err := input.Close(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // read fails at the end of its input
+	if err := s.nothingLeft(t.Context()); err != nil {
+		t.Errorf("the process has ended: %v", err)
+	}
+}
+
+func TestTheNewVersionsAreCommitted(t *testing.T) {
+	s := &stage{repo: t.TempDir()}
+	file := filepath.Join(s.repo, "dev", "kustomization.yaml")
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("images: [{newTag: 9.9.9}]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.commitImages(t.Context()); err == nil {
+		t.Error("committed although the file says none of the versions to replace")
+	}
+}
