@@ -87,7 +87,7 @@ func canRunContainers() bool {
 
 func (s *stage) build(ctx context.Context) error {
 	say("building tandem, and the images of examples/shop for linux and windows")
-	if err := quiet(ctx, "go", "build", "-o", s.tandem, "./cmd/tandem"); err != nil {
+	if err := quiet(ctx, "go", "build", "-ldflags", "-s -w", "-o", s.tandem, "./cmd/tandem"); err != nil {
 		return err
 	}
 	mkimages := filepath.Join(s.dir, "mkimages")
