@@ -1,0 +1,127 @@
+package manifest
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// application is kind Application of tandem.dev/v1 as it is written.
+type application struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              applicationSpec `json:"spec,omitempty"`
+}
+
+type applicationSpec struct {
+	Source    applicationSource   `json:"source,omitempty"`
+	Path      string              `json:"path,omitempty"`
+	Namespace string              `json:"namespace,omitempty"`
+	Variants  []string            `json:"variants,omitempty"`
+	Prune     applicationPrune    `json:"prune,omitempty"`
+	Suspend   *applicationSuspend `json:"suspend,omitempty"`
+}
+
+type applicationSource struct {
+	Repo   string `json:"repo,omitempty"`
+	Ref    string `json:"ref,omitempty"`
+	Commit string `json:"commit,omitempty"`
+}
+
+type applicationPrune struct {
+	Enabled    *bool  `json:"enabled,omitempty"`
+	MaxDeletes *int32 `json:"maxDeletes,omitempty"`
+}
+
+type applicationSuspend struct {
+	Reason string       `json:"reason,omitempty"`
+	Until  *metav1.Time `json:"until,omitempty"`
+}
+
+func decodeTandem(v *Value, apiVersion string, ref state.Ref, opts Options, place Place) (Decoded, []state.Problem) {
+	fail := func(key, cause, remedy string) (Decoded, []state.Problem) {
+		p := Path(nil).Key(key)
+		return Decoded{Ref: ref}, []state.Problem{{Object: ref, Field: key, At: place(p, v.Find(key)), Cause: cause, Remedy: remedy}}
+	}
+	switch {
+	case !opts.Root:
+		return fail("kind", ref.Kind+" of "+apiGroup+" below an Application: only the root may have any", "move it to the root's path")
+	case ref.Kind != "Application":
+		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), insteadOf(ref.Kind))
+	case apiVersion != apiGroup+"/v1":
+		return fail("apiVersion", "want "+apiGroup+"/v1, got "+clip(apiVersion), "apiVersion: "+apiGroup+"/v1")
+	}
+	ref.Namespace = ""
+	var a application
+	c := &checker{object: ref, place: place, fields: supported()}
+	raw := c.check(v, &a)
+	if len(c.problems) > 0 {
+		return Decoded{Ref: ref}, c.problems
+	}
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return fail("spec", "can't be decoded: "+err.Error(), "compare it with the documentation")
+	}
+	val := &validator{object: ref, place: place, value: v}
+	app := val.application(&a)
+	app.At = place(Path(nil).Key("metadata", "name"), nil)
+	return Decoded{Ref: ref, App: &app}, val.problems
+}
+
+func (c *validator) application(a *application) state.Application {
+	spec := Path(nil).Key("spec")
+	c.name(Path(nil).Key("metadata", "name"), a.Name, nameLabel)
+	if a.Name == string(state.RootApp) {
+		c.fail(Path(nil).Key("metadata", "name"), "the name root is taken: plain objects at the root form it", "give it another name")
+	}
+	if a.Spec.Namespace != "" {
+		c.name(spec.Key("namespace"), a.Spec.Namespace, nameLabel)
+	}
+	app := state.Application{
+		Name: state.AppName(a.Name), Path: a.Spec.Path, Namespace: a.Spec.Namespace,
+		Source: state.AppSource{Repo: a.Spec.Source.Repo, Ref: a.Spec.Source.Ref, Commit: a.Spec.Source.Commit},
+	}
+	if a.Spec.Path == "" {
+		app.Path = "."
+	}
+	if clean := path.Clean(app.Path); path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
+		c.fail(spec.Key("path"), "leads out of the repository", "give a path inside it")
+	}
+	if app.Source.Ref != "" && app.Source.Commit != "" {
+		c.fail(spec.Key("source"), "has both ref and commit", "keep one of them")
+	}
+	if s := app.Source.Commit; s != "" && (len(s) != 40 || strings.Trim(s, "0123456789abcdef") != "") {
+		c.fail(spec.Key("source", "commit"), "want 40 hexadecimal digits", "give the whole hash, as `git rev-parse` prints it")
+	}
+	for i, os := range a.Spec.Variants {
+		if state.OS(os) != state.Linux && state.OS(os) != state.Windows {
+			c.fail(spec.Key("variants").At(i, ""), fmt.Sprintf("want linux or windows, got %q", clip(os)), "write linux, windows or both")
+			continue
+		}
+		app.Variants = append(app.Variants, state.OS(os))
+	}
+	slices.Sort(app.Variants)
+	app.Variants = slices.Compact(app.Variants)
+	app.Prune.Disabled = a.Spec.Prune.Enabled != nil && !*a.Spec.Prune.Enabled
+	if n := a.Spec.Prune.MaxDeletes; n != nil {
+		if *n < 1 {
+			c.fail(spec.Key("prune", "maxDeletes"), "must be 1 or more", "to remove nothing, set prune: {enabled: false}")
+		}
+		app.Prune.MaxDeletes = *n
+	}
+	if s := a.Spec.Suspend; s != nil {
+		app.Suspend = state.Suspend{On: true, Reason: s.Reason}
+		if s.Until != nil {
+			app.Suspend.Until = s.Until.UnixNano()
+		}
+		if s.Reason == "" {
+			c.fail(spec.Key("suspend", "reason"), "is missing", "say why, for those who will wonder")
+		}
+	}
+	return app
+}

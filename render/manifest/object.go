@@ -1,0 +1,92 @@
+package manifest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// Options say for what objects are decoded.
+type Options struct {
+	Namespace string // for objects that name none; "default" where empty
+	Root      bool   // Tandem kinds are allowed
+	Revision  state.Revision
+}
+
+// A Decoded is an object of the text: a body or an Application.
+type Decoded struct {
+	Ref  state.Ref
+	Body state.Body
+	App  *state.Application
+}
+
+// Identify reads what names an object, without looking at the rest.
+func Identify(v *Value) (apiVersion string, ref state.Ref) {
+	meta := v.Find("metadata")
+	return v.Str("apiVersion"), state.Ref{Kind: v.Str("kind"), Namespace: meta.Str("namespace"), Name: meta.Str("name")}
+}
+
+// Decode gives the object that v is, defaulted, or every problem of it.
+func Decode(v *Value, opts Options, place Place) (Decoded, []state.Problem) {
+	apiVersion, ref := Identify(v)
+	fail := func(field, cause, remedy string) (Decoded, []state.Problem) {
+		var p Path
+		if field != "" {
+			p = p.Key(strings.Split(field, ".")...)
+		}
+		at, _, _, _ := v.Lookup(p)
+		return Decoded{Ref: ref}, []state.Problem{{Object: ref, Field: field, At: place(p, at), Cause: cause, Remedy: remedy}}
+	}
+	switch {
+	case v.Kind != Map:
+		return fail("", "want an object with apiVersion, kind and metadata", "write a Kubernetes object")
+	case ref.Kind == "":
+		return fail("kind", "is missing", "add kind, such as kind: Deployment")
+	case apiVersion == "":
+		return fail("apiVersion", "is missing", "add apiVersion, such as apiVersion: apps/v1")
+	}
+	if strings.HasPrefix(apiVersion, apiGroup+"/") {
+		return decodeTandem(v, apiVersion, ref, opts, place)
+	}
+	make := objectKinds()[apiVersion+" "+ref.Kind]
+	if make == nil {
+		return refuseKind(apiVersion, ref, fail)
+	}
+	if ref.Kind == "Namespace" {
+		ref.Namespace = ""
+	} else if ref.Namespace == "" {
+		ref.Namespace = "default"
+		if opts.Namespace != "" {
+			ref.Namespace = opts.Namespace
+		}
+	}
+	body := make()
+	c := &checker{object: ref, place: place, fields: supported(), secret: ref.Kind == "Secret"}
+	raw := c.check(v, body)
+	if len(c.problems) > 0 {
+		return Decoded{Ref: ref}, c.problems
+	}
+	if err := json.Unmarshal(raw, body); err != nil {
+		cause := "can't be decoded: " + err.Error()
+		if c.secret {
+			cause = "can't be decoded" // the error may quote a value
+		}
+		return fail("", cause, "compare it with the Kubernetes reference")
+	}
+	body.SetNamespace(ref.Namespace)
+	setDefaults(body)
+	val := &validator{object: ref, place: place, value: v}
+	val.body(body)
+	return Decoded{Ref: ref, Body: body}, val.problems
+}
+
+func refuseKind(apiVersion string, ref state.Ref, fail func(field, cause, remedy string) (Decoded, []state.Problem)) (Decoded, []state.Problem) {
+	for known := range objectKinds() {
+		if version, kind, _ := strings.Cut(known, " "); kind == ref.Kind {
+			return fail("apiVersion", fmt.Sprintf("want %s for a %s, got %q", version, kind, clip(apiVersion)), "apiVersion: "+version)
+		}
+	}
+	return fail("kind", fmt.Sprintf("Tandem does not run kind %s (%s)", clip(ref.Kind), clip(apiVersion)), insteadOf(ref.Kind))
+}

@@ -1,0 +1,123 @@
+package manifest
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// apiGroup is the group of Tandem's own kinds.
+const apiGroup = "tandem.dev"
+
+// objectKinds are the kinds that this version runs, by apiVersion and kind.
+func objectKinds() map[string]func() state.Body {
+	return map[string]func() state.Body{
+		"apps/v1 Deployment":  func() state.Body { return &appsv1.Deployment{} },
+		"apps/v1 StatefulSet": func() state.Body { return &appsv1.StatefulSet{} },
+		"v1 Service":          func() state.Body { return &corev1.Service{} },
+		"v1 ConfigMap":        func() state.Body { return &corev1.ConfigMap{} },
+		"v1 Secret":           func() state.Body { return &corev1.Secret{} },
+		"v1 Namespace":        func() state.Body { return &corev1.Namespace{} },
+	}
+}
+
+// insteadOf says what to write in place of a kind that is refused.
+func insteadOf(kind string) string {
+	later := "remove it; this version of Tandem does not run it yet"
+	switch kind {
+	case "Ingress", "HTTPRoute", "Gateway":
+		return "use a Service of type NodePort"
+	case "Pod":
+		return "use a Deployment with one replica"
+	case "ReplicaSet", "ReplicationController":
+		return "use a Deployment"
+	case "DaemonSet", "Job", "CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
+		return later
+	case "HorizontalPodAutoscaler":
+		return "remove it and set spec.replicas"
+	case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "CustomResourceDefinition":
+		return "remove it: Tandem has no Kubernetes API server inside"
+	case "Kustomization", "Component":
+		return "name its directory, not its file, in resources or components"
+	case "ApplicationSet", "Pipeline":
+		return later
+	}
+	return "remove it; kinds that run: Deployment, StatefulSet, Service, ConfigMap, Secret, Namespace"
+}
+
+// supported lists, for the types where this version honours only a part of what
+// Kubernetes knows, the fields that it honours. A type that is not here is
+// honoured whole; a known field that is not listed is refused by name.
+func supported() map[reflect.Type]map[string]bool {
+	table := map[any]string{
+		metav1.ObjectMeta{}: "name namespace labels annotations",
+		corev1.PodSpec{}: "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
+			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName automountServiceAccountToken enableServiceLinks",
+		corev1.Container{}: "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe " +
+			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
+		corev1.Affinity{}:             "nodeAffinity",
+		corev1.NodeAffinity{}:         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
+		corev1.Volume{}:               "name configMap secret emptyDir",
+		corev1.VolumeMount{}:          "name mountPath readOnly",
+		corev1.EnvVarSource{}:         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
+		corev1.Probe{}:                "exec httpGet tcpSocket initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
+		corev1.ContainerPort{}:        "name containerPort protocol",
+		corev1.ResourceRequirements{}: "requests limits",
+		corev1.PodSecurityContext{}:   "runAsUser runAsGroup runAsNonRoot supplementalGroups seccompProfile windowsOptions",
+		corev1.SecurityContext{}: "runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged capabilities " +
+			"allowPrivilegeEscalation seccompProfile windowsOptions",
+		corev1.WindowsSecurityContextOptions{}: "runAsUserName",
+		corev1.TopologySpreadConstraint{}:      "maxSkew topologyKey whenUnsatisfiable labelSelector minDomains nodeAffinityPolicy nodeTaintsPolicy matchLabelKeys",
+		appsv1.DeploymentSpec{}:                "replicas selector template strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
+		appsv1.StatefulSetSpec{}: "replicas selector template serviceName podManagementPolicy updateStrategy revisionHistoryLimit " +
+			"minReadySeconds ordinals",
+		corev1.ServiceSpec{}: "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
+			"externalTrafficPolicy internalTrafficPolicy",
+		corev1.NamespaceSpec{}: "finalizers",
+	}
+	out := make(map[reflect.Type]map[string]bool, len(table))
+	for zero, names := range table {
+		set := map[string]bool{}
+		for _, n := range strings.Fields(names) {
+			set[n] = true
+		}
+		out[reflect.TypeOf(zero)] = set
+	}
+	return out
+}
+
+// refusedField says why a field that Kubernetes knows is refused, and what to do.
+func refusedField(t reflect.Type, name string) (cause, remedy string) {
+	cause = "not supported yet"
+	switch t {
+	case reflect.TypeOf(metav1.ObjectMeta{}):
+		if name == "generateName" {
+			return "has no meaning in Git: every apply would make another object", "give metadata.name"
+		}
+		return "is written by a cluster, not by people", "remove it"
+	case reflect.TypeOf(corev1.Volume{}):
+		return cause + ": a volume of kind " + name, "use configMap, secret or emptyDir, or remove it"
+	case reflect.TypeOf(appsv1.StatefulSetSpec{}):
+		if name == "volumeClaimTemplates" {
+			return cause, "use an emptyDir volume, or wait for the version that has persistent volumes"
+		}
+	case reflect.TypeOf(corev1.PodSpec{}):
+		if name == "initContainers" {
+			return cause, "do that work in the container's own start, or remove it"
+		}
+		if name == "nodeName" {
+			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"
+		}
+	case reflect.TypeOf(corev1.Probe{}):
+		if name == "grpc" {
+			return cause, "use httpGet, tcpSocket or exec"
+		}
+	}
+	return cause, fmt.Sprintf("remove %s; what this version runs can't honour it", name)
+}

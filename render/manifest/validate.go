@@ -1,0 +1,357 @@
+package manifest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// maxConfigBytes is Kubernetes's limit on the data of a ConfigMap or Secret.
+const maxConfigBytes = 1 << 20
+
+// validator finds what the API server of Kubernetes would refuse
+// (k8s.io/kubernetes pkg/apis/{apps,core}/validation) in a decoded object.
+type validator struct {
+	object   state.Ref
+	place    Place
+	value    *Value
+	problems []state.Problem
+}
+
+// fail reports a field; where the field isn't written, its place is that of the
+// nearest thing around it that is.
+func (c *validator) fail(p Path, cause, remedy string) {
+	at := p
+	val, _, _, ok := c.value.Lookup(at)
+	for !ok && len(at) > 0 {
+		at = at[:len(at)-1]
+		val, _, _, ok = c.value.Lookup(at)
+	}
+	c.problems = append(c.problems, state.Problem{Object: c.object, Field: p.String(), At: c.place(at, val), Cause: cause, Remedy: remedy})
+}
+
+func (c *validator) missing(p Path, remedy string) { c.fail(p, "is missing", remedy) }
+
+type nameRule int
+
+const (
+	nameSubdomain nameRule = iota + 1 // RFC 1123 subdomain, 253 characters
+	nameLabel                         // RFC 1123 label, 63 characters
+	nameService                       // RFC 1035 label
+)
+
+func (c *validator) name(p Path, name string, rule nameRule) {
+	if name == "" {
+		c.missing(p, "give it a name")
+		return
+	}
+	var wrong []string
+	switch rule {
+	case nameSubdomain:
+		wrong = validation.IsDNS1123Subdomain(name)
+	case nameLabel:
+		wrong = validation.IsDNS1123Label(name)
+	case nameService:
+		wrong = validation.IsDNS1035Label(name)
+	}
+	if len(wrong) > 0 {
+		c.fail(p, fmt.Sprintf("%q is no valid name: %s", clip(name), firstClause(wrong[0])), "use lower-case letters, digits and '-', with a letter first")
+	}
+}
+
+// firstClause cuts the example and the regular expression off a message of
+// apimachinery.
+func firstClause(s string) string {
+	s, _, _ = strings.Cut(s, " (e.g.")
+	return s
+}
+
+func (c *validator) body(b state.Body) {
+	meta := Path(nil).Key("metadata")
+	rule := nameSubdomain
+	switch b.(type) {
+	case *corev1.Service:
+		rule = nameService
+	case *corev1.Namespace:
+		rule = nameLabel
+	}
+	c.name(meta.Key("name"), b.GetName(), rule)
+	if ns := b.GetNamespace(); ns != "" {
+		c.name(meta.Key("namespace"), ns, nameLabel)
+	}
+	c.meta(meta, b.GetLabels(), b.GetAnnotations())
+	spec := Path(nil).Key("spec")
+	switch o := b.(type) {
+	case *appsv1.Deployment:
+		c.deployment(spec, &o.Spec)
+	case *appsv1.StatefulSet:
+		c.statefulSet(spec, &o.Spec)
+	case *corev1.Service:
+		c.service(spec, &o.Spec)
+	case *corev1.ConfigMap:
+		c.configMap(o)
+	case *corev1.Secret:
+		c.secret(o)
+	}
+}
+
+func (c *validator) meta(p Path, lbls, annotations map[string]string) {
+	for _, k := range sortedKeys(lbls) {
+		c.labelKey(p.Key("labels", k), k)
+		if wrong := validation.IsValidLabelValue(lbls[k]); len(wrong) > 0 {
+			c.fail(p.Key("labels", k), fmt.Sprintf("%q is no valid label value: %s", clip(lbls[k]), firstClause(wrong[0])), "use up to 63 letters, digits, '-', '_' or '.'; longer text goes into an annotation")
+		}
+	}
+	size := 0
+	for _, k := range sortedKeys(annotations) {
+		c.labelKey(p.Key("annotations", k), strings.ToLower(k))
+		size += len(k) + len(annotations[k])
+	}
+	if size > 256<<10 {
+		c.fail(p.Key("annotations"), "are larger than 256 KiB", "put the text into a ConfigMap")
+	}
+}
+
+func (c *validator) labelKey(p Path, k string) {
+	if wrong := validation.IsQualifiedName(k); len(wrong) > 0 {
+		c.fail(p, fmt.Sprintf("%q is no valid key: %s", clip(k), firstClause(wrong[0])), "write one such as app or example.com/app")
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func (c *validator) notNegative(p Path, n int64) {
+	if n < 0 {
+		c.fail(p, fmt.Sprintf("must be 0 or more, is %d", n), fmt.Sprintf("set %s to 0 or more", p))
+	}
+}
+
+func (c *validator) selector(p Path, sel *metav1.LabelSelector, template map[string]string) {
+	if sel == nil || (len(sel.MatchLabels) == 0 && len(sel.MatchExpressions) == 0) {
+		remedy := "add  selector: {matchLabels: {app: NAME}}, the labels of the template"
+		if len(template) > 0 {
+			k := sortedKeys(template)[0]
+			remedy = fmt.Sprintf("add  selector: {matchLabels: {%s: %s}}, the labels of the template", k, template[k])
+		}
+		c.missing(p.Key("selector"), remedy)
+		return
+	}
+	s, err := metav1.LabelSelectorAsSelector(sel)
+	if err != nil {
+		c.fail(p.Key("selector"), "is no valid selector: "+err.Error(), "compare it with the Kubernetes reference")
+		return
+	}
+	if !s.Matches(labels.Set(template)) {
+		c.fail(p.Key("selector"), "does not match the labels of the template, "+labels.Set(template).String(), "give spec.template.metadata.labels what the selector asks for")
+	}
+}
+
+func (c *validator) deployment(p Path, s *appsv1.DeploymentSpec) {
+	c.notNegative(p.Key("replicas"), int64(*s.Replicas))
+	c.notNegative(p.Key("minReadySeconds"), int64(s.MinReadySeconds))
+	c.notNegative(p.Key("revisionHistoryLimit"), int64(*s.RevisionHistoryLimit))
+	if *s.ProgressDeadlineSeconds <= s.MinReadySeconds {
+		c.fail(p.Key("progressDeadlineSeconds"), "must be more than minReadySeconds", "raise it")
+	}
+	c.selector(p, s.Selector, s.Template.Labels)
+	st := p.Key("strategy")
+	switch s.Strategy.Type {
+	case appsv1.RecreateDeploymentStrategyType:
+		if s.Strategy.RollingUpdate != nil {
+			c.fail(st.Key("rollingUpdate"), "has no meaning with type Recreate", "remove one of them")
+		}
+	case appsv1.RollingUpdateDeploymentStrategyType:
+		surge := c.countOrPercent(st.Key("rollingUpdate", "maxSurge"), s.Strategy.RollingUpdate.MaxSurge, false)
+		gone := c.countOrPercent(st.Key("rollingUpdate", "maxUnavailable"), s.Strategy.RollingUpdate.MaxUnavailable, true)
+		if surge && gone {
+			c.fail(st.Key("rollingUpdate"), "maxSurge and maxUnavailable are both 0: no pod could ever be replaced", "set maxUnavailable to 1")
+		}
+	default:
+		c.fail(st.Key("type"), fmt.Sprintf("want RollingUpdate or Recreate, got %q", clip(string(s.Strategy.Type))), "type: RollingUpdate")
+	}
+	c.template(p.Key("template"), &s.Template)
+}
+
+// countOrPercent validates such a field and says whether it is zero.
+func (c *validator) countOrPercent(p Path, v *intstr.IntOrString, max100 bool) (zero bool) {
+	if v == nil {
+		return false
+	}
+	if v.Type == intstr.Int {
+		c.notNegative(p, int64(v.IntVal))
+		return v.IntVal == 0
+	}
+	if wrong := validation.IsValidPercent(v.StrVal); len(wrong) > 0 {
+		c.fail(p, fmt.Sprintf("want a number or a percentage, got %q", clip(v.StrVal)), "write one such as 1 or 25%")
+		return false
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(v, 100, true)
+	if err == nil && max100 && n > 100 {
+		c.fail(p, "is more than 100%", "write 100% or less")
+	}
+	return n == 0
+}
+
+func (c *validator) statefulSet(p Path, s *appsv1.StatefulSetSpec) {
+	c.notNegative(p.Key("replicas"), int64(*s.Replicas))
+	c.notNegative(p.Key("minReadySeconds"), int64(s.MinReadySeconds))
+	c.notNegative(p.Key("revisionHistoryLimit"), int64(*s.RevisionHistoryLimit))
+	if s.Ordinals != nil {
+		c.notNegative(p.Key("ordinals", "start"), int64(s.Ordinals.Start))
+	}
+	if s.ServiceName != "" {
+		c.name(p.Key("serviceName"), s.ServiceName, nameLabel)
+	}
+	c.selector(p, s.Selector, s.Template.Labels)
+	switch s.PodManagementPolicy {
+	case appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement:
+	default:
+		c.fail(p.Key("podManagementPolicy"), fmt.Sprintf("want OrderedReady or Parallel, got %q", clip(string(s.PodManagementPolicy))), "podManagementPolicy: OrderedReady")
+	}
+	up := p.Key("updateStrategy")
+	switch s.UpdateStrategy.Type {
+	case appsv1.OnDeleteStatefulSetStrategyType:
+		if s.UpdateStrategy.RollingUpdate != nil {
+			c.fail(up.Key("rollingUpdate"), "has no meaning with type OnDelete", "remove one of them")
+		}
+	case appsv1.RollingUpdateStatefulSetStrategyType:
+		if r := s.UpdateStrategy.RollingUpdate; r != nil {
+			c.notNegative(up.Key("rollingUpdate", "partition"), int64(*r.Partition))
+			if c.countOrPercent(up.Key("rollingUpdate", "maxUnavailable"), r.MaxUnavailable, true) {
+				c.fail(up.Key("rollingUpdate", "maxUnavailable"), "is 0: no pod could ever be replaced", "set it to 1")
+			}
+		}
+	default:
+		c.fail(up.Key("type"), fmt.Sprintf("want RollingUpdate or OnDelete, got %q", clip(string(s.UpdateStrategy.Type))), "type: RollingUpdate")
+	}
+	c.template(p.Key("template"), &s.Template)
+}
+
+func (c *validator) service(p Path, s *corev1.ServiceSpec) {
+	switch s.Type {
+	case corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort:
+	case corev1.ServiceTypeLoadBalancer:
+		c.fail(p.Key("type"), "not supported yet: LoadBalancer", "use type: NodePort")
+	case corev1.ServiceTypeExternalName:
+		c.fail(p.Key("type"), "not supported yet: ExternalName", "give the name to the containers, in env")
+	default:
+		c.fail(p.Key("type"), fmt.Sprintf("want ClusterIP or NodePort, got %q", clip(string(s.Type))), "type: ClusterIP")
+	}
+	if s.SessionAffinity != corev1.ServiceAffinityNone && s.SessionAffinity != corev1.ServiceAffinityClientIP {
+		c.fail(p.Key("sessionAffinity"), fmt.Sprintf("want None or ClientIP, got %q", clip(string(s.SessionAffinity))), "sessionAffinity: None")
+	}
+	if len(s.Ports) == 0 && s.ClusterIP != corev1.ClusterIPNone {
+		c.missing(p.Key("ports"), "add  ports: [{port: 80}], or clusterIP: None")
+	}
+	for _, k := range sortedKeys(s.Selector) {
+		c.labelKey(p.Key("selector", k), k)
+	}
+	names, numbers := map[string]bool{}, map[string]bool{}
+	for i := range s.Ports {
+		port := &s.Ports[i]
+		pp := p.Key("ports").At(i, port.Name)
+		c.port(pp.Key("port"), int64(port.Port))
+		c.protocol(pp.Key("protocol"), port.Protocol)
+		if port.TargetPort.Type == intstr.Int {
+			c.port(pp.Key("targetPort"), int64(port.TargetPort.IntVal))
+		} else {
+			c.portName(pp.Key("targetPort"), port.TargetPort.StrVal)
+		}
+		if port.NodePort != 0 {
+			c.port(pp.Key("nodePort"), int64(port.NodePort))
+			if s.Type == corev1.ServiceTypeClusterIP {
+				c.fail(pp.Key("nodePort"), "has no meaning with type ClusterIP", "set type: NodePort or remove it")
+			}
+		}
+		if port.Name == "" && len(s.Ports) > 1 {
+			c.missing(pp.Key("name"), "name each port where there are several")
+		} else if port.Name != "" {
+			c.name(pp.Key("name"), port.Name, nameLabel)
+		}
+		number := fmt.Sprintf("%d/%s", port.Port, port.Protocol)
+		if (port.Name != "" && names[port.Name]) || numbers[number] {
+			c.fail(pp, "is there twice", "give it another name and port")
+		}
+		names[port.Name], numbers[number] = true, true
+	}
+}
+
+func (c *validator) port(p Path, n int64) {
+	if n < 1 || n > 65535 {
+		c.fail(p, fmt.Sprintf("must be between 1 and 65535, is %d", n), "give a port in that range")
+	}
+}
+
+func (c *validator) portName(p Path, name string) {
+	if wrong := validation.IsValidPortName(name); len(wrong) > 0 {
+		c.fail(p, fmt.Sprintf("%q is no valid port name: %s", clip(name), wrong[0]), "use up to 15 lower-case letters, digits and '-'")
+	}
+}
+
+func (c *validator) protocol(p Path, proto corev1.Protocol) {
+	if proto != corev1.ProtocolTCP && proto != corev1.ProtocolUDP && proto != corev1.ProtocolSCTP {
+		c.fail(p, fmt.Sprintf("want TCP, UDP or SCTP, got %q", clip(string(proto))), "protocol: TCP")
+	}
+}
+
+func (c *validator) configMap(o *corev1.ConfigMap) {
+	size := 0
+	for _, k := range sortedKeys(o.Data) {
+		c.dataKey(Path(nil).Key("data", k), k)
+		size += len(o.Data[k])
+		if _, both := o.BinaryData[k]; both {
+			c.fail(Path(nil).Key("binaryData", k), "is under data too", "keep one of them")
+		}
+	}
+	for _, k := range sortedKeys(o.BinaryData) {
+		c.dataKey(Path(nil).Key("binaryData", k), k)
+		size += len(o.BinaryData[k])
+	}
+	c.dataSize(size)
+}
+
+func (c *validator) secret(o *corev1.Secret) {
+	size := 0
+	for _, k := range sortedKeys(o.Data) {
+		c.dataKey(Path(nil).Key("data", k), k)
+		size += len(o.Data[k])
+	}
+	c.dataSize(size)
+}
+
+func (c *validator) dataKey(p Path, k string) {
+	if wrong := validation.IsConfigMapKey(k); len(wrong) > 0 {
+		c.fail(p, "is no valid key: "+firstClause(wrong[0]), "use letters, digits, '-', '_' and '.'")
+	}
+}
+
+func (c *validator) dataSize(size int) {
+	if size > maxConfigBytes {
+		c.fail(Path(nil).Key("data"), fmt.Sprintf("is larger than %d bytes", maxConfigBytes), "put large files into the image")
+	}
+}
+
+// labelSelector validates a selector inside a pod spec.
+func (c *validator) labelSelector(p Path, sel *metav1.LabelSelector) {
+	for _, e := range metavalidation.ValidateLabelSelector(sel, metavalidation.LabelSelectorValidationOptions{}, field.NewPath("labelSelector")) {
+		c.fail(p, e.ErrorBody(), "compare it with the Kubernetes reference")
+	}
+}

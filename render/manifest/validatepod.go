@@ -1,0 +1,338 @@
+package manifest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+func (c *validator) template(p Path, t *corev1.PodTemplateSpec) {
+	c.meta(p.Key("metadata"), t.Labels, t.Annotations)
+	p = p.Key("spec")
+	s := &t.Spec
+	if s.RestartPolicy != corev1.RestartPolicyAlways {
+		c.fail(p.Key("restartPolicy"), fmt.Sprintf("want Always, got %q", clip(string(s.RestartPolicy))), "restartPolicy: Always, or remove it")
+	}
+	c.notNegative(p.Key("terminationGracePeriodSeconds"), *s.TerminationGracePeriodSeconds)
+	if s.DNSPolicy != corev1.DNSClusterFirst && s.DNSPolicy != corev1.DNSDefault {
+		c.fail(p.Key("dnsPolicy"), fmt.Sprintf("not supported yet: %q", clip(string(s.DNSPolicy))), "use ClusterFirst or Default")
+	}
+	if s.SchedulerName != corev1.DefaultSchedulerName {
+		c.fail(p.Key("schedulerName"), "there is one scheduler", "remove schedulerName")
+	}
+	if s.Hostname != "" {
+		c.name(p.Key("hostname"), s.Hostname, nameLabel)
+	}
+	if s.Subdomain != "" {
+		c.name(p.Key("subdomain"), s.Subdomain, nameLabel)
+	}
+	c.podOS(p, s)
+	c.placement(p, s)
+	volumes := c.volumes(p.Key("volumes"), s.Volumes)
+	if len(s.Containers) == 0 {
+		c.missing(p.Key("containers"), "add a container")
+	}
+	names := map[string]bool{}
+	for i := range s.Containers {
+		ct := &s.Containers[i]
+		cp := p.Key("containers").At(i, ct.Name)
+		c.name(cp.Key("name"), ct.Name, nameLabel)
+		if ct.Name != "" && names[ct.Name] {
+			c.fail(cp.Key("name"), fmt.Sprintf("container %q is there twice", ct.Name), "give it another name")
+		}
+		names[ct.Name] = true
+		c.container(cp, ct, volumes)
+	}
+}
+
+func (c *validator) volumes(p Path, vs []corev1.Volume) map[string]bool {
+	names := map[string]bool{}
+	for i := range vs {
+		v := &vs[i]
+		vp := p.At(i, v.Name)
+		c.name(vp.Key("name"), v.Name, nameLabel)
+		if v.Name != "" && names[v.Name] {
+			c.fail(vp.Key("name"), fmt.Sprintf("volume %q is there twice", v.Name), "give it another name")
+		}
+		names[v.Name] = true
+		kinds := 0
+		if v.ConfigMap != nil {
+			kinds++
+			if v.ConfigMap.Name == "" {
+				c.missing(vp.Key("configMap", "name"), "name the ConfigMap")
+			}
+			c.items(vp.Key("configMap", "items"), v.ConfigMap.Items)
+		}
+		if v.Secret != nil {
+			kinds++
+			if v.Secret.SecretName == "" {
+				c.missing(vp.Key("secret", "secretName"), "name the Secret")
+			}
+			c.items(vp.Key("secret", "items"), v.Secret.Items)
+		}
+		if v.EmptyDir != nil {
+			kinds++
+			if m := v.EmptyDir.Medium; m != corev1.StorageMediumDefault && m != corev1.StorageMediumMemory {
+				c.fail(vp.Key("emptyDir", "medium"), fmt.Sprintf("want Memory, got %q", clip(string(m))), "remove it, or medium: Memory")
+			}
+		}
+		if kinds > 1 {
+			c.fail(vp, "has more than one kind", "keep one of configMap, secret, emptyDir")
+		}
+	}
+	return names
+}
+
+func (c *validator) items(p Path, items []corev1.KeyToPath) {
+	for i, it := range items {
+		if it.Key == "" {
+			c.missing(p.At(i, "").Key("key"), "name the key")
+		}
+		if it.Path == "" || strings.HasPrefix(it.Path, "/") || slices.Contains(strings.Split(it.Path, "/"), "..") {
+			c.fail(p.At(i, "").Key("path"), "want a path inside the volume", "give a relative path without ..")
+		}
+	}
+}
+
+func (c *validator) container(p Path, ct *corev1.Container, volumes map[string]bool) {
+	switch {
+	case ct.Image == "":
+		c.missing(p.Key("image"), "name an image")
+	case strings.TrimSpace(ct.Image) != ct.Image:
+		c.fail(p.Key("image"), "has spaces around it", "remove them")
+	}
+	switch ct.ImagePullPolicy {
+	case corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
+	default:
+		c.fail(p.Key("imagePullPolicy"), fmt.Sprintf("want Always, IfNotPresent or Never, got %q", clip(string(ct.ImagePullPolicy))), "imagePullPolicy: IfNotPresent")
+	}
+	ports := c.ports(p.Key("ports"), ct.Ports)
+	c.env(p, ct)
+	c.resources(p.Key("resources"), &ct.Resources)
+	mounted := map[string]bool{}
+	for i, m := range ct.VolumeMounts {
+		mp := p.Key("volumeMounts").At(i, m.Name)
+		if !volumes[m.Name] {
+			c.fail(mp.Key("name"), fmt.Sprintf("there is no volume %q", clip(m.Name)), "add it under spec.template.spec.volumes, or "+didYouMean(m.Name, volumes))
+		}
+		switch {
+		case m.MountPath == "":
+			c.missing(mp.Key("mountPath"), "say where in the container")
+		case mounted[m.MountPath]:
+			c.fail(mp.Key("mountPath"), "is there twice", "mount each volume at its own path")
+		}
+		mounted[m.MountPath] = true
+	}
+	for name, probe := range map[string]*corev1.Probe{"livenessProbe": ct.LivenessProbe, "readinessProbe": ct.ReadinessProbe, "startupProbe": ct.StartupProbe} {
+		if probe != nil {
+			c.probe(p.Key(name), name, probe, ports)
+		}
+	}
+	if sc := ct.SecurityContext; sc != nil && sc.SeccompProfile != nil {
+		c.seccomp(p.Key("securityContext", "seccompProfile"), sc.SeccompProfile)
+	}
+}
+
+func (c *validator) ports(p Path, ports []corev1.ContainerPort) map[string]bool {
+	names := map[string]bool{}
+	for i := range ports {
+		port := &ports[i]
+		pp := p.At(i, port.Name)
+		if port.ContainerPort == 0 {
+			c.missing(pp.Key("containerPort"), "give the port that the container listens on")
+		} else {
+			c.port(pp.Key("containerPort"), int64(port.ContainerPort))
+		}
+		c.protocol(pp.Key("protocol"), port.Protocol)
+		if port.Name == "" {
+			continue
+		}
+		c.portName(pp.Key("name"), port.Name)
+		if names[port.Name] {
+			c.fail(pp.Key("name"), fmt.Sprintf("port %q is there twice", port.Name), "give it another name")
+		}
+		names[port.Name] = true
+	}
+	return names
+}
+
+func (c *validator) env(p Path, ct *corev1.Container) {
+	for i, e := range ct.Env {
+		ep := p.Key("env").At(i, e.Name)
+		if wrong := validation.IsEnvVarName(e.Name); e.Name == "" || len(wrong) > 0 {
+			c.fail(ep.Key("name"), fmt.Sprintf("%q is no valid name of a variable", clip(e.Name)), "use letters, digits, '_', '-' and '.', no digit first")
+		}
+		v := e.ValueFrom
+		if v == nil {
+			continue
+		}
+		if e.Value != "" {
+			c.fail(ep.Key("valueFrom"), "value is given too", "keep one of them")
+		}
+		c.envSource(ep.Key("valueFrom"), v, ct)
+	}
+	for i, f := range ct.EnvFrom {
+		fp := p.Key("envFrom").At(i, "")
+		switch {
+		case (f.ConfigMapRef == nil) == (f.SecretRef == nil):
+			c.fail(fp, "want exactly one of configMapRef and secretRef", "name one of them")
+		case f.ConfigMapRef != nil && f.ConfigMapRef.Name == "":
+			c.missing(fp.Key("configMapRef", "name"), "name the ConfigMap")
+		case f.SecretRef != nil && f.SecretRef.Name == "":
+			c.missing(fp.Key("secretRef", "name"), "name the Secret")
+		}
+	}
+}
+
+func (c *validator) envSource(p Path, v *corev1.EnvVarSource, ct *corev1.Container) {
+	sources := 0
+	if r := v.ConfigMapKeyRef; r != nil {
+		sources++
+		if r.Name == "" || r.Key == "" {
+			c.fail(p.Key("configMapKeyRef"), "needs name and key", "name the ConfigMap and the key in it")
+		}
+	}
+	if r := v.SecretKeyRef; r != nil {
+		sources++
+		if r.Name == "" || r.Key == "" {
+			c.fail(p.Key("secretKeyRef"), "needs name and key", "name the Secret and the key in it")
+		}
+	}
+	if r := v.FieldRef; r != nil {
+		sources++
+		if !knownFieldRef(r.FieldPath) {
+			c.fail(p.Key("fieldRef", "fieldPath"), fmt.Sprintf("there is no field %q", clip(r.FieldPath)), "use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName, spec.serviceAccountName, status.hostIP or status.podIP")
+		}
+	}
+	if r := v.ResourceFieldRef; r != nil {
+		sources++
+		switch r.Resource {
+		case "limits.cpu", "limits.memory", "limits.ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage":
+		default:
+			c.fail(p.Key("resourceFieldRef", "resource"), fmt.Sprintf("there is no resource %q", clip(r.Resource)), "use limits.cpu, limits.memory, requests.cpu or requests.memory")
+		}
+		if r.ContainerName != "" && r.ContainerName != ct.Name {
+			c.fail(p.Key("resourceFieldRef", "containerName"), "names another container", "not supported yet; remove it")
+		}
+	}
+	if sources != 1 {
+		c.fail(p, fmt.Sprintf("want exactly one source, has %d", sources), "keep one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef")
+	}
+}
+
+func knownFieldRef(path string) bool {
+	switch path {
+	case "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs":
+		return true
+	}
+	for _, prefix := range []string{"metadata.labels['", "metadata.annotations['"} {
+		if key, ok := strings.CutPrefix(path, prefix); ok && strings.HasSuffix(key, "']") && len(key) > 2 {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *validator) resources(p Path, r *corev1.ResourceRequirements) {
+	for _, list := range []struct {
+		key  string
+		list corev1.ResourceList
+	}{{"requests", r.Requests}, {"limits", r.Limits}} {
+		for _, name := range sortedResources(list.list) {
+			rp := p.Key(list.key, string(name))
+			q := list.list[name]
+			switch name {
+			case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
+			default:
+				c.fail(rp, fmt.Sprintf("not supported yet: resource %q", clip(string(name))), "use cpu, memory and ephemeral-storage")
+			}
+			if q.Sign() < 0 {
+				c.fail(rp, "is negative", "write 0 or more")
+			}
+			if name == corev1.ResourceMemory && q.Cmp(*resource.NewQuantity(q.Value(), resource.BinarySI)) != 0 {
+				c.fail(rp, fmt.Sprintf("%s is a fraction of a byte", q.String()), "write it in Mi: 64Mi ('m' is a thousandth)")
+			}
+			if limit, ok := r.Limits[name]; ok && list.key == "requests" && q.Cmp(limit) > 0 {
+				c.fail(rp, fmt.Sprintf("%s is more than the limit, %s", q.String(), limit.String()), "lower the request or raise the limit")
+			}
+		}
+	}
+}
+
+func sortedResources(list corev1.ResourceList) []corev1.ResourceName {
+	names := make([]corev1.ResourceName, 0, len(list))
+	for n := range list {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (c *validator) probe(p Path, kind string, probe *corev1.Probe, ports map[string]bool) {
+	actions := 0
+	if e := probe.Exec; e != nil {
+		actions++
+		if len(e.Command) == 0 {
+			c.missing(p.Key("exec", "command"), "give a command")
+		}
+	}
+	if h := probe.HTTPGet; h != nil {
+		actions++
+		c.probePort(p.Key("httpGet", "port"), h.Port, ports)
+		if h.Scheme != corev1.URISchemeHTTP && h.Scheme != corev1.URISchemeHTTPS {
+			c.fail(p.Key("httpGet", "scheme"), fmt.Sprintf("want HTTP or HTTPS, got %q", clip(string(h.Scheme))), "scheme: HTTP")
+		}
+	}
+	if t := probe.TCPSocket; t != nil {
+		actions++
+		c.probePort(p.Key("tcpSocket", "port"), t.Port, ports)
+	}
+	if actions != 1 {
+		c.fail(p, fmt.Sprintf("want exactly one of exec, httpGet and tcpSocket, has %d", actions), "keep one")
+	}
+	for name, n := range map[string]int32{
+		"initialDelaySeconds": probe.InitialDelaySeconds, "timeoutSeconds": probe.TimeoutSeconds, "periodSeconds": probe.PeriodSeconds,
+		"successThreshold": probe.SuccessThreshold, "failureThreshold": probe.FailureThreshold,
+	} {
+		c.notNegative(p.Key(name), int64(n))
+	}
+	if kind != "readinessProbe" && probe.SuccessThreshold > 1 {
+		c.fail(p.Key("successThreshold"), "must be 1 for a "+kind, "remove it")
+	}
+	if g := probe.TerminationGracePeriodSeconds; g != nil && (*g < 1 || kind == "readinessProbe") {
+		c.fail(p.Key("terminationGracePeriodSeconds"), "must be 1 or more, and not on a readinessProbe", "remove it")
+	}
+}
+
+func (c *validator) probePort(p Path, port intstr.IntOrString, ports map[string]bool) {
+	if port.Type == intstr.Int {
+		c.port(p, int64(port.IntVal))
+		return
+	}
+	c.portName(p, port.StrVal)
+	if !ports[port.StrVal] {
+		c.fail(p, fmt.Sprintf("the container has no port %q", clip(port.StrVal)), "name it under ports, or give a number")
+	}
+}
+
+func (c *validator) seccomp(p Path, s *corev1.SeccompProfile) {
+	if s.Type != corev1.SeccompProfileTypeRuntimeDefault && s.Type != corev1.SeccompProfileTypeUnconfined {
+		c.fail(p.Key("type"), fmt.Sprintf("not supported yet: %q", clip(string(s.Type))), "use RuntimeDefault or Unconfined")
+	}
+}
+
+// TemplateOS is the operating system that a pod spec says: spec.os.name, then
+// nodeSelector.
+func TemplateOS(s *corev1.PodSpec) state.OS {
+	if s.OS != nil {
+		return state.OS(s.OS.Name)
+	}
+	return state.OS(s.NodeSelector[corev1.LabelOSStable])
+}
