@@ -1,0 +1,161 @@
+package git
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	nethttp "net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/go-git/go-git/v5/plumbing/transport/http"
+)
+
+// dialHTTP prepares a conversation over HTTP. Redirects are followed for the
+// first request alone, never from https to http, and without credentials to any
+// other host, port or scheme.
+func dialHTTP(a address, auth Auth) (session, error) {
+	method, err := auth.http(a)
+	if err != nil {
+		return nil, err
+	}
+	base := nethttp.DefaultTransport.(*nethttp.Transport).Clone()
+	base.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	base.ResponseHeaderTimeout = idleTimeout
+	if base.TLSClientConfig, err = auth.tls(); err != nil {
+		return nil, err
+	}
+	client := http.NewClient(&nethttp.Client{Transport: &guard{base: base}})
+	port, err := strconv.Atoi(or(a.url.Port(), "0"))
+	if err != nil {
+		return nil, fmt.Errorf("port %q: %w", a.url.Port(), err)
+	}
+	host := a.url.Hostname()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	endpoint := &transport.Endpoint{Protocol: a.url.Scheme, Host: host, Port: port, Path: strings.TrimSuffix(a.url.EscapedPath(), "/")}
+	s, err := client.NewUploadPackSession(endpoint, method)
+	if err != nil {
+		return nil, err
+	}
+	return &httpSession{UploadPackSession: s, base: base}, nil
+}
+
+// httpSession closes its connections with it: nothing is kept between two looks.
+type httpSession struct {
+	transport.UploadPackSession
+	base *nethttp.Transport
+}
+
+func (s *httpSession) Close() error {
+	err := s.UploadPackSession.Close()
+	s.base.CloseIdleConnections()
+	return err
+}
+
+func (a Auth) tls() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if a.CAFile == "" {
+		return config, nil
+	}
+	pem, err := os.ReadFile(a.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificates to trust: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("read the system's certificates: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate: want PEM", a.CAFile)
+	}
+	config.RootCAs = pool
+	return config, nil
+}
+
+// http is how requests prove who we are, or nil.
+func (a Auth) http(at address) (transport.AuthMethod, error) {
+	secret, err := a.secret()
+	if err != nil || secret == "" {
+		return nil, err
+	}
+	if a.Bearer {
+		return &http.TokenAuth{Token: secret}, nil
+	}
+	user := a.Username
+	if at.url.User != nil && user == "" {
+		user = at.url.User.Username()
+	}
+	return &http.BasicAuth{Username: or(user, "git"), Password: secret}, nil
+}
+
+func (a Auth) secret() (string, error) {
+	switch {
+	case a.PasswordFile != "":
+		text, err := os.ReadFile(a.PasswordFile)
+		if err != nil {
+			return "", fmt.Errorf("read the password: %w", err)
+		}
+		if s := strings.TrimSpace(string(text)); s != "" {
+			return s, nil
+		}
+		return "", fmt.Errorf("the password file %s is empty", a.PasswordFile)
+	case a.PasswordEnv != "":
+		if s := os.Getenv(a.PasswordEnv); s != "" {
+			return s, nil
+		}
+		return "", fmt.Errorf("the environment variable %s, which should hold the password, is empty", a.PasswordEnv)
+	default:
+		return "", nil
+	}
+}
+
+// A guard gives up transfers that stand still or never end.
+type guard struct{ base nethttp.RoundTripper }
+
+func (g *guard) RoundTrip(request *nethttp.Request) (*nethttp.Response, error) {
+	ctx, cancel := context.WithCancel(request.Context())
+	response, err := g.base.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	most := int64(maxAdvertised)
+	if request.Method == nethttp.MethodPost {
+		most = MaxPack + MaxPack/64 // the frames around the pack
+	}
+	response.Body = &guardedBody{body: response.Body, cancel: cancel, left: most, timer: time.AfterFunc(idleTimeout, cancel)}
+	return response, nil
+}
+
+type guardedBody struct {
+	body   io.ReadCloser
+	cancel context.CancelFunc
+	timer  *time.Timer
+	left   int64
+}
+
+func (b *guardedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errors.New("the server's answer is endless: gave up (limits git.MaxPack and 64 MiB of refs)")
+	}
+	b.timer.Reset(idleTimeout)
+	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
+
+func (b *guardedBody) Close() error {
+	b.timer.Stop()
+	err := b.body.Close()
+	b.cancel()
+	return err
+}

@@ -1,0 +1,200 @@
+package git
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// Options say which repository to follow, and how.
+type Options struct {
+	// URL is https://…, http://…, ssh://…, user@host:path, file://… or a path on
+	// this machine.
+	URL string
+	// Ref is a branch ("main") or a full name ("refs/tags/v1"). Empty follows the
+	// branch that the repository's HEAD names.
+	Ref string
+	// Commit is a whole commit hash to stay at, instead of a Ref.
+	Commit string
+	// Cache is a directory for what is fetched. Each Source owns its own; it may
+	// be deleted while nothing runs. Repositories on this machine need none.
+	Cache string
+	// Interval is the time between two looks at a remote repository; 0 means
+	// DefaultInterval.
+	Interval time.Duration
+	// Auth is who we are.
+	Auth Auth
+	// Logger tells what was tried again; nil discards it.
+	Logger *slog.Logger
+}
+
+// Auth says who we are to the other side, and how it proves what it is. Secrets
+// are read anew for every look, so that they can be rotated. They go to the
+// repository's own host alone, never along with a redirect to another.
+type Auth struct {
+	Username     string // "git" where empty
+	PasswordFile string // a file with a password or token
+	PasswordEnv  string // or the environment variable that holds it
+	Bearer       bool   // send the token as a bearer token, not as a password
+	CAFile       string // certificates to trust besides the system's, PEM
+
+	SSHKeyFile        string // empty: the agent at $SSH_AUTH_SOCK, then ~/.ssh/id_*
+	SSHPassphraseFile string
+	KnownHostsFile    string // empty: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
+}
+
+// Times and limits of following a repository.
+const (
+	DefaultInterval = 15 * time.Second
+	MaxPack         = 1 << 30  // bytes of one fetch
+	maxAdvertised   = 64 << 20 // bytes of a list of refs
+	longestBackOff  = 5 * time.Minute
+	dialTimeout     = 20 * time.Second
+	idleTimeout     = 60 * time.Second // without a byte, a transfer is given up
+	localInterval   = 10 * time.Second // refs are watched; this is for file systems that tell nothing
+)
+
+type scheme uint8
+
+const (
+	local scheme = iota + 1
+	overHTTP
+	overSSH
+)
+
+// An address is a parsed Options.URL.
+type address struct {
+	scheme scheme
+	url    *url.URL // overHTTP
+	user   string   // overSSH
+	host   string   // overSSH, with port
+	path   string   // local, overSSH
+	text   string   // for people; holds no secret
+}
+
+var scpLike = regexp.MustCompile(`^(?:([A-Za-z0-9._~+-]+)@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([^:].*)$`) //nolint:gochecknoglobals // a compiled constant
+
+// Remote says whether the text names a repository on another machine.
+func Remote(text string) bool {
+	a, err := parse(text)
+	return err != nil && strings.Contains(text, "://") || err == nil && a.scheme != local
+}
+
+func parse(text string) (address, error) {
+	switch {
+	case text == "":
+		return address{}, state.Problem{Cause: "the repository's address is empty", Remedy: "give a path, or a URL such as https://git.example/shop.git"}
+	case strings.HasPrefix(text, "-") || strings.ContainsAny(text, "\x00\r\n"):
+		return address{}, state.Problem{Cause: fmt.Sprintf("%q is no repository's address", text), Remedy: "give a path, or a URL such as https://git.example/shop.git"}
+	case strings.Contains(text, "://"):
+		return parseURL(text)
+	case strings.Contains(text, "::"):
+		return address{}, state.Problem{Cause: fmt.Sprintf("%q asks for a program to be run", text), Remedy: "use https:// or ssh://"}
+	}
+	if m := scpLike.FindStringSubmatch(text); m != nil && !filepath.IsAbs(text) && len(m[2]) > 1 && !strings.HasPrefix(m[2], "-") {
+		host := strings.Trim(m[2], "[]")
+		return address{scheme: overSSH, user: or(m[1], "git"), host: net.JoinHostPort(host, "22"), path: m[3], text: text}, nil
+	}
+	return address{scheme: local, path: text, text: text}, nil
+}
+
+func parseURL(text string) (address, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return address{}, state.Problem{Cause: "the repository's URL can't be read", Remedy: "write it as https://git.example/shop.git"} // err holds the URL, and so perhaps a password
+	}
+	if _, secret := u.User.Password(); secret {
+		return address{}, state.Problem{Cause: "the URL of " + u.Redacted() + " holds a password, and URLs end in logs", Remedy: "leave it out and name a file or an environment variable that holds it"}
+	}
+	if strings.HasPrefix(u.Host, "-") {
+		return address{}, state.Problem{Cause: fmt.Sprintf("%q is no host", u.Host), Remedy: "write the URL as https://git.example/shop.git"}
+	}
+	switch u.Scheme {
+	case "file":
+		return address{scheme: local, path: filepath.FromSlash(u.Path), text: text}, nil
+	case "http", "https":
+		if u.Host == "" {
+			return address{}, state.Problem{Cause: fmt.Sprintf("%q names no host", text), Remedy: "write the URL as https://git.example/shop.git"}
+		}
+		return address{scheme: overHTTP, url: u, text: u.Redacted()}, nil
+	case "ssh", "git+ssh", "ssh+git":
+		if u.Hostname() == "" || len(u.Path) < 2 {
+			return address{}, state.Problem{Cause: fmt.Sprintf("%q names no host and path", text), Remedy: "write the URL as ssh://git@git.example/shop.git"}
+		}
+		path := u.Path
+		if strings.HasPrefix(path, "/~") {
+			path = path[1:]
+		}
+		return address{scheme: overSSH, user: or(u.User.Username(), "git"), host: net.JoinHostPort(u.Hostname(), or(u.Port(), "22")), path: path, text: text}, nil
+	case "git":
+		return address{}, state.Problem{Cause: "git:// proves neither who serves nor what is served", Remedy: "use https:// or ssh://"}
+	default:
+		return address{}, state.Problem{Cause: fmt.Sprintf("repositories are not read over %s://", u.Scheme), Remedy: "use https://, ssh:// or a path"}
+	}
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// check refuses what can't be followed, before anything is tried.
+func (o *Options) check(a address) error {
+	if o.Commit != "" {
+		if o.Ref != "" {
+			return state.Problem{Cause: fmt.Sprintf("both a ref (%s) and a commit are given", o.Ref), Remedy: "give the one that is to be followed"}
+		}
+		if !plumbing.IsHash(o.Commit) || len(o.Commit) != 40 {
+			return state.Problem{Cause: fmt.Sprintf("%q is not a whole commit hash", o.Commit), Remedy: "give all 40 digits, as git rev-parse prints them"}
+		}
+	}
+	if o.Ref != "" && !validRef(o.Ref) {
+		return state.Problem{Cause: fmt.Sprintf("%q is no name of a branch", o.Ref), Remedy: "give a branch such as main, or a full name such as refs/tags/v1"}
+	}
+	if a.scheme != local && o.Cache == "" {
+		return fmt.Errorf("follow %s: Options.Cache is empty", a.text)
+	}
+	withSecret := o.Auth.PasswordEnv != "" || o.Auth.PasswordFile != ""
+	if a.scheme == overHTTP && a.url.Scheme == "http" && withSecret && !loopback(a.url.Hostname()) {
+		return state.Problem{Cause: "a password would go to " + a.url.Host + " in clear", Remedy: "use https://"}
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// validRef follows git check-ref-format, and refuses "@" too: it separates a
+// revision's parts.
+func validRef(ref string) bool {
+	if len(ref) > 250 || strings.HasPrefix(ref, "-") || strings.Contains(ref, "@") {
+		return false
+	}
+	return plumbing.ReferenceName(fullName(ref)).Validate() == nil && (!strings.HasPrefix(ref, "refs/") || strings.Count(ref, "/") >= 2)
+}
+
+// fullName is "refs/heads/main" for "main".
+func fullName(ref string) string {
+	if strings.HasPrefix(ref, "refs/") {
+		return ref
+	}
+	return "refs/heads/" + ref
+}
+
+// shortName is "main" for "refs/heads/main".
+func shortName(full string) string {
+	return strings.TrimPrefix(full, "refs/heads/")
+}
