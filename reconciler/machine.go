@@ -26,6 +26,7 @@ type Machine struct {
 	offset   time.Duration // steady time − the driver's monotonic clock
 	last     state.Instant // the driver's clocks at the step before
 	begun    bool
+	planner  plan.Planner
 	agents   map[state.NodeName]*contact
 	lookups  map[state.ImageKey]*lookup
 	flaps    map[state.UID]*flap
@@ -143,6 +144,11 @@ func (m *Machine) Step(now state.Instant, events []state.Event) Output {
 	}
 	m.cause, m.actor = 0, state.Text{}
 	m.leases()
+	for ref, at := range m.wakes {
+		if at <= m.now.Mono {
+			m.dirty[ref] = true
+		}
+	}
 	return m.finish()
 }
 
@@ -222,6 +228,7 @@ func (m *Machine) touch(r *state.Record) {
 	case *state.AppRemoved:
 		m.touchChanges(f.Changes)
 	case *state.RevisionApplied:
+		m.planner.Forget(m.fold)
 		m.touchChanges(f.Changes)
 		m.touchApp(r.App)
 	case *state.RevisionSeen, *state.RevisionRejected:
@@ -353,8 +360,12 @@ func (m *Machine) wake() time.Duration {
 // Check is the law that keeps incremental planning honest: planning everything
 // from scratch decides nothing that this step didn't. It returns what differs.
 func (m *Machine) Check() error {
+	planner := &m.planner
+	if m.fold.Seq%16 == 0 {
+		planner = new(plan.Planner) // what is remembered changes no decision either
+	}
 	for _, w := range m.fold.SortedWorkloads() {
-		d := plan.Workload(m.fold, w, m.now)
+		d := planner.Workload(m.fold, w, m.now)
 		if c := m.pending(w, &d); c != "" {
 			return fmt.Errorf("%s: incremental planning missed: %s", w.Ref, c)
 		}
@@ -362,5 +373,15 @@ func (m *Machine) Check() error {
 			return fmt.Errorf("%s: incremental planning would wake at %s, full planning at %s", w.Ref, m.wakes[w.Ref], d.Wake)
 		}
 	}
+	return nil
+}
+
+// Restore begins from a snapshot of the fold, before Replay and the first Step.
+func (m *Machine) Restore(snap *state.Snapshot) error {
+	fold, err := state.Restore(snap, m.blobs)
+	if err != nil {
+		return err
+	}
+	m.fold = fold
 	return nil
 }

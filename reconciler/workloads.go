@@ -62,7 +62,7 @@ func (m *Machine) priority(ref state.Ref) int32 {
 
 // workload plans one workload and records what was decided.
 func (m *Machine) workload(w *state.Workload) {
-	d := plan.Workload(m.fold, w, m.now)
+	d := m.planner.Workload(m.fold, w, m.now)
 	set(m.waiting, w.Ref, d.Waiting)
 	delete(m.wakes, w.Ref)
 	if d.Wake > 0 {

@@ -48,12 +48,29 @@ type Placement struct {
 	Answer schedule.Answer
 }
 
+// A Planner decides for workloads. It remembers compiled templates, and nothing
+// that could change a decision: a new one decides the same.
+type Planner struct {
+	memos map[*state.WorkloadVariant]*memo
+}
+
+// Forget drops what is remembered of variants that are no longer there.
+func (p *Planner) Forget(s *state.State) {
+	live := map[*state.WorkloadVariant]bool{}
+	for _, w := range s.Workloads {
+		for _, v := range w.Variants {
+			live[v] = true
+		}
+	}
+	maps.DeleteFunc(p.memos, func(v *state.WorkloadVariant, _ *memo) bool { return !live[v] })
+}
+
 // Workload decides for one workload. Revisions come alone: what they lead to is
 // planned once they are recorded.
-func Workload(s *state.State, w *state.Workload, now state.Instant) Decision {
+func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant) Decision {
 	var d Decision
 	if !w.Deleting {
-		revise(&d, s, w)
+		p.revise(&d, s, w)
 		if len(d.Revise) > 0 {
 			d.seal(w)
 			return d

@@ -13,30 +13,63 @@ import (
 // restartAnnotation makes a person's restart another template.
 const restartAnnotation = "tandem.dev/restarted-by-record"
 
-// Images is the scope in which a workload's image names have their meaning: its
-// application's manifest.
-func Images(s *state.State, w *state.Workload, spec *corev1.PodSpec) (images []state.Image, missing []string) {
+// memo is what was compiled last for a variant, and from what.
+type memo struct {
+	names    []string
+	restart  state.Seq
+	known    []*state.Image
+	images   []state.Image
+	os       state.OS
+	held     *state.Held
+	template *state.Template
+	raw      []byte
+}
+
+// wanted compiles the template that a variant should have. False: an image's
+// meaning isn't known yet, a look-up is under way.
+func (p *Planner) wanted(s *state.State, w *state.Workload, v *state.WorkloadVariant) (*memo, bool) {
+	if p.memos == nil {
+		p.memos = map[*state.WorkloadVariant]*memo{}
+	}
+	m := p.memos[v]
+	if m == nil {
+		m = &memo{names: state.ImageNames(&v.Spec.Spec)}
+		p.memos[v] = m
+	}
 	app := s.Apps[w.App]
-	for _, name := range state.ImageNames(spec) {
-		var im *state.Image
-		if app != nil {
-			im = s.Images[state.ImageKey{App: w.App, Manifest: app.Manifest, Name: name}]
-		}
+	if app == nil {
+		return nil, false
+	}
+	same := len(m.known) == len(m.names) && m.restart == w.Restart
+	for i, name := range m.names {
+		im := s.Images[state.ImageKey{App: w.App, Manifest: app.Manifest, Name: name}]
 		if im == nil {
-			missing = append(missing, name)
-			continue
+			return nil, false
 		}
+		same = same && m.known[i] == im
+	}
+	if same {
+		return m, true
+	}
+	m.known, m.images, m.restart = nil, nil, w.Restart
+	for _, name := range m.names {
+		im := s.Images[state.ImageKey{App: w.App, Manifest: app.Manifest, Name: name}]
+		m.known = append(m.known, im)
 		c := *im
 		c.Failure = 0 // why a look-up failed doesn't make another template
-		images = append(images, c)
+		m.images = append(m.images, c)
 	}
-	return images, missing
+	m.template, m.raw = nil, nil
+	if m.os, m.held = variantOS(w, v, m.images); m.held == nil {
+		m.template, m.raw = state.NewTemplate(m.os, specOf(w, v), m.images)
+	}
+	return m, true
 }
 
 // revise finds the variants that need another template. A workload that runs
 // is held whole, before its first old pod is touched, while any variant's new
 // template can't run anywhere; a person can let the others go on.
-func revise(d *Decision, s *state.State, w *state.Workload) {
+func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 	if paused(w) && slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update != nil }) {
 		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
 		return
@@ -44,17 +77,16 @@ func revise(d *Decision, s *state.State, w *state.Workload) {
 	var ready []Revise
 	var blocked []state.Held
 	for _, v := range w.Variants {
-		images, missing := Images(s, w, &v.Spec.Spec)
-		if len(missing) > 0 {
+		m, ok := p.wanted(s, w, v)
+		if !ok {
 			d.Waiting = true
-			return // look-ups are under way
+			return
 		}
-		os, held := variantOS(w, v, images)
-		if held != nil {
-			blocked = append(blocked, *held)
+		if m.held != nil {
+			blocked = append(blocked, *m.held)
 			continue
 		}
-		t, raw := state.NewTemplate(os, specOf(w, v), images)
+		t := m.template
 		if v.Update != nil && v.Update.Digest == t.Digest {
 			continue
 		}
@@ -66,13 +98,13 @@ func revise(d *Decision, s *state.State, w *state.Workload) {
 			if answer.Static {
 				h := state.Held{Object: w.Ref, Code: state.HoldNoNode, OS: t.OS, Count: v.Replicas}
 				if allGroups(answer.Groups, state.NodeImageUnknown) {
-					h.Code, h.Params = state.HoldImageUnknown, assumed(images)
+					h.Code, h.Params = state.HoldImageUnknown, assumed(m.images)
 				}
 				blocked = append(blocked, h)
 				continue
 			}
 		}
-		ready = append(ready, Revise{v, t, raw})
+		ready = append(ready, Revise{v, t, m.raw})
 	}
 	for _, h := range blocked {
 		d.Waiting = true

@@ -1,0 +1,141 @@
+package act
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/tandem-gitops/tandem/reconciler"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// commit makes steps durable, as many at once as are waiting (group commit), and
+// lets out what follows from them. Any error ends the process: memory must not
+// run ahead of the disk for good.
+func (c *Controller) commit(ctx context.Context) {
+	for out := range c.commits {
+		steps := []reconciler.Output{out}
+	more:
+		for len(steps) < maxQueued {
+			select {
+			case next, ok := <-c.commits:
+				if !ok {
+					break more
+				}
+				steps = append(steps, next)
+			default:
+				break more
+			}
+		}
+		if err := c.write(ctx, steps); err != nil {
+			c.failed <- err
+			for range c.commits {
+				// The process is ending: what is still decided is dropped.
+			}
+			return
+		}
+	}
+}
+
+func (c *Controller) write(ctx context.Context, steps []reconciler.Output) error {
+	var records []*state.Record
+	for i := range steps {
+		for _, b := range steps[i].Blobs {
+			if err := c.cfg.Library.store(b); err != nil {
+				return fmt.Errorf("store what record %d names: %w", c.head.Seq+1, err)
+			}
+		}
+		records = append(records, steps[i].Records...)
+	}
+	if len(records) > 0 {
+		head, err := c.cfg.Log.Append(ctx, c.head, records)
+		if err != nil {
+			return fmt.Errorf("append %d records: %w", len(records), err)
+		}
+		c.head = head
+		if err := c.publish(records); err != nil {
+			return err
+		}
+	}
+	c.release(ctx, steps)
+	return c.snapshot(ctx)
+}
+
+// publish moves the watermark: readers see the batch from now on.
+func (c *Controller) publish(records []*state.Record) error {
+	c.viewMu.Lock()
+	defer c.viewMu.Unlock()
+	for _, r := range records {
+		if err := c.view.Apply(r); err != nil {
+			return fmt.Errorf("fold at the watermark: %w", err)
+		}
+	}
+	close(c.changed)
+	c.changed = make(chan struct{})
+	if c.cfg.Committed != nil {
+		c.cfg.Committed(records)
+	}
+	return nil
+}
+
+// release lets out what the durable records lead to: of each node's
+// assignments the newest, and every effect.
+func (c *Controller) release(ctx context.Context, steps []reconciler.Output) {
+	seen := map[state.NodeName]bool{}
+	for _, out := range slices.Backward(steps) {
+		for _, a := range slices.Backward(out.Assignments) {
+			if !seen[a.Node] {
+				seen[a.Node] = true
+				c.cfg.Nodes.Assign(a)
+			}
+		}
+	}
+	for _, out := range steps {
+		for _, e := range out.Effects {
+			switch e := e.(type) {
+			case *state.LookUp:
+				c.lookUp(ctx, e)
+			case *state.Reply:
+				c.reply(e)
+			}
+		}
+	}
+}
+
+func (c *Controller) reply(r *state.Reply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if answer := c.calls[r.ID]; answer != nil {
+		answer <- *r
+	}
+}
+
+func (c *Controller) lookUp(ctx context.Context, e *state.LookUp) {
+	c.lookups.Add(1)
+	go func() {
+		defer c.lookups.Done()
+		c.slots <- struct{}{}
+		defer func() { <-c.slots }()
+		im := c.cfg.Images.Look(ctx, e.Image)
+		im.Name = e.Image
+		c.Submit(&state.ImageLooked{App: e.App, Manifest: e.Manifest, Image: im})
+	}()
+}
+
+// snapshot captures the fold now and then. A snapshot is a cache, but a disk
+// that refuses it is no longer to be trusted with the log either.
+func (c *Controller) snapshot(ctx context.Context) error {
+	if c.cfg.Snapshots == nil || c.head.Seq-c.snapped < snapshotEvery {
+		return nil
+	}
+	c.viewMu.RLock()
+	snap := c.view.Snapshot()
+	c.viewMu.RUnlock()
+	c.snapped = snap.Seq
+	if err := c.cfg.Snapshots.Save(snap); err != nil {
+		return fmt.Errorf("save the snapshot of record %d: %w", snap.Seq, err)
+	}
+	c.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "saved snapshot", slog.Uint64("seq", uint64(snap.Seq)))
+	return nil
+}

@@ -1,0 +1,335 @@
+package act
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render"
+	"github.com/tandem-gitops/tandem/sources"
+)
+
+// Origins opens the sources that applications name.
+type Origins interface {
+	// Open gives the source of an application and a key that is equal for
+	// applications that share it. An empty AppSource is the root's own.
+	Open(s state.AppSource) (key string, open func() (sources.Source, error), err error)
+}
+
+// Feeds follows the root and every application's source, renders what changed,
+// and tells the machine. Applications of one repository share one fetch.
+type Feeds struct {
+	c        *Controller
+	origins  Origins
+	renderer render.Renderer
+	path     string // of the root, in its source
+	logger   *slog.Logger
+	slots    chan struct{} // renders at a time
+
+	mu    sync.Mutex
+	feeds map[string]*feed
+	subs  map[state.AppName]*subscriber
+	wg    sync.WaitGroup
+}
+
+// feed is one source and the applications that read it.
+type feed struct {
+	key    string
+	cancel context.CancelFunc
+	source sources.Source
+	latest *sources.Snapshot
+	lost   bool
+	subs   map[state.AppName]*subscriber
+}
+
+// subscriber is one application that renders what its feed yields.
+type subscriber struct {
+	app    state.Application
+	feed   *feed
+	kick   chan struct{}
+	cancel context.CancelFunc
+
+	// Of the newest render, to tell whether another commit touches it.
+	reads    []state.Read
+	rendered bool
+	last     state.Revision
+}
+
+// NewFeeds follows the root at path of the empty AppSource.
+func NewFeeds(c *Controller, origins Origins, renderer render.Renderer, path string, logger *slog.Logger) *Feeds {
+	return &Feeds{
+		c: c, origins: origins, renderer: renderer, path: path, logger: logger,
+		slots: make(chan struct{}, runtime.GOMAXPROCS(0)), feeds: map[string]*feed{}, subs: map[state.AppName]*subscriber{},
+	}
+}
+
+// Run follows the applications that the state at the watermark has, until ctx ends.
+func (f *Feeds) Run(ctx context.Context) {
+	defer f.wg.Wait()
+	for {
+		var seq state.Seq
+		wanted := map[state.AppName]state.Application{}
+		f.c.View(func(s *state.State) {
+			seq = s.Seq
+			for name, a := range s.Apps {
+				if !a.Removed {
+					wanted[name] = a.Spec
+				}
+			}
+		})
+		f.follow(ctx, wanted)
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.c.Changed(seq):
+		}
+	}
+}
+
+// Hint asks an application's source to look now, where it can.
+func (f *Feeds) Hint(name state.AppName) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.subs[name]; s != nil && s.feed != nil {
+		if h, ok := s.feed.source.(interface{ Hint() }); ok {
+			h.Hint()
+		}
+	}
+}
+
+// follow makes the subscriptions those that are wanted.
+func (f *Feeds) follow(ctx context.Context, wanted map[state.AppName]state.Application) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, s := range f.subs {
+		if app, ok := wanted[name]; !ok || !reflect.DeepEqual(app, s.app) {
+			f.drop(name, s)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if f.subs[name] == nil {
+			f.subscribe(ctx, wanted[name])
+		}
+	}
+}
+
+func (f *Feeds) drop(name state.AppName, s *subscriber) {
+	s.cancel()
+	delete(f.subs, name)
+	if s.feed == nil {
+		return
+	}
+	delete(s.feed.subs, name)
+	if len(s.feed.subs) == 0 {
+		s.feed.cancel()
+		delete(f.feeds, s.feed.key)
+	}
+}
+
+func (f *Feeds) subscribe(ctx context.Context, app state.Application) {
+	subCtx, cancel := context.WithCancel(ctx)
+	s := &subscriber{app: app, kick: make(chan struct{}, 1), cancel: cancel}
+	f.subs[app.Name] = s
+	key, open, err := f.origins.Open(app.Source)
+	fd := f.feeds[key]
+	if err == nil && fd == nil {
+		fd = &feed{key: key, subs: map[state.AppName]*subscriber{}}
+		if fd.source, err = open(); err == nil {
+			feedCtx, stop := context.WithCancel(ctx)
+			fd.cancel = stop
+			f.feeds[key] = fd
+			f.wg.Add(1)
+			go f.pump(feedCtx, fd)
+		}
+	}
+	if err != nil {
+		f.status(app.Name, false, err)
+		return
+	}
+	s.feed = fd
+	fd.subs[app.Name] = s
+	f.wg.Add(1)
+	go f.serve(subCtx, s)
+	if fd.latest != nil {
+		s.wake()
+	}
+}
+
+func (s *subscriber) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// pump waits for snapshots and wakes whoever reads them.
+func (f *Feeds) pump(ctx context.Context, fd *feed) {
+	defer f.wg.Done()
+	var last state.Revision
+	for ctx.Err() == nil {
+		snap, err := fd.source.Next(ctx, last)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			f.lost(fd, err)
+			// The source backs off by itself; this only bounds one that doesn't.
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+			continue
+		}
+		last = snap.Revision
+		f.mu.Lock()
+		fd.latest = &snap
+		back := fd.lost
+		fd.lost = false
+		subs := slices.Collect(maps.Values(fd.subs))
+		f.mu.Unlock()
+		f.logger.LogAttrs(ctx, slog.LevelDebug, "fetched revision", slog.String("rev", string(snap.Revision)))
+		for _, s := range subs {
+			if back {
+				f.status(s.app.Name, true, nil)
+			}
+			s.wake()
+		}
+	}
+}
+
+func (f *Feeds) lost(fd *feed, err error) {
+	f.mu.Lock()
+	first := !fd.lost
+	fd.lost = true
+	subs := slices.Collect(maps.Values(fd.subs))
+	f.mu.Unlock()
+	if !first {
+		return
+	}
+	for _, s := range subs {
+		f.status(s.app.Name, false, err)
+	}
+}
+
+func (f *Feeds) status(name state.AppName, ok bool, err error) {
+	e := &state.SourceStatus{App: name, OK: ok}
+	if err != nil {
+		e.Detail = f.c.Text(err.Error())
+		f.logger.LogAttrs(context.Background(), slog.LevelWarn, "source did not answer", slog.String("app", string(name)), slog.Any("err", err))
+	}
+	f.c.Submit(e)
+}
+
+// serve renders the feed's newest snapshot whenever there is another.
+func (f *Feeds) serve(ctx context.Context, s *subscriber) {
+	defer f.wg.Done()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.kick:
+		}
+		f.mu.Lock()
+		snap := s.feed.latest
+		f.mu.Unlock()
+		if snap == nil || snap.Revision == s.last {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case f.slots <- struct{}{}:
+		}
+		f.render(ctx, s, snap)
+		<-f.slots
+	}
+}
+
+// render tells the machine what a snapshot means for an application. A commit
+// that touches nothing that the last render read costs a look at those files.
+func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapshot) {
+	commit := f.commit(snap)
+	if s.rendered && untouched(s.reads, snap.FS) {
+		s.last = snap.Revision
+		f.c.Submit(&state.Unchanged{App: s.app.Name, Revision: snap.Revision, Commit: commit})
+		return
+	}
+	app := s.app
+	if app.Name == state.RootApp {
+		app.Path = f.path
+	}
+	result, err := f.renderer.Render(ctx, *snap, app)
+	if err != nil {
+		if ctx.Err() == nil {
+			f.status(app.Name, false, fmt.Errorf("render %s: %w", snap.Revision.Short(), err))
+		}
+		return
+	}
+	s.last = snap.Revision
+	s.rendered = result.Manifest != nil
+	if result.Manifest != nil {
+		s.reads = result.Manifest.Reads
+	}
+	detail := f.c.Text(printed(result.Problems))
+	if app.Name == state.RootApp {
+		f.c.Submit(&state.RootRendered{
+			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Manifest: result.Manifest, Problems: result.Problems, Detail: detail,
+		})
+		return
+	}
+	f.c.Submit(&state.Rendered{
+		App: app.Name, Revision: snap.Revision, Commit: commit, Manifest: result.Manifest, Problems: result.Problems, Detail: detail,
+	})
+}
+
+func untouched(reads []state.Read, tree sources.Tree) bool {
+	for _, r := range reads {
+		if tree.Blob(r.Path) != r.Blob {
+			return false
+		}
+	}
+	return true
+}
+
+// printed is all problems as a person reads them.
+func printed(problems []state.Problem) string {
+	var b strings.Builder
+	for i, p := range problems {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(p.Error())
+	}
+	return b.String()
+}
+
+// commit puts the names and words of a commit beside the log.
+func (f *Feeds) commit(snap *sources.Snapshot) state.Commit {
+	c := snap.Commit
+	if c.Hash == "" {
+		return state.Commit{}
+	}
+	return state.Commit{
+		Hash: c.Hash, Author: f.c.Text(person(c.Author)), Committer: f.c.Text(person(c.Committer)),
+		Message: f.c.Text(c.Message), Time: c.Committer.When.UnixNano(), Parents: int32(len(c.Parents)),
+	}
+}
+
+func person(p sources.Person) string {
+	switch {
+	case p.Email == "":
+		return p.Name
+	case p.Name == "":
+		return p.Email
+	default:
+		return p.Name + " <" + p.Email + ">"
+	}
+}

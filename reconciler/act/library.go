@@ -1,0 +1,128 @@
+package act
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/tandem-gitops/tandem/reconciler"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// Shelf keeps bytes by name on disk.
+type Shelf interface {
+	// Put makes the bytes durable under a digest; the same again is no error.
+	Put(name state.Digest, raw []byte) error
+	// Open gives them back, or an error that names what is missing or damaged.
+	Open(name state.Digest) ([]byte, error)
+}
+
+// ManifestCodec is the stored form of manifests: secret values encrypted.
+type ManifestCodec interface {
+	Encode(m *state.Manifest) ([]byte, error)
+	Decode(raw []byte) (*state.Manifest, error)
+}
+
+// A Library finds manifests and templates by digest: in memory while they are
+// in use, else on the shelf. It is safe for concurrent use.
+type Library struct {
+	shelf Shelf
+	codec ManifestCodec
+
+	mu        sync.Mutex
+	manifests map[state.Digest]*state.Manifest
+	templates map[state.Digest]*state.Template
+	stored    map[state.Digest]bool
+}
+
+// NewLibrary is a library over a shelf.
+func NewLibrary(shelf Shelf, codec ManifestCodec) *Library {
+	return &Library{
+		shelf: shelf, codec: codec,
+		manifests: map[state.Digest]*state.Manifest{}, templates: map[state.Digest]*state.Template{}, stored: map[state.Digest]bool{},
+	}
+}
+
+// Manifest implements state.Blobs.
+func (l *Library) Manifest(d state.Digest) (*state.Manifest, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m := l.manifests[d]; m != nil {
+		return m, nil
+	}
+	raw, err := l.shelf.Open(d)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Short(), err)
+	}
+	m, err := l.codec.Decode(raw)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Short(), err)
+	}
+	if m.Digest != d {
+		return nil, fmt.Errorf("manifest %s: its content is manifest %s", d.Short(), m.Digest.Short())
+	}
+	l.manifests[d] = m
+	return m, nil
+}
+
+// Template implements state.Blobs.
+func (l *Library) Template(d state.Digest) (*state.Template, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.templates[d]; t != nil {
+		return t, nil
+	}
+	raw, err := l.shelf.Open(d)
+	if err != nil {
+		return nil, fmt.Errorf("template %s: %w", d.Short(), err)
+	}
+	t, err := state.ParseTemplate(raw)
+	if err != nil {
+		return nil, err
+	}
+	if t.Digest != d {
+		return nil, fmt.Errorf("template %s: its content is template %s", d.Short(), t.Digest.Short())
+	}
+	l.templates[d] = t
+	return t, nil
+}
+
+// remember makes a new blob findable before it is stored.
+func (l *Library) remember(b reconciler.Blob) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b.Manifest != nil {
+		l.manifests[b.Digest] = b.Manifest
+		return
+	}
+	if l.templates[b.Digest] == nil {
+		t, err := state.ParseTemplate(b.Template)
+		if err != nil {
+			panic(fmt.Sprintf("the machine made a template that does not parse: %v", err))
+		}
+		l.templates[b.Digest] = t
+	}
+}
+
+// store makes a blob durable.
+func (l *Library) store(b reconciler.Blob) error {
+	l.mu.Lock()
+	done := l.stored[b.Digest]
+	l.mu.Unlock()
+	if done {
+		return nil
+	}
+	raw := b.Template
+	if b.Manifest != nil {
+		var err error
+		if raw, err = l.codec.Encode(b.Manifest); err != nil {
+			return err
+		}
+	}
+	if err := l.shelf.Put(b.Digest, raw); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.stored[b.Digest] = true
+	l.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,209 @@
+package sim
+
+import (
+	"container/heap"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A Scenario says which faults a world has.
+type Scenario string
+
+// The scenarios.
+const (
+	Calm      Scenario = "calm"      // none
+	Faults    Scenario = "faults"    // crashes, reboots, lost messages, clock steps, broken disks
+	Partition Scenario = "partition" // nodes are cut off, some for longer than a lease
+)
+
+// Scenarios are all of them.
+func Scenarios() []Scenario { return []Scenario{Calm, Faults, Partition} }
+
+// Options make a run.
+type Options struct {
+	Seed     uint64
+	Scenario Scenario
+	// Mutate breaks something on purpose, to see that a law notices; "" in
+	// earnest.
+	Mutate Mutation
+	// Trace is called with each line of the trace; nil: only its digest is kept.
+	Trace func(at time.Duration, line string)
+}
+
+// A Mutation is a defect that a test plants.
+type Mutation string
+
+// Result is what came of a run.
+type Result struct {
+	Seed     uint64
+	Scenario Scenario
+	Digest   string // of the trace
+	Records  int
+	Steps    int
+	Virtual  time.Duration // simulated time that passed
+	Err      error         // the first law that was broken
+}
+
+// errStop ends a run early.
+var errStop = errors.New("stop")
+
+// world is one run: a clock that jumps from event to event.
+type world struct {
+	opts   Options
+	rng    *rand.Rand
+	now    time.Duration // true time
+	wall   int64         // the controller's wall clock at true time 0, with its steps
+	queue  timers
+	serial uint64
+	trace  hash.Hash
+	err    error
+	steps  int
+
+	ctl    *controller
+	nodes  []*node
+	texts  map[string]state.Text
+	author *author
+	faults bool // whether faults may still happen
+	quiet  time.Duration
+}
+
+// timer is something that happens at a time.
+type timer struct {
+	at     time.Duration
+	serial uint64 // makes the order of equal times the order of asking
+	do     func()
+}
+
+type timers []timer
+
+func (t timers) Len() int { return len(t) }
+func (t timers) Less(i, j int) bool {
+	if t[i].at != t[j].at {
+		return t[i].at < t[j].at
+	}
+	return t[i].serial < t[j].serial
+}
+func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
+
+// Push implements heap.Interface.
+func (t *timers) Push(x any) { *t = append(*t, x.(timer)) }
+
+// Pop implements heap.Interface.
+func (t *timers) Pop() any {
+	old := *t
+	x := old[len(old)-1]
+	*t = old[:len(old)-1]
+	return x
+}
+
+// after does something when d has passed.
+func (w *world) after(d time.Duration, do func()) {
+	w.serial++
+	heap.Push(&w.queue, timer{w.now + max(0, d), w.serial, do})
+}
+
+// between draws a duration.
+func (w *world) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(w.rng.Int64N(int64(high-low)+1))
+}
+
+// chance draws a yes with probability of one in n, while faults may happen.
+func (w *world) chance(n int) bool {
+	if !w.faults || w.opts.Scenario == Calm {
+		return false
+	}
+	return w.rng.IntN(n) == 0
+}
+
+// logf adds a line to the trace.
+func (w *world) logf(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintf(w.trace, "%d %s\n", w.now, line)
+	if w.opts.Trace != nil {
+		w.opts.Trace(w.now, line)
+	}
+}
+
+// fail keeps the first broken law.
+func (w *world) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf("at %s, record %d: %w", w.now, w.ctl.seq(), fmt.Errorf(format, args...))
+		w.logf("BROKEN %v", w.err)
+	}
+}
+
+// Named lengths of a run.
+const (
+	trouble = 10 * time.Minute // faults and commits happen
+	healing = 45 * time.Minute // by then all is as Git says
+	settle  = 3 * time.Minute  // and stays so
+)
+
+// Run lives through one world: trouble, then peace, and all must be well.
+func Run(opts Options) Result {
+	w := &world{
+		opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 0x7a6e64656d)), trace: sha256.New(),
+		wall: time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC).UnixNano(), texts: map[string]state.Text{}, faults: true,
+	}
+	w.ctl = newController(w)
+	w.author = newAuthor(w)
+	w.populate()
+	w.ctl.start()
+	w.author.work()
+	w.mischief()
+	w.run(trouble)
+	w.faults = false
+	w.heal()
+	w.logf("peace")
+	w.run(w.now + healing)
+	w.finish()
+	return Result{
+		Seed: opts.Seed, Scenario: opts.Scenario, Digest: hex.EncodeToString(w.trace.Sum(nil)[:8]),
+		Records: len(w.ctl.disk), Steps: w.steps, Virtual: w.now, Err: w.err,
+	}
+}
+
+// run lets the world go on until a time, or until nothing is left to happen
+// and all has converged.
+func (w *world) run(until time.Duration) {
+	for w.err == nil && len(w.queue) > 0 && w.queue[0].at <= until {
+		if !w.faults && w.converged() {
+			if w.quiet == 0 {
+				w.quiet = w.now
+			}
+			if w.now-w.quiet > settle {
+				return
+			}
+		} else {
+			w.quiet = 0
+		}
+		t := heap.Pop(&w.queue).(timer)
+		w.now = t.at
+		t.do()
+		w.steps++
+	}
+	if w.err == nil && w.faults {
+		w.now = until
+	}
+}
+
+// instant is what the controller's clocks say.
+func (w *world) instant() state.Instant {
+	return state.Instant{Mono: w.now, Wall: w.wall + int64(w.now)}
+}
+
+// text stands for words, without salt: a world has no secrets.
+func (w *world) text(clear string) state.Text {
+	if clear == "" {
+		return state.Text{}
+	}
+	sum := sha256.Sum256([]byte(clear))
+	return state.Text(sum[:16])
+}
