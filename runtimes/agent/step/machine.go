@@ -341,3 +341,7 @@ func (m *Machine) Report() *state.Report {
 	r.Number = m.number
 	return r
 }
+
+// Knows says whether the machine has a pod of that UID: something of it may be
+// on the node.
+func (m *Machine) Knows(uid state.UID) bool { return m.find(uid) != nil }

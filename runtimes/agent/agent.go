@@ -1,0 +1,365 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step"
+)
+
+// Config is what an agent is: its name, its place, its runtime and its way to
+// the controller.
+type Config struct {
+	Node    state.NodeName
+	Dir     string // its own: assignment, volumes, logs
+	Runtime runtimes.Runtime
+	Link    Link
+
+	BootID   string            // empty: the operating system's
+	Version  string            // of this program
+	Address  string            // that the node is reached at, for people
+	Labels   map[string]string // added to the node's own
+	Taints   []state.Taint
+	DNS      []string // lines of resolv.conf for pods; empty: the host's
+	Parallel int      // calls of the runtime at once; 0: 8
+	Logger   *slog.Logger
+}
+
+// An Agent makes one node's assignment true. Run runs it once.
+type Agent struct {
+	cfg   Config
+	log   *slog.Logger
+	facts state.NodeFacts
+	store store
+	saved *step.Saved
+	note  note
+
+	machine *step.Machine // only the loop of Run touches it
+
+	mu      sync.Mutex // guards the rest
+	inbox   []step.Event
+	session Session
+	applied *state.Assignment
+	running map[state.UID]*podWork
+	hint    chan struct{}
+}
+
+// New opens an agent's directory and describes its machine.
+func New(ctx context.Context, cfg Config) (*Agent, error) {
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = 8
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.BootID == "" {
+		id, err := bootID()
+		if err != nil {
+			return nil, fmt.Errorf("find the boot ID of this machine: %w", err)
+		}
+		cfg.BootID = id
+	}
+	a := &Agent{
+		cfg: cfg, log: cfg.Logger.With(slog.String("node", string(cfg.Node))), store: store{cfg.Dir}, running: map[state.UID]*podWork{},
+		hint: make(chan struct{}, 1),
+	}
+	facts, err := cfg.Runtime.Describe(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("describe node %s: %w", cfg.Node, err)
+	}
+	a.facts = a.describe(facts)
+	if err := a.begin(); err != nil {
+		return nil, fmt.Errorf("agent of node %s: %w", cfg.Node, err)
+	}
+	return a, nil
+}
+
+func (a *Agent) describe(f state.NodeFacts) state.NodeFacts {
+	if len(a.cfg.Labels) > 0 {
+		labels := map[string]string{}
+		for _, from := range []map[string]string{f.Labels, a.cfg.Labels} {
+			for k, v := range from {
+				labels[k] = v
+			}
+		}
+		f.Labels = labels
+	}
+	f.Taints = append(f.Taints[:len(f.Taints):len(f.Taints)], a.cfg.Taints...)
+	f.Agent = a.cfg.Version
+	if a.cfg.Address != "" {
+		f.Address = a.cfg.Address
+	}
+	return f
+}
+
+// begin reads what a former process left and counts this one.
+func (a *Agent) begin() error {
+	for _, dir := range []string{a.cfg.Dir, a.podsDir(), a.logsDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	var err error
+	if a.note, err = a.store.note(); err != nil {
+		return err
+	}
+	if a.saved, err = a.store.load(); err != nil {
+		return err
+	}
+	a.note.Incarnation++
+	if err := a.store.saveNote(a.note); err != nil {
+		return err
+	}
+	a.machine = step.New(step.Config{Node: a.cfg.Node, Facts: &a.facts, BootID: a.cfg.BootID, Incarnation: a.note.Incarnation}, a.saved)
+	a.applied = a.machine.Applied()
+	return nil
+}
+
+func (a *Agent) podsDir() string { return filepath.Join(a.cfg.Dir, "pods") }
+func (a *Agent) logsDir() string { return filepath.Join(a.cfg.Dir, "logs") }
+
+// Facts are what the agent says of its machine.
+func (a *Agent) Facts() state.NodeFacts { return a.facts }
+
+func (a *Agent) post(events ...step.Event) {
+	a.mu.Lock()
+	a.inbox = append(a.inbox, events...)
+	a.mu.Unlock()
+	select {
+	case a.hint <- struct{}{}:
+	default:
+	}
+}
+
+// Run makes assignments true until ctx ends. What runs on the node goes on.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	w := &worker{agent: a, all: &all, slots: make(chan struct{}, a.cfg.Parallel), pulls: make(chan struct{}, 4)}
+	all.Go(func() { a.observe(ctx) })
+	all.Go(func() { a.connect(ctx) })
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	swept := false
+	for {
+		a.mu.Lock()
+		events := a.inbox
+		a.inbox = nil
+		a.mu.Unlock()
+		before := a.machine.Applied()
+		now := now()
+		out := a.machine.Step(now, events...)
+		a.persist(ctx, before, out.Report != nil)
+		for i := range out.Actions {
+			w.do(ctx, out.Actions[i])
+		}
+		if out.Report != nil {
+			a.report(ctx, out.Report)
+			if !swept {
+				swept = true
+				a.sweep(ctx)
+			}
+		}
+		wait := time.Hour
+		if !out.Wake.IsZero() {
+			wait = max(out.Wake.Mono-now.Mono, 0)
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.hint:
+		case <-timer.C:
+		}
+	}
+}
+
+// persist keeps what a later process needs. A failure is no reason to stop: the
+// controller sends the assignment again.
+func (a *Agent) persist(ctx context.Context, before *state.Assignment, changed bool) {
+	now := a.machine.Applied()
+	if now != before {
+		a.mu.Lock()
+		a.applied = now
+		a.mu.Unlock()
+		if err := a.store.saveAssignment(now); err != nil {
+			a.log.LogAttrs(ctx, slog.LevelWarn, "kept no copy of the assignment", slog.Any("err", err))
+		}
+	}
+	if changed || now != before {
+		if err := a.store.savePods(a.machine.Save()); err != nil {
+			a.log.LogAttrs(ctx, slog.LevelWarn, "kept no copy of the pods' state", slog.Any("err", err))
+		}
+	}
+}
+
+func (a *Agent) report(ctx context.Context, r *state.Report) {
+	a.mu.Lock()
+	s := a.session
+	a.mu.Unlock()
+	if s == nil {
+		return // the next session begins with a full one
+	}
+	if err := s.Report(ctx, r); err != nil {
+		a.log.LogAttrs(ctx, slog.LevelDebug, "lost a report", slog.Any("err", err))
+		a.post(&step.Connected{})
+	}
+}
+
+// observe feeds what exists into the machine, for as long as the agent runs.
+func (a *Agent) observe(ctx context.Context) {
+	var after uint64
+	for ctx.Err() == nil {
+		o, err := a.cfg.Runtime.Observe(ctx, after)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			a.log.LogAttrs(ctx, slog.LevelWarn, "the runtime did not say what exists", slog.Any("err", err))
+			after = 0
+			pause(ctx, time.Second)
+			continue
+		}
+		after = o.Version
+		a.post(seen(&o))
+	}
+}
+
+func seen(o *runtimes.Observation) *step.Observed {
+	e := &step.Observed{Whole: true}
+	for i := range o.Sandboxes {
+		s := &o.Sandboxes[i]
+		e.Sandboxes = append(e.Sandboxes, step.Sandbox{UID: s.UID, Key: s.Key, IP: s.IP})
+	}
+	for i := range o.Containers {
+		c := &o.Containers[i]
+		e.Containers = append(e.Containers, step.Container{
+			UID: c.UID, Name: c.Name, Attempt: c.Attempt, Running: c.Running, ExitCode: c.ExitCode, OOMKilled: c.OOMKilled,
+			Started: wall(c.StartedAt), Finished: wall(c.FinishedAt), Error: c.Error,
+		})
+	}
+	return e
+}
+
+func wall(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// ReconnectMost is the longest wait between two attempts to reach the
+// controller: with the lease's constants it decides how long an outage may be.
+const ReconnectMost = time.Second
+
+// connect keeps a session open.
+func (a *Agent) connect(ctx context.Context) {
+	wait := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		started := time.Now()
+		err := a.converse(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(started) > 10*time.Second {
+			wait = 50 * time.Millisecond
+		}
+		level := slog.LevelWarn
+		if errors.Is(err, runtimes.ErrRejected) {
+			level = slog.LevelError
+		}
+		a.log.LogAttrs(ctx, level, "lost the controller", slog.Any("err", err))
+		pause(ctx, wait/2+rand.N(wait/2+1))
+		wait = min(2*wait, ReconnectMost)
+	}
+}
+
+// converse is one session, from hello to its loss.
+func (a *Agent) converse(ctx context.Context) error {
+	p := &sessionPeer{Agent: a, lost: make(chan error, 1)}
+	a.mu.Lock()
+	hello := Hello{
+		Node: a.cfg.Node, Facts: a.facts, BootID: a.cfg.BootID, Incarnation: a.note.Incarnation, Head: a.note.Head,
+	}
+	if a.applied != nil {
+		hello.Epoch, hello.Generation = a.applied.Epoch, a.applied.Generation
+	}
+	a.mu.Unlock()
+	s, err := a.cfg.Link.Open(ctx, hello, p)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	welcome := s.Welcome()
+	a.mu.Lock()
+	a.session = s
+	if !welcome.Head.Log.IsZero() {
+		a.note.Head = welcome.Head
+	}
+	keep := a.note
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.session = nil
+		a.mu.Unlock()
+	}()
+	if err := a.store.saveNote(keep); err != nil {
+		return err
+	}
+	a.post(&step.Connected{})
+	a.log.LogAttrs(ctx, slog.LevelInfo, "reached the controller")
+	renew := time.NewTicker(max(welcome.Renew, 10*time.Millisecond))
+	defer renew.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-p.lost:
+			return err
+		case <-renew.C:
+			if err := s.Renew(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// A sessionPeer is the agent as one session knows it.
+type sessionPeer struct {
+	*Agent
+	lost chan error
+}
+
+// Assign hands over the newest assignment.
+func (p *sessionPeer) Assign(a *state.Assignment) { p.post(&step.Assigned{Assignment: a}) }
+
+// Resync asks for a full report.
+func (p *sessionPeer) Resync() { p.post(&step.Connected{}) }
+
+// Lost says that the session has ended.
+func (p *sessionPeer) Lost(err error) {
+	select {
+	case p.lost <- err:
+	default:
+	}
+}

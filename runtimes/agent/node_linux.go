@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+)
+
+// now reads the clock that goes on while the machine sleeps: leases and
+// back-off go by it (decision 7).
+func now() state.Instant {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(fmt.Sprintf("CLOCK_BOOTTIME: %v", err)) // it is there since Linux 2.6.39
+	}
+	return state.Instant{Mono: time.Duration(ts.Nano()), Wall: time.Now().UnixNano()}
+}
+
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}
+
+// tmpfsMagic is a tmpfs's type as statfs says it.
+const tmpfsMagic = 0x01021994
+
+// ownTmpfs says whether a tmpfs of its own is mounted on dir.
+func ownTmpfs(dir string) (bool, error) {
+	var at, above unix.Stat_t
+	var kind unix.Statfs_t
+	if err := errors.Join(unix.Stat(dir, &at), unix.Stat(dir+"/..", &above), unix.Statfs(dir, &kind)); err != nil {
+		return false, err
+	}
+	return int64(kind.Type) == tmpfsMagic && at.Dev != above.Dev, nil
+}
+
+func mountTmpfs(dir string, size int64, mode fs.FileMode) error {
+	mounted, err := ownTmpfs(dir)
+	if err != nil || mounted {
+		return err
+	}
+	options := fmt.Sprintf("mode=%o", mode)
+	if size > 0 {
+		options += fmt.Sprintf(",size=%d", size)
+	}
+	err = unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("mount a tmpfs: run the agent as root: %w", runtimes.ErrUnsupported)
+	case err != nil:
+		return fmt.Errorf("mount a tmpfs: %w", unavailable(err))
+	}
+	return nil
+}
+
+func unmountTmpfs(dir string) error {
+	mounted, err := ownTmpfs(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !mounted {
+		return nil
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	// The containers are gone; a reader outside of them doesn't hold it up.
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount: %w", unavailable(err))
+	}
+	return nil
+}

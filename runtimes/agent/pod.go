@@ -1,0 +1,218 @@
+package agent
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step"
+)
+
+// podLabels are those of the template and those that Kubernetes's controllers add.
+func podLabels(p *state.AssignedPod) map[string]string {
+	labels := make(map[string]string, len(p.Template.Spec.Labels)+3)
+	for k, v := range p.Template.Spec.Labels {
+		labels[k] = v
+	}
+	if p.Workload.Kind == "StatefulSet" {
+		labels["statefulset.kubernetes.io/pod-name"] = p.Key.Name
+		labels["apps.kubernetes.io/pod-index"] = strconv.Itoa(int(p.Ordinal))
+		labels["controller-revision-hash"] = p.Workload.Name + "-" + p.Template.Hash
+	} else {
+		labels["pod-template-hash"] = p.Template.Hash
+	}
+	return labels
+}
+
+func hostname(p *state.AssignedPod) string {
+	name := p.Template.Spec.Spec.Hostname
+	if name == "" || p.Workload.Kind == "StatefulSet" {
+		name = p.Key.Name
+	}
+	return name[:min(len(name), 63)]
+}
+
+func (a *Agent) sandbox(p *state.AssignedPod) runtimes.Sandbox {
+	spec := &p.Template.Spec.Spec
+	s := runtimes.Sandbox{
+		UID: p.UID, Key: p.Key, Hostname: hostname(p), Isolation: p.Isolation, HostNetwork: spec.HostNetwork,
+		SharePID: spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace, Labels: podLabels(p), DNS: a.cfg.DNS,
+	}
+	for i := range spec.Containers {
+		for _, port := range spec.Containers[i].Ports {
+			if port.HostPort == 0 {
+				continue
+			}
+			proto := string(port.Protocol)
+			if proto == "" {
+				proto = "TCP"
+			}
+			s.Ports = append(s.Ports, runtimes.Port{
+				Protocol: proto, HostIP: port.HostIP, HostPort: uint16(port.HostPort), Container: uint16(port.ContainerPort),
+			})
+		}
+	}
+	return s
+}
+
+// container resolves everything that a runtime needs to start a container.
+func (a *Agent) container(x *step.Action) (runtimes.Container, error) {
+	p := x.Pod
+	spec := specByName(p.Template, x.Container)
+	if spec == nil {
+		return runtimes.Container{}, fmt.Errorf("pod %s has no container %s: %w", p.Key, x.Container, runtimes.ErrRejected)
+	}
+	v := a.values(x)
+	env, vars, err := v.environment(spec)
+	if err != nil {
+		return runtimes.Container{}, err
+	}
+	mounts, err := a.mounts(p, spec)
+	if err != nil {
+		return runtimes.Container{}, err
+	}
+	sidecar := spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	return runtimes.Container{
+		UID: p.UID, Name: spec.Name, Attempt: x.Attempt, Image: a.image(p.Template, spec.Image, spec),
+		Command: expandAll(spec.Command, vars), Args: expandAll(spec.Args, vars), Env: env, WorkingDir: spec.WorkingDir, Mounts: mounts,
+		Limits: a.limits(&p.Template.Spec.Spec, spec), Security: security(&p.Template.Spec.Spec, spec), TTY: spec.TTY, Stdin: spec.Stdin,
+		LogPath: a.logPath(p.UID, spec.Name, x.Attempt), Init: x.Init && !sidecar,
+	}, nil
+}
+
+func (a *Agent) limits(pod *corev1.PodSpec, c *corev1.Container) runtimes.Limits {
+	l := runtimes.Limits{
+		CPURequest: c.Resources.Requests.Cpu().MilliValue(), CPULimit: c.Resources.Limits.Cpu().MilliValue(),
+		Memory: c.Resources.Limits.Memory().Value(), OOMScore: oomScore(pod, c, a.facts.Capacity.Memory),
+	}
+	if _, ok := c.Resources.Requests[corev1.ResourceCPU]; !ok {
+		l.CPURequest = l.CPULimit
+	}
+	return l
+}
+
+// oomScore follows the kubelet's policy: -997 for Guaranteed, 1000 for
+// BestEffort, between them by the memory asked for.
+func oomScore(pod *corev1.PodSpec, c *corev1.Container, capacity int64) int {
+	guaranteed, best := true, true
+	for _, list := range [][]corev1.Container{pod.InitContainers, pod.Containers} {
+		for i := range list {
+			r := &list[i].Resources
+			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+				limit, limited := r.Limits[name]
+				request, asked := r.Requests[name]
+				if limited && !limit.IsZero() || asked && !request.IsZero() {
+					best = false
+				}
+				if !limited || limit.IsZero() || asked && request.Cmp(limit) != 0 {
+					guaranteed = false
+				}
+			}
+		}
+	}
+	switch {
+	case guaranteed:
+		return -997
+	case best:
+		return 1000
+	}
+	asked := c.Resources.Requests.Memory().Value()
+	if capacity <= 0 {
+		return 999
+	}
+	return int(min(max(1000-int64(math.Round(1000*float64(asked)/float64(capacity))), 3), 999))
+}
+
+func security(pod *corev1.PodSpec, c *corev1.Container) runtimes.Security {
+	var s runtimes.Security
+	if p := pod.SecurityContext; p != nil {
+		s.User, s.Group, s.Groups = p.RunAsUser, p.RunAsGroup, append([]int64(nil), p.SupplementalGroups...)
+		if p.FSGroup != nil {
+			s.Groups = append(s.Groups, *p.FSGroup)
+		}
+		s.RunAsNonRoot = p.RunAsNonRoot != nil && *p.RunAsNonRoot
+		s.Seccomp = seccomp(p.SeccompProfile)
+		if w := p.WindowsOptions; w != nil && w.RunAsUserName != nil {
+			s.UserName = *w.RunAsUserName
+		}
+	}
+	x := c.SecurityContext
+	if x == nil {
+		return s
+	}
+	if x.RunAsUser != nil {
+		s.User = x.RunAsUser
+	}
+	if x.RunAsGroup != nil {
+		s.Group = x.RunAsGroup
+	}
+	if x.RunAsNonRoot != nil {
+		s.RunAsNonRoot = *x.RunAsNonRoot
+	}
+	if x.SeccompProfile != nil {
+		s.Seccomp = seccomp(x.SeccompProfile)
+	}
+	if w := x.WindowsOptions; w != nil && w.RunAsUserName != nil {
+		s.UserName = *w.RunAsUserName
+	}
+	s.Privileged = x.Privileged != nil && *x.Privileged
+	s.ReadOnlyRoot = x.ReadOnlyRootFilesystem != nil && *x.ReadOnlyRootFilesystem
+	s.NoNewPrivileges = x.AllowPrivilegeEscalation != nil && !*x.AllowPrivilegeEscalation
+	if x.Capabilities != nil {
+		for _, name := range x.Capabilities.Add {
+			s.Add = append(s.Add, string(name))
+		}
+		for _, name := range x.Capabilities.Drop {
+			s.Drop = append(s.Drop, string(name))
+		}
+	}
+	return s
+}
+
+func seccomp(p *corev1.SeccompProfile) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Type == corev1.SeccompProfileTypeLocalhost && p.LocalhostProfile != nil:
+		return *p.LocalhostProfile
+	default:
+		return string(p.Type)
+	}
+}
+
+// mounts are a container's, of volumes that Prepare made.
+func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container) ([]runtimes.Mount, error) {
+	var out []runtimes.Mount
+	for i := range c.VolumeMounts {
+		m := &c.VolumeMounts[i]
+		if m.SubPath != "" || m.SubPathExpr != "" {
+			return nil, fmt.Errorf("container %s: volumeMounts[%d].subPath: %w: mount the whole volume", c.Name, i, runtimes.ErrUnsupported)
+		}
+		var vol *corev1.Volume
+		for j := range p.Template.Spec.Spec.Volumes {
+			if p.Template.Spec.Spec.Volumes[j].Name == m.Name {
+				vol = &p.Template.Spec.Spec.Volumes[j]
+			}
+		}
+		if vol == nil {
+			return nil, fmt.Errorf("container %s mounts volume %s, which the pod doesn't have: %w", c.Name, m.Name, runtimes.ErrRejected)
+		}
+		mount := runtimes.Mount{Source: a.volumeDir(p.UID, m.Name), Target: m.MountPath, ReadOnly: m.ReadOnly}
+		switch {
+		case vol.HostPath != nil:
+			mount.Source = filepath.FromSlash(vol.HostPath.Path)
+		case vol.ConfigMap != nil, vol.Secret != nil, vol.Projected != nil, vol.DownwardAPI != nil:
+			mount.ReadOnly = true // as the kubelet does: the files are the agent's
+		}
+		if m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
+			mount.Propagate = string(*m.MountPropagation)
+		}
+		out = append(out, mount)
+	}
+	return out, nil
+}

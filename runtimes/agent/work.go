@@ -1,0 +1,257 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step"
+)
+
+// How long one call of a runtime may take before it counts as failed.
+const (
+	callTimeout = 2 * time.Minute
+	pullTimeout = 15 * time.Minute
+)
+
+// A worker carries out actions, some at a time.
+type worker struct {
+	agent *Agent
+	all   *sync.WaitGroup
+	slots chan struct{}
+	pulls chan struct{}
+}
+
+// podWork is what goes on for one pod.
+type podWork struct {
+	cancels map[uint64]context.CancelFunc // of what Cancel ends
+	probes  map[probeKey]context.CancelFunc
+}
+
+type probeKey struct {
+	container string
+	kind      step.Probe
+}
+
+// do begins an action; its end comes back as an event.
+func (w *worker) do(ctx context.Context, x step.Action) {
+	a := w.agent
+	switch x.Do {
+	case step.Cancel:
+		a.mu.Lock()
+		if p := a.running[x.UID]; p != nil {
+			for _, cancel := range p.cancels {
+				cancel()
+			}
+		}
+		a.mu.Unlock()
+		return
+	case step.StartProbe:
+		w.probe(ctx, x)
+		return
+	case step.StopProbe:
+		a.stopProbes(x.UID, &probeKey{x.Container, x.Probe})
+		return
+	case step.Stop, step.Remove:
+	case step.Pull, step.Prepare, step.MakeSandbox, step.Run:
+	}
+	slots, timeout := w.slots, callTimeout
+	switch x.Do {
+	case step.Pull:
+		slots, timeout = w.pulls, pullTimeout
+	case step.Stop:
+		slots, timeout = nil, callTimeout+x.Grace // it mostly waits
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	if x.Do != step.Stop && x.Do != step.Remove {
+		a.mu.Lock()
+		a.work(x.UID).cancels[x.ID] = cancel
+		a.mu.Unlock()
+	}
+	w.all.Go(func() {
+		defer cancel()
+		if slots != nil {
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+			case <-ctx.Done():
+			}
+		}
+		ip, err := "", ctx.Err()
+		if err == nil {
+			ip, err = a.carryOut(ctx, &x)
+		}
+		a.finished(ctx, &x, ip, err)
+	})
+}
+
+// work is a pod's; mu is held.
+func (a *Agent) work(uid state.UID) *podWork {
+	p := a.running[uid]
+	if p == nil {
+		p = &podWork{cancels: map[uint64]context.CancelFunc{}, probes: map[probeKey]context.CancelFunc{}}
+		a.running[uid] = p
+	}
+	return p
+}
+
+func (a *Agent) finished(ctx context.Context, x *step.Action, ip string, err error) {
+	a.mu.Lock()
+	if p := a.running[x.UID]; p != nil {
+		delete(p.cancels, x.ID)
+		if x.Do == step.Remove && err == nil {
+			delete(a.running, x.UID)
+		}
+	}
+	a.mu.Unlock()
+	d := &step.Done{ID: x.ID, UID: x.UID, Class: ClassOf(err), IP: ip}
+	attrs := []slog.Attr{slog.String("action", x.Do.String()), slog.String("uid", x.UID.String())}
+	if x.Pod != nil {
+		attrs = append(attrs, slog.String("pod", x.Pod.Key.String()))
+	}
+	if x.Container != "" {
+		attrs = append(attrs, slog.String("container", x.Container), slog.Int("attempt", int(x.Attempt)))
+	}
+	if err != nil {
+		d.Text = err.Error()
+		a.log.LogAttrs(ctx, slog.LevelWarn, "action failed", append(attrs, slog.Any("err", err))...)
+	} else {
+		a.log.LogAttrs(ctx, slog.LevelDebug, "action done", attrs...)
+	}
+	a.post(d)
+}
+
+func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err error) {
+	rt := a.cfg.Runtime
+	switch x.Do {
+	case step.Pull:
+		image := a.image(x.Pod.Template, x.Image, specByImage(x.Pod.Template, x.Image))
+		err := rt.Pull(ctx, image)
+		if image.Policy == string(corev1.PullNever) && errors.Is(err, runtimes.ErrNotFound) {
+			err = errors.Join(errNeverPull, err)
+		}
+		return "", err
+	case step.Prepare:
+		return "", a.prepareVolumes(x)
+	case step.MakeSandbox:
+		s, err := rt.Sandbox(ctx, a.sandbox(x.Pod))
+		return s.IP, err
+	case step.Run:
+		c, err := a.container(x)
+		if err != nil {
+			return "", err
+		}
+		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o700); err != nil {
+			return "", fmt.Errorf("directory of logs: %w", errors.Join(err, runtimes.ErrUnavailable))
+		}
+		a.dropLogs(x.UID, x.Container, x.Attempt)
+		return "", rt.Run(ctx, c)
+	case step.Stop:
+		return "", rt.Stop(ctx, x.UID, x.Container, x.Grace)
+	case step.Remove:
+		a.stopProbes(x.UID, nil)
+		if err := rt.Remove(ctx, x.UID); err != nil {
+			return "", err
+		}
+		return "", errors.Join(a.removeVolumes(x.UID), os.RemoveAll(filepath.Join(a.logsDir(), x.UID.String())))
+	case step.Cancel, step.StartProbe, step.StopProbe:
+		return "", nil
+	default:
+		return "", fmt.Errorf("action %s: %w", x.Do, runtimes.ErrUnsupported)
+	}
+}
+
+// sweep removes what a former process left of pods that are nowhere: it was
+// killed between the runtime's Remove and its own.
+func (a *Agent) sweep(ctx context.Context) {
+	known := map[string]bool{}
+	if as := a.machine.Applied(); as != nil {
+		for _, p := range as.Pods {
+			known[p.UID.String()] = true
+		}
+	} else {
+		return // nobody has said yet what belongs here
+	}
+	for _, dir := range []string{a.podsDir(), a.logsDir()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			uid, err := state.ParseUID(e.Name())
+			if err != nil || known[e.Name()] || a.machine.Knows(uid) {
+				continue
+			}
+			if err := errors.Join(a.removeVolumes(uid), os.RemoveAll(filepath.Join(a.logsDir(), e.Name()))); err != nil {
+				a.log.LogAttrs(ctx, slog.LevelWarn, "left something of a pod behind", slog.String("uid", e.Name()), slog.Any("err", err))
+			}
+		}
+	}
+}
+
+func (a *Agent) logPath(uid state.UID, container string, attempt int32) string {
+	return filepath.Join(a.logsDir(), uid.String(), container, strconv.Itoa(int(attempt))+".log")
+}
+
+// logsKept is how many lives of a container keep their output: this one and
+// those that --previous may ask for.
+const logsKept = 2
+
+func (a *Agent) dropLogs(uid state.UID, container string, attempt int32) {
+	for old := attempt - logsKept; old >= 0; old-- {
+		if os.Remove(a.logPath(uid, container, old)) != nil {
+			return // it and those before it are gone
+		}
+	}
+}
+
+func eachContainer(t *state.Template, do func(c *corev1.Container) bool) {
+	spec := &t.Spec.Spec
+	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range list {
+			if do(&list[i]) {
+				return
+			}
+		}
+	}
+}
+
+func specByImage(t *state.Template, image string) (found *corev1.Container) {
+	eachContainer(t, func(c *corev1.Container) bool {
+		if c.Image == image {
+			found = c
+		}
+		return found != nil
+	})
+	return found
+}
+
+func specByName(t *state.Template, name string) (found *corev1.Container) {
+	eachContainer(t, func(c *corev1.Container) bool {
+		if c.Name == name {
+			found = c
+		}
+		return found != nil
+	})
+	return found
+}
+
+func (a *Agent) image(t *state.Template, name string, c *corev1.Container) runtimes.Image {
+	digest, _ := step.ImageDigest(t, name, &a.facts)
+	im := runtimes.Image{Name: name, Digest: digest, Policy: string(corev1.PullIfNotPresent)}
+	if c != nil && c.ImagePullPolicy != "" {
+		im.Policy = string(c.ImagePullPolicy)
+	}
+	return im
+}
