@@ -1,0 +1,250 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	ctdimages "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/images"
+)
+
+const (
+	pullTimeout   = time.Hour
+	layerParallel = 3
+	nameLabel     = "tandem.dev/name"
+)
+
+func (r *Runtime) inNamespace(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, namespace)
+}
+
+// A pull is under way or done; one for each digest, shared by all who ask.
+type pull struct {
+	done  chan struct{}
+	image *unpacked
+	err   error
+}
+
+// An unpacked image is what Run needs of it.
+type unpacked struct {
+	digest state.Digest
+	config ocispec.Image
+	chain  string // the snapshot of all its layers
+}
+
+func imageRecord(d state.Digest) string { return "tandem/" + d.String() }
+
+// Pull makes an image present and unpacked. The digest is fixed, so Always asks
+// no registry for what is here already.
+func (r *Runtime) Pull(ctx context.Context, image runtimes.Image) error {
+	if image.Digest.IsZero() {
+		return fmt.Errorf("pull %s: %w: no digest is known, so it can't be told what to run", image.Name, runtimes.ErrRejected)
+	}
+	if _, err := r.image(ctx, image.Digest); err == nil || !errors.Is(err, runtimes.ErrNotFound) {
+		return err
+	}
+	if image.Policy == "Never" {
+		return fmt.Errorf("pull %s: %w: it is not on this node and imagePullPolicy is Never", image.Name, runtimes.ErrNotFound)
+	}
+	r.mu.Lock()
+	p := r.pulls[image.Digest]
+	if p == nil {
+		p = &pull{done: make(chan struct{})}
+		r.pulls[image.Digest] = p
+		r.work.Go(func() { r.pull(image, p) })
+	}
+	r.mu.Unlock()
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return fmt.Errorf("pull %s: %w: %w", image.Name, runtimes.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// pull goes on when the one who asked first has left: others may wait.
+func (r *Runtime) pull(image runtimes.Image, p *pull) {
+	ctx, cancel := context.WithTimeout(r.inNamespace(r.life), pullTimeout)
+	defer cancel()
+	begin := time.Now()
+	p.err = r.importImage(ctx, image)
+	if p.err == nil {
+		r.logger.LogAttrs(ctx, slog.LevelInfo, "pulled image", slog.String("image", image.Name), slog.Duration("took", time.Since(begin)))
+		p.image, p.err = r.image(ctx, image.Digest)
+	}
+	if p.err != nil {
+		p.err = fmt.Errorf("pull %s: %w", image.Name, classifyImage(p.err))
+		r.mu.Lock()
+		delete(r.pulls, image.Digest)
+		r.mu.Unlock()
+	}
+	close(p.done)
+}
+
+// classifyImage: a name that isn't there or isn't an image stays so until
+// someone acts; a registry that doesn't answer may later.
+func classifyImage(err error) error {
+	var lookup *images.LookupError
+	if !errors.As(err, &lookup) {
+		return classify(err)
+	}
+	switch lookup.Code {
+	case state.LookupNotFound:
+		return fmt.Errorf("%w: %w", runtimes.ErrNotFound, err)
+	case state.LookupMalformed:
+		return fmt.Errorf("%w: %w", runtimes.ErrRejected, err)
+	case state.LookupUnavailable, state.LookupDenied:
+		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
+	}
+	return classify(err)
+}
+
+// importImage copies an image into containerd's store and unpacks it. A lease
+// keeps containerd's garbage collector away meanwhile.
+func (r *Runtime) importImage(ctx context.Context, image runtimes.Image) error {
+	found, err := r.o.Images.Fetch(ctx, image.Name, image.Digest)
+	if err != nil {
+		return err
+	}
+	c, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, done, err := c.WithLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = done(context.WithoutCancel(ctx)) }() // an expired lease ends by itself
+
+	labels := map[string]string{"containerd.io/gc.ref.content.config": found.Config.Digest}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(layerParallel)
+	for i, layer := range found.Layers {
+		labels["containerd.io/gc.ref.content.l."+strconv.Itoa(i)] = layer.Digest
+		group.Go(func() error { return copyBlob(groupCtx, c.ContentStore(), layer) })
+	}
+	group.Go(func() error { return copyBlob(groupCtx, c.ContentStore(), found.Config) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	target := ocispec.Descriptor{MediaType: found.MediaType, Digest: digest.Digest(image.Digest.String()), Size: int64(len(found.Manifest))}
+	err = content.WriteBlob(ctx, c.ContentStore(), "manifest-"+target.Digest.String(), bytes.NewReader(found.Manifest), target, content.WithLabels(labels))
+	if err != nil {
+		return err
+	}
+	config, err := readConfig(ctx, c.ContentStore(), target)
+	if err != nil {
+		return err
+	}
+	if config.OS != "linux" {
+		return fmt.Errorf("%w: the image is for %s", runtimes.ErrUnsupported, config.OS)
+	}
+	record := ctdimages.Image{Name: imageRecord(image.Digest), Target: target, Labels: map[string]string{nameLabel: labelValue(image.Name)}}
+	if _, err := c.ImageService().Create(ctx, record); err != nil && !errdefs.IsAlreadyExists(err) {
+		return err
+	}
+	return client.NewImage(c, record).Unpack(ctx, r.snapshotter)
+}
+
+// labelValue fits containerd's limit of 4096 bytes for a label.
+func labelValue(s string) string { return s[:min(len(s), 4000)] }
+
+// copyBlob copies one blob. What is damaged or false fails with its place; a
+// connection that broke begins again where it stood next time.
+func copyBlob(ctx context.Context, store content.Store, blob images.Blob) error {
+	desc := ocispec.Descriptor{MediaType: blob.MediaType, Digest: digest.Digest(blob.Digest), Size: blob.Size}
+	if _, err := store.Info(ctx, desc.Digest); err == nil {
+		return nil
+	}
+	from, err := blob.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer from.Close() //nolint:errcheck // only read from
+	// containerd reads exactly Size bytes; one more read makes the check of
+	// size and digest speak first, with the place of the damage.
+	err = content.WriteBlob(ctx, store, "blob-"+blob.Digest, from, desc)
+	if _, damage := io.Copy(io.Discard, from); damage != nil {
+		return damage
+	}
+	return err
+}
+
+// readConfig reads the configuration behind a manifest.
+func readConfig(ctx context.Context, store content.Store, target ocispec.Descriptor) (ocispec.Image, error) {
+	var manifest ocispec.Manifest
+	var config ocispec.Image
+	raw, err := content.ReadBlob(ctx, store, target)
+	if err != nil {
+		return config, err
+	}
+	if err := json.Unmarshal(raw, &manifest); err != nil {
+		return config, fmt.Errorf("%w: read the manifest: %w", runtimes.ErrRejected, err)
+	}
+	if raw, err = content.ReadBlob(ctx, store, manifest.Config); err != nil {
+		return config, err
+	}
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return config, fmt.Errorf("%w: read the config: %w", runtimes.ErrRejected, err)
+	}
+	return config, nil
+}
+
+// image finds an image that is present and unpacked.
+func (r *Runtime) image(ctx context.Context, d state.Digest) (*unpacked, error) {
+	r.mu.Lock()
+	p := r.pulls[d]
+	r.mu.Unlock()
+	if p != nil {
+		select {
+		case <-p.done:
+			if p.image != nil {
+				return p.image, nil
+			}
+		default:
+		}
+	}
+	c, err := r.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx = r.inNamespace(ctx)
+	record, err := c.ImageService().Get(ctx, imageRecord(d))
+	if err != nil {
+		return nil, classify(err)
+	}
+	config, err := readConfig(ctx, c.ContentStore(), record.Target)
+	if err != nil {
+		return nil, classify(err)
+	}
+	img := &unpacked{digest: d, config: config, chain: identity.ChainID(config.RootFS.DiffIDs).String()}
+	if _, err := c.SnapshotService(r.snapshotter).Stat(ctx, img.chain); err != nil {
+		return nil, classify(err)
+	}
+	done := &pull{done: make(chan struct{}), image: img}
+	close(done.done)
+	r.mu.Lock()
+	if r.pulls[d] == nil {
+		r.pulls[d] = done
+	}
+	r.mu.Unlock()
+	return img, nil
+}

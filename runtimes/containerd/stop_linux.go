@@ -1,0 +1,262 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/moby/sys/signal"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+)
+
+const (
+	exitUnknown = 255 // as containerd says it
+	watchPause  = 50 * time.Millisecond
+)
+
+// watch waits for a container's end, over any number of daemons, and records it.
+func (r *Runtime) watch(p *pod, c *container) {
+	r.mu.Lock()
+	id := c.record.ID
+	r.mu.Unlock()
+	for {
+		cl, err := r.get(r.life)
+		if err != nil {
+			return
+		}
+		ctx := r.inNamespace(r.life)
+		answer, err := cl.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+		if err == nil {
+			r.recordEnd(p, c, int32(answer.ExitStatus), answer.ExitedAt.AsTime(), "") //nolint:gosec // an exit status is a byte
+			return
+		}
+		if r.life.Err() != nil {
+			return
+		}
+		if errdefs.IsNotFound(errgrpc.ToNative(err)) {
+			r.recordEnd(p, c, exitUnknown, time.Now(), "its process is gone and nobody saw how it ended")
+			return
+		}
+		// Unknown: the daemon or the shim went away. Ask again.
+		if !r.pause(watchPause) {
+			return
+		}
+	}
+}
+
+// recordEnd makes a container's end known, then removes what containerd has of
+// it: the outcome is in our record.
+func (r *Runtime) recordEnd(p *pod, c *container, code int32, at time.Time, reason string) {
+	if err := r.endRecord(p, c, code, at, reason); err != nil {
+		r.logger.LogAttrs(r.life, slog.LevelError, "failed to record an exit", slog.String("pod", p.record.UID.String()), slog.Any("err", err))
+	}
+	r.clean(r.life, c)
+}
+
+func (r *Runtime) endRecord(p *pod, c *container, code int32, at time.Time, reason string) error {
+	r.mu.Lock()
+	rec := c.record
+	r.mu.Unlock()
+	rec.Phase, rec.ExitCode, rec.FinishedAt, rec.Error = ended, code, at.UTC(), reason
+	// Asked before the cgroup goes: an event of it could be lost or late.
+	rec.OOMKilled = code != 0 && oomKills(r.groupDir(p.record.UID)+"/"+rec.Name) > 0
+	err := p.saveContainer(rec)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.record = rec
+	close(c.ended)
+	r.changedLocked()
+	return err
+}
+
+// clean removes what containerd has of an ended container. It is tried again by
+// whoever needs it gone, and by the sweep.
+func (r *Runtime) clean(ctx context.Context, c *container) {
+	r.mu.Lock()
+	id := c.record.ID
+	r.mu.Unlock()
+	err := r.call(ctx, func(ctx context.Context, cl *client.Client) error { return r.forget(ctx, cl, id) })
+	if err != nil {
+		r.logger.LogAttrs(ctx, slog.LevelWarn, "failed to remove an ended container", slog.String("container", id), slog.Any("err", err))
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-c.gone:
+	default:
+		close(c.gone)
+	}
+}
+
+// untilGone waits until nothing of an ended container is left.
+func (r *Runtime) untilGone(ctx context.Context, p *pod, c *container) error {
+	select {
+	case <-c.gone:
+		return nil
+	default:
+	}
+	r.mu.Lock()
+	id := c.record.ID
+	r.mu.Unlock()
+	if err := r.call(ctx, func(ctx context.Context, cl *client.Client) error { return r.forget(ctx, cl, id) }); err != nil {
+		return fmt.Errorf("clear pod %s: %w", p.record.UID, err)
+	}
+	return nil
+}
+
+// Stop asks a container to end and kills it after grace.
+func (r *Runtime) Stop(ctx context.Context, uid state.UID, name string, grace time.Duration) error {
+	c := r.container(uid, name)
+	if c == nil {
+		return nil
+	}
+	r.mu.Lock()
+	sig := firstOf(c.record.Signal, "SIGTERM")
+	r.mu.Unlock()
+	if grace > 0 {
+		if err := r.kill(ctx, c, sig); err != nil {
+			return fmt.Errorf("stop %s of pod %s: %w", name, uid, err)
+		}
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-c.ended:
+			return nil
+		case <-timer.C:
+		case <-ctx.Done():
+			return fmt.Errorf("stop %s of pod %s: %w: %w", name, uid, runtimes.ErrUnavailable, context.Cause(ctx))
+		}
+	}
+	if err := r.killWait(ctx, c, "SIGKILL"); err != nil {
+		return fmt.Errorf("stop %s of pod %s: %w", name, uid, err)
+	}
+	return nil
+}
+
+// kill sends a signal. A container that has ended is fine.
+func (r *Runtime) kill(ctx context.Context, c *container, name string) error {
+	select {
+	case <-c.ended:
+		return nil
+	default:
+	}
+	sig, err := signal.ParseSignal(name)
+	if err != nil {
+		return fmt.Errorf("%w: stop signal of the image: %w", runtimes.ErrRejected, err)
+	}
+	r.mu.Lock()
+	id := c.record.ID
+	r.mu.Unlock()
+	err = r.call(ctx, func(ctx context.Context, cl *client.Client) error {
+		_, err := cl.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(sig)})
+		return errgrpc.ToNative(err)
+	})
+	if errors.Is(err, runtimes.ErrNotFound) {
+		return nil // it has just ended; the watcher says so soon
+	}
+	return err
+}
+
+func (r *Runtime) killWait(ctx context.Context, c *container, sig string) error {
+	if err := r.kill(ctx, c, sig); err != nil {
+		return err
+	}
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: wait for its end: %w", runtimes.ErrUnavailable, context.Cause(ctx))
+	case <-r.life.Done():
+		return fmt.Errorf("%w: the node is closed", runtimes.ErrUnavailable)
+	}
+}
+
+// Remove ends a pod at once. Nothing of it is left when it returns nil.
+func (r *Runtime) Remove(ctx context.Context, uid state.UID) error {
+	r.mu.Lock()
+	p := r.pods[uid]
+	if p == nil {
+		r.mu.Unlock()
+		return nil
+	}
+	p.leaving = true // no new container from here on
+	r.mu.Unlock()
+	if err := r.remove(ctx, p); err != nil {
+		r.mu.Lock()
+		p.leaving = false
+		r.mu.Unlock()
+		return fmt.Errorf("remove pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+func (r *Runtime) remove(ctx context.Context, p *pod) error {
+	p.life.Lock() // calls under way end first
+	defer p.life.Unlock()
+	if p.removed {
+		return nil
+	}
+	r.mu.Lock()
+	all := make([]*container, 0, len(p.containers))
+	for _, c := range p.containers {
+		all = append(all, c)
+	}
+	r.mu.Unlock()
+	for _, c := range all {
+		if err := r.kill(ctx, c, "SIGKILL"); err != nil {
+			return err
+		}
+	}
+	for _, c := range all {
+		if err := r.killWait(ctx, c, "SIGKILL"); err != nil {
+			return err
+		}
+		if err := r.untilGone(ctx, p, c); err != nil {
+			return err
+		}
+	}
+	// An attempt that failed half way while containerd was away.
+	ids, err := r.leftIDs(p)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := r.call(ctx, func(ctx context.Context, cl *client.Client) error { return r.forget(ctx, cl, id) }); err != nil {
+			return err
+		}
+	}
+	return r.dropSandbox(p)
+}
+
+// leftIDs are the attempts that records in the pod's directory name but that
+// aren't known as containers.
+func (r *Runtime) leftIDs(p *pod) ([]string, error) {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ids []string
+	for _, e := range entries {
+		var rec containerRecord
+		if !strings.HasPrefix(e.Name(), "c-") || readJSON(p.file(e.Name()), &rec) != nil || rec.ID == "" {
+			continue
+		}
+		if c := p.containers[rec.Name]; c == nil || c.record.ID != rec.ID {
+			ids = append(ids, rec.ID)
+		}
+	}
+	return ids, nil
+}
