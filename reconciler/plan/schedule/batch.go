@@ -134,7 +134,9 @@ func (b *batch) filter() {
 		case b.portTaken(c.node):
 			c.reason = state.NodePortTaken
 		default:
-			c.reason = b.banned(int32(i))
+			if b.banned(int32(i)) {
+				c.reason = state.NodeExistingAntiAffinity
+			}
 		}
 	}
 }
@@ -166,19 +168,12 @@ func (b *batch) room(c *candidate, ask state.Resources) state.NodeReason {
 }
 
 // banned says whether pods that run now keep the batch's pods away by their
-// anti-affinity. Where it is mutual the batch's own term is named.
-func (b *batch) banned(i int32) state.NodeReason {
-	for _, x := range b.bans {
-		if d := x.topo.of[i]; d != noDomain && x.domains[d] {
-			for _, t := range b.avoids {
-				if t.at(i) > 0 {
-					return state.NodePodAntiAffinity
-				}
-			}
-			return state.NodeExistingAntiAffinity
-		}
-	}
-	return state.NodeFits
+// anti-affinity.
+func (b *batch) banned(i int32) bool {
+	return slices.ContainsFunc(b.bans, func(x *ban) bool {
+		d := x.topo.of[i]
+		return d != noDomain && x.domains[d]
+	})
 }
 
 // rank scores the nodes that fit and puts them into heaps.
@@ -280,12 +275,12 @@ func (b *batch) pick(n int) []Spot {
 // best is the best node of a group that may take a pod now. Nodes that may not
 // any more leave the heap; those that only wait for other counts are parked.
 func (b *batch) best(g *group) int32 {
-	if len(g.heap) == 0 || b.first(g.node, false) != state.NodeFits {
+	if len(g.heap) == 0 || b.blocked(g.node, false) != state.NodeFits {
 		return noDomain
 	}
 	for len(g.heap) > 0 {
 		i := g.heap[0]
-		reason := b.first(i, true)
+		reason := b.blocked(i, true)
 		if reason == state.NodeFits {
 			return i
 		}
@@ -395,11 +390,14 @@ func (b *batch) refusals() []state.ReasonGroup {
 	var by [256][]uint32
 	for i := range b.nodes {
 		reason := b.nodes[i].reason
-		if reason == state.NodeFits {
-			reason = b.first(int32(i), false)
-		}
-		if reason == state.NodeFits {
-			reason = b.first(int32(i), true)
+		switch reason {
+		case state.NodeFits, state.NodeSpread, state.NodePodAffinity, state.NodePodAntiAffinity, state.NodeExistingAntiAffinity:
+			// A node may have several of these, and lie in a heap when the
+			// last pod was placed. Which is named mustn't depend on that.
+			if now := b.others(int32(i)); now != state.NodeFits {
+				reason = now
+			}
+		default:
 		}
 		if reason != state.NodeFits {
 			by[reason] = append(by[reason], b.nodes[i].node.Index)

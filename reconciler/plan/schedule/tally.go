@@ -158,24 +158,52 @@ type ban struct {
 	domains map[int32]bool
 }
 
-// first answers for required anti-affinity, affinity and spread at a node, as of
-// the pods counted so far. With unique it asks only what differs from node to
+// blocked answers for required anti-affinity, affinity and spread at a node, as
+// of the pods counted so far. With unique it asks only what differs from node to
 // node, without only what a whole group of nodes shares.
-func (b *batch) first(node int32, unique bool) state.NodeReason {
+func (b *batch) blocked(node int32, unique bool) state.NodeReason {
 	for _, t := range b.avoids {
 		if t.topo.unique == unique && t.at(node) > 0 {
 			return state.NodePodAntiAffinity
 		}
 	}
-	if b.wanted || !b.wantsSelf {
-		for _, t := range b.wants {
-			if t.topo.unique == unique && t.at(node) == 0 {
-				return state.NodePodAffinity
-			}
+	for _, t := range b.wants {
+		if t.topo.unique == unique && b.misses(t, node) {
+			return state.NodePodAffinity
 		}
 	}
 	for _, p := range b.spreads {
 		if p.hard && p.topo.unique == unique && !p.allows(node) {
+			return state.NodeSpread
+		}
+	}
+	return state.NodeFits
+}
+
+// misses says whether nothing that a required affinity term names is in the
+// node's domain. The first of pods that name themselves may go anywhere
+// (Kubernetes's rule).
+func (b *batch) misses(t *term, node int32) bool {
+	return (b.wanted || !b.wantsSelf) && t.at(node) == 0
+}
+
+// others is the first reason that lies in other pods, whatever the topology.
+func (b *batch) others(node int32) state.NodeReason {
+	for _, t := range b.avoids {
+		if t.at(node) > 0 {
+			return state.NodePodAntiAffinity
+		}
+	}
+	if b.banned(node) {
+		return state.NodeExistingAntiAffinity
+	}
+	for _, t := range b.wants {
+		if b.misses(t, node) {
+			return state.NodePodAffinity
+		}
+	}
+	for _, p := range b.spreads {
+		if p.hard && !p.allows(node) {
 			return state.NodeSpread
 		}
 	}
