@@ -44,13 +44,13 @@ type applicationSuspend struct {
 	Until  *metav1.Time `json:"until,omitempty"`
 }
 
-func decodeTandem(v *Value, apiVersion string, ref state.Ref, opts Options, place Place) (Decoded, []state.Problem) {
+func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place) (Decoded, []state.Problem) {
 	fail := func(key, cause, remedy string) (Decoded, []state.Problem) {
 		p := Path(nil).Key(key)
 		return Decoded{Ref: ref}, []state.Problem{{Object: ref, Field: key, At: place(p, v.Find(key)), Cause: cause, Remedy: remedy}}
 	}
 	switch {
-	case !opts.Root:
+	case !d.options.Root:
 		return fail("kind", ref.Kind+" of "+apiGroup+" below an Application: only the root may have any", "move it to the root's path")
 	case ref.Kind != "Application":
 		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), insteadOf(ref.Kind))
@@ -59,7 +59,7 @@ func decodeTandem(v *Value, apiVersion string, ref state.Ref, opts Options, plac
 	}
 	ref.Namespace = ""
 	var a application
-	c := &checker{object: ref, place: place, fields: supported()}
+	c := &checker{object: ref, place: place, fields: d.fields}
 	raw := c.check(v, &a)
 	if len(c.problems) > 0 {
 		return Decoded{Ref: ref}, c.problems
@@ -69,7 +69,7 @@ func decodeTandem(v *Value, apiVersion string, ref state.Ref, opts Options, plac
 	}
 	val := &validator{object: ref, place: place, value: v}
 	app := val.application(&a)
-	app.At = place(Path(nil).Key("metadata", "name"), nil)
+	app.At = place(Path(nil).Key("metadata", "name"), v.Find("metadata").Find("name"))
 	return Decoded{Ref: ref, App: &app}, val.problems
 }
 

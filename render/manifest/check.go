@@ -90,13 +90,13 @@ func (c *checker) value(v *Value, t reflect.Type, p Path) {
 		return
 	}
 	switch t {
-	case reflect.TypeOf(resource.Quantity{}):
+	case reflect.TypeFor[resource.Quantity]():
 		c.quantity(v, p)
 		return
-	case reflect.TypeOf(intstr.IntOrString{}):
+	case reflect.TypeFor[intstr.IntOrString]():
 		c.intOrString(v, p)
 		return
-	case reflect.TypeOf(metav1.Time{}):
+	case reflect.TypeFor[metav1.Time]():
 		c.time(v, p)
 		return
 	}
@@ -287,7 +287,7 @@ func (c *checker) intOrString(v *Value, p Path) {
 	case v.Kind == String:
 		c.out = appendJSON(c.out, v.Text)
 	case v.Kind == Int:
-		c.integer(v, reflect.TypeOf(int32(0)), p)
+		c.integer(v, reflect.TypeFor[int32](), p)
 	default:
 		c.want(p, v, "a number or a name", "write a whole number, a name or a percentage such as 25%")
 	}

@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -12,7 +13,6 @@ import (
 type Options struct {
 	Namespace string // for objects that name none; "default" where empty
 	Root      bool   // Tandem kinds are allowed
-	Revision  state.Revision
 }
 
 // A Decoded is an object of the text: a body or an Application.
@@ -22,6 +22,18 @@ type Decoded struct {
 	App  *state.Application
 }
 
+// A Decoder decodes objects of one tree.
+type Decoder struct {
+	options Options
+	fields  map[reflect.Type]map[string]bool
+	kinds   map[string]func() state.Body
+}
+
+// NewDecoder makes a Decoder; it may be used by one goroutine at a time.
+func NewDecoder(options Options) *Decoder {
+	return &Decoder{options: options, fields: supported(), kinds: objectKinds()}
+}
+
 // Identify reads what names an object, without looking at the rest.
 func Identify(v *Value) (apiVersion string, ref state.Ref) {
 	meta := v.Find("metadata")
@@ -29,7 +41,7 @@ func Identify(v *Value) (apiVersion string, ref state.Ref) {
 }
 
 // Decode gives the object that v is, defaulted, or every problem of it.
-func Decode(v *Value, opts Options, place Place) (Decoded, []state.Problem) {
+func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 	apiVersion, ref := Identify(v)
 	fail := func(field, cause, remedy string) (Decoded, []state.Problem) {
 		var p Path
@@ -48,22 +60,22 @@ func Decode(v *Value, opts Options, place Place) (Decoded, []state.Problem) {
 		return fail("apiVersion", "is missing", "add apiVersion, such as apiVersion: apps/v1")
 	}
 	if strings.HasPrefix(apiVersion, apiGroup+"/") {
-		return decodeTandem(v, apiVersion, ref, opts, place)
+		return d.tandem(v, apiVersion, ref, place)
 	}
-	make := objectKinds()[apiVersion+" "+ref.Kind]
-	if make == nil {
+	fresh := d.kinds[apiVersion+" "+ref.Kind]
+	if fresh == nil {
 		return refuseKind(apiVersion, ref, fail)
 	}
 	if ref.Kind == "Namespace" {
 		ref.Namespace = ""
 	} else if ref.Namespace == "" {
 		ref.Namespace = "default"
-		if opts.Namespace != "" {
-			ref.Namespace = opts.Namespace
+		if d.options.Namespace != "" {
+			ref.Namespace = d.options.Namespace
 		}
 	}
-	body := make()
-	c := &checker{object: ref, place: place, fields: supported(), secret: ref.Kind == "Secret"}
+	body := fresh()
+	c := &checker{object: ref, place: place, fields: d.fields, secret: ref.Kind == "Secret"}
 	raw := c.check(v, body)
 	if len(c.problems) > 0 {
 		return Decoded{Ref: ref}, c.problems

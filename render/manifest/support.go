@@ -55,39 +55,39 @@ func insteadOf(kind string) string {
 // Kubernetes knows, the fields that it honours. A type that is not here is
 // honoured whole; a known field that is not listed is refused by name.
 func supported() map[reflect.Type]map[string]bool {
-	table := map[any]string{
-		metav1.ObjectMeta{}: "name namespace labels annotations",
-		corev1.PodSpec{}: "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
+	table := map[reflect.Type]string{
+		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
+		reflect.TypeFor[corev1.PodSpec](): "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
 			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName automountServiceAccountToken enableServiceLinks",
-		corev1.Container{}: "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe " +
+		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
-		corev1.Affinity{}:             "nodeAffinity",
-		corev1.NodeAffinity{}:         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
-		corev1.Volume{}:               "name configMap secret emptyDir",
-		corev1.VolumeMount{}:          "name mountPath readOnly",
-		corev1.EnvVarSource{}:         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
-		corev1.Probe{}:                "exec httpGet tcpSocket initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
-		corev1.ContainerPort{}:        "name containerPort protocol",
-		corev1.ResourceRequirements{}: "requests limits",
-		corev1.PodSecurityContext{}:   "runAsUser runAsGroup runAsNonRoot supplementalGroups seccompProfile windowsOptions",
-		corev1.SecurityContext{}: "runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged capabilities " +
+		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity",
+		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
+		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir",
+		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly",
+		reflect.TypeFor[corev1.EnvVarSource]():         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
+		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
+		reflect.TypeFor[corev1.ContainerPort]():        "name containerPort protocol",
+		reflect.TypeFor[corev1.ResourceRequirements](): "requests limits",
+		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups seccompProfile windowsOptions",
+		reflect.TypeFor[corev1.SecurityContext](): "runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged capabilities " +
 			"allowPrivilegeEscalation seccompProfile windowsOptions",
-		corev1.WindowsSecurityContextOptions{}: "runAsUserName",
-		corev1.TopologySpreadConstraint{}:      "maxSkew topologyKey whenUnsatisfiable labelSelector minDomains nodeAffinityPolicy nodeTaintsPolicy matchLabelKeys",
-		appsv1.DeploymentSpec{}:                "replicas selector template strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
-		appsv1.StatefulSetSpec{}: "replicas selector template serviceName podManagementPolicy updateStrategy revisionHistoryLimit " +
+		reflect.TypeFor[corev1.WindowsSecurityContextOptions](): "runAsUserName",
+		reflect.TypeFor[corev1.TopologySpreadConstraint]():      "maxSkew topologyKey whenUnsatisfiable labelSelector minDomains nodeAffinityPolicy nodeTaintsPolicy matchLabelKeys",
+		reflect.TypeFor[appsv1.DeploymentSpec]():                "replicas selector template strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
+		reflect.TypeFor[appsv1.StatefulSetSpec](): "replicas selector template serviceName podManagementPolicy updateStrategy revisionHistoryLimit " +
 			"minReadySeconds ordinals",
-		corev1.ServiceSpec{}: "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
+		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
-		corev1.NamespaceSpec{}: "finalizers",
+		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
 	}
 	out := make(map[reflect.Type]map[string]bool, len(table))
-	for zero, names := range table {
+	for t, names := range table {
 		set := map[string]bool{}
 		for _, n := range strings.Fields(names) {
 			set[n] = true
 		}
-		out[reflect.TypeOf(zero)] = set
+		out[t] = set
 	}
 	return out
 }
@@ -96,25 +96,25 @@ func supported() map[reflect.Type]map[string]bool {
 func refusedField(t reflect.Type, name string) (cause, remedy string) {
 	cause = "not supported yet"
 	switch t {
-	case reflect.TypeOf(metav1.ObjectMeta{}):
+	case reflect.TypeFor[metav1.ObjectMeta]():
 		if name == "generateName" {
 			return "has no meaning in Git: every apply would make another object", "give metadata.name"
 		}
 		return "is written by a cluster, not by people", "remove it"
-	case reflect.TypeOf(corev1.Volume{}):
+	case reflect.TypeFor[corev1.Volume]():
 		return cause + ": a volume of kind " + name, "use configMap, secret or emptyDir, or remove it"
-	case reflect.TypeOf(appsv1.StatefulSetSpec{}):
+	case reflect.TypeFor[appsv1.StatefulSetSpec]():
 		if name == "volumeClaimTemplates" {
 			return cause, "use an emptyDir volume, or wait for the version that has persistent volumes"
 		}
-	case reflect.TypeOf(corev1.PodSpec{}):
+	case reflect.TypeFor[corev1.PodSpec]():
 		if name == "initContainers" {
 			return cause, "do that work in the container's own start, or remove it"
 		}
 		if name == "nodeName" {
 			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"
 		}
-	case reflect.TypeOf(corev1.Probe{}):
+	case reflect.TypeFor[corev1.Probe]():
 		if name == "grpc" {
 			return cause, "use httpGet, tcpSocket or exec"
 		}

@@ -187,9 +187,9 @@ func (r *run) side(w *walker, os state.OS) *half {
 		objects = w.build()
 	}
 	h.problems = w.problems
-	opts := manifest.Options{Namespace: r.app.Namespace, Root: r.app.Name == state.RootApp, Revision: r.snap.Revision}
+	decoder := manifest.NewDecoder(manifest.Options{Namespace: r.app.Namespace, Root: r.app.Name == state.RootApp})
 	for _, o := range objects {
-		d, problems := manifest.Decode(o.value, opts, o.place)
+		d, problems := decoder.Decode(o.value, o.place)
 		h.problems = append(h.problems, problems...)
 		if len(problems) > 0 {
 			continue
