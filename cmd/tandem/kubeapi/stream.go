@@ -1,0 +1,424 @@
+package kubeapi
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/portforward"
+	criforward "k8s.io/cri-streaming/pkg/streaming/portforward"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
+	utilexec "k8s.io/utils/exec"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+)
+
+const (
+	// streamIdle ends a stream on which nothing went for so long; Kubernetes's figure.
+	streamIdle = 4 * time.Hour
+	// streamStart is how long a client may take to open its streams.
+	streamStart = 30 * time.Second
+)
+
+// A place is where a pod runs, and one of its containers.
+type place struct {
+	node      state.NodeName
+	uid       state.UID
+	container string
+	tty       bool
+}
+
+// locate finds the pod of a target and a container in it; with no name, the
+// one that kubectl would take.
+func (a *api) locate(t target, container string) (place, error) {
+	var pl place
+	var problem error
+	a.Controller.View(func(s *state.State) {
+		p := s.ByName[state.PodKey{Namespace: t.namespace, Name: t.name}]
+		if p == nil {
+			problem = noSuch(t)
+			return
+		}
+		pl = place{node: p.Node, uid: p.UID, container: container}
+		spec := &p.Template.Spec.Spec
+		if container == "" {
+			if pl.container = p.Template.Spec.Annotations["kubectl.kubernetes.io/default-container"]; pl.container == "" {
+				pl.container = spec.Containers[0].Name
+			}
+		}
+		var names []string
+		for i := range spec.InitContainers {
+			names = append(names, spec.InitContainers[i].Name)
+		}
+		for i := range spec.Containers {
+			names = append(names, spec.Containers[i].Name)
+		}
+		for _, n := range names {
+			if n == pl.container {
+				return
+			}
+		}
+		problem = apierrors.NewBadRequest(fmt.Sprintf("pod %s has no container %s: it has %s", t.name, pl.container, strings.Join(names, ", ")))
+	})
+	return pl, problem
+}
+
+// unreachable turns a runtime's error into what a client should be told.
+func unreachable(pl place, err error) error {
+	switch {
+	case errors.Is(err, runtimes.ErrUnsupported):
+		return apierrors.NewBadRequest(fmt.Sprintf("node %s: %v", pl.node, err))
+	case errors.Is(err, runtimes.ErrNotFound):
+		e := apierrors.NewBadRequest(fmt.Sprintf("container %s on node %s: %v", pl.container, pl.node, err))
+		return e
+	default:
+		return apierrors.NewServiceUnavailable(fmt.Sprintf("node %s: %v", pl.node, err))
+	}
+}
+
+// log copies a container's log to the client, as it comes.
+func (a *api) log(c *call, t target) error {
+	q := c.r.URL.Query()
+	pl, err := a.locate(t, q.Get("container"))
+	if err != nil {
+		return err
+	}
+	o, err := logOptions(q.Get, time.Now())
+	if err != nil {
+		return err
+	}
+	from, err := a.Nodes.Logs(c.r.Context(), pl.node, pl.uid, pl.container, o)
+	if err != nil {
+		return unreachable(pl, err)
+	}
+	defer from.Close() //nolint:errcheck // it was read from
+	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	c.w.WriteHeader(http.StatusOK)
+	if err := pour(c.w, from); err != nil && c.r.Context().Err() == nil {
+		// The status is sent: breaking off is the only way left to say it.
+		a.Logger.LogAttrs(c.r.Context(), slog.LevelWarn, "broke off a log",
+			slog.String("pod", t.namespace+"/"+t.name), slog.String("node", string(pl.node)), slog.String("err", err.Error()))
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// pour copies and flushes after each read.
+func pour(w http.ResponseWriter, from io.Reader) error {
+	flush := http.NewResponseController(w)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return nil //nolint:nilerr // the client has gone
+			}
+			if err := flush.Flush(); err != nil {
+				return nil //nolint:nilerr // the client has gone
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// logOptions reads the query of a log request.
+func logOptions(get func(string) string, now time.Time) (LogOptions, error) {
+	o := LogOptions{Follow: isTrue(get("follow")), Previous: isTrue(get("previous")), Timestamps: isTrue(get("timestamps")), Tail: -1}
+	number := func(name string) (int64, bool, error) {
+		s := get(name)
+		if s == "" {
+			return 0, false, nil
+		}
+		var n int64
+		if _, err := fmt.Sscanf(s, "%d", &n); err != nil || n < 0 {
+			return 0, false, apierrors.NewBadRequest(fmt.Sprintf("%s %q: want a number from 0", name, s))
+		}
+		return n, true, nil
+	}
+	if n, ok, err := number("tailLines"); err != nil {
+		return o, err
+	} else if ok {
+		o.Tail = n
+	}
+	if n, ok, err := number("sinceSeconds"); err != nil {
+		return o, err
+	} else if ok {
+		o.Since = now.Add(-time.Duration(n) * time.Second)
+	}
+	if s := get("sinceTime"); s != "" {
+		at, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			return o, apierrors.NewBadRequest("sinceTime: want a time as in RFC 3339")
+		}
+		o.Since = at
+	}
+	if get("limitBytes") != "" {
+		return o, apierrors.NewBadRequest("limitBytes is not supported; use tailLines")
+	}
+	return o, nil
+}
+
+// exec runs a command in a container, over a websocket (v4, v5) or SPDY. It is
+// recorded before it begins.
+func (a *api) exec(c *call, t target) error {
+	q := c.r.URL.Query()
+	pl, err := a.locate(t, q.Get("container"))
+	if err != nil {
+		return err
+	}
+	opts := &remotecommand.Options{Stdin: isTrue(q.Get("stdin")), Stdout: isTrue(q.Get("stdout")), Stderr: isTrue(q.Get("stderr")), TTY: isTrue(q.Get("tty"))}
+	if opts.TTY {
+		opts.Stderr = false
+	}
+	command := q["command"]
+	switch {
+	case len(command) == 0:
+		return apierrors.NewBadRequest("exec wants a command")
+	case !opts.Stdin && !opts.Stdout && !opts.Stderr:
+		return apierrors.NewBadRequest("exec wants at least one of stdin, stdout and stderr")
+	}
+	cmd := &state.Command{
+		Verb: state.CmdExec, Object: state.Ref{Kind: "Pod", Namespace: t.namespace, Name: t.name},
+		Detail: a.Controller.Text(pl.container + ": " + strings.Join(command, " ")),
+	}
+	if _, err := a.ask(c.r.Context(), c.user, cmd, ""); err != nil {
+		return err
+	}
+	pl.tty = opts.TTY
+	run := &execution{nodes: a.Nodes, place: pl}
+	if wsstream.IsWebSocketRequest(c.r) {
+		run.webSocket(c, command, opts)
+		return nil
+	}
+	remotecommand.ServeExec(c.w, c.r, run, t.name, pl.uid.String(), pl.container, command, opts, streamIdle, streamStart, remotecommand.SupportedStreamingProtocols)
+	return nil
+}
+
+// An execution is one command that runs in a container.
+type execution struct {
+	nodes Nodes
+	place
+}
+
+// ExecInContainer implements cri-streaming's Executor.
+func (x *execution) ExecInContainer(
+	ctx context.Context, _, _, _ string, cmd []string, in io.Reader, out, errs io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration,
+) error {
+	code, err := x.run(ctx, cmd, in, out, errs, tty, resize)
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return utilexec.CodeExitError{Err: fmt.Errorf("exit status %d", code), Code: code}
+	}
+	return nil
+}
+
+func (x *execution) run(ctx context.Context, cmd []string, in io.Reader, out, errs io.Writer, tty bool, resize <-chan remotecommand.TerminalSize) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e := runtimes.Exec{Command: cmd, TTY: tty}
+	// A nil pointer in an interface is not nil: streams that weren't asked for stay out.
+	if in != nil {
+		e.Stdin = in
+	}
+	if out != nil {
+		e.Stdout = out
+	}
+	if errs != nil {
+		e.Stderr = errs
+	}
+	if resize != nil {
+		sizes := make(chan runtimes.Size)
+		e.Resize = sizes
+		done := make(chan struct{})
+		defer func() { cancel(); <-done }()
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case s, ok := <-resize:
+					if !ok {
+						return
+					}
+					select {
+					case sizes <- runtimes.Size{Width: s.Width, Height: s.Height}:
+					case <-ctx.Done():
+						return
+					}
+				}
+			}
+		}()
+	}
+	return x.nodes.Exec(ctx, x.node, x.uid, x.container, e)
+}
+
+// The channels of a remote command on a websocket.
+const (
+	stdinChannel = iota
+	stdoutChannel
+	stderrChannel
+	errorChannel
+	resizeChannel
+)
+
+// webSocket serves v4 and v5 of the remote command protocol; in v5 a client
+// can close its input alone, which wsstream understands.
+func (x *execution) webSocket(c *call, command []string, o *remotecommand.Options) {
+	kinds := []wsstream.ChannelType{wsstream.IgnoreChannel, wsstream.IgnoreChannel, wsstream.IgnoreChannel, wsstream.WriteChannel, wsstream.ReadChannel}
+	if o.Stdin {
+		kinds[stdinChannel] = wsstream.ReadChannel
+	}
+	if o.Stdout {
+		kinds[stdoutChannel] = wsstream.WriteChannel
+	}
+	if o.Stderr {
+		kinds[stderrChannel] = wsstream.WriteChannel
+	}
+	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{
+		remotecommand.StreamProtocolV5Name: {Binary: true, Channels: kinds},
+		remotecommand.StreamProtocolV4Name: {Binary: true, Channels: kinds},
+	})
+	conn.SetIdleTimeout(streamIdle)
+	_, streams, err := conn.Open(c.w, c.r)
+	if err != nil {
+		return // the handshake told the client
+	}
+	defer conn.Close() //nolint:errcheck // the connection ends either way
+	// An empty message tells the client that the stream is open.
+	_, _ = streams[errorChannel].Write(nil)
+	var in io.Reader
+	var out, errs io.Writer
+	if o.Stdin {
+		in = streams[stdinChannel]
+	}
+	if o.Stdout {
+		out = streams[stdoutChannel]
+	}
+	if o.Stderr {
+		errs = streams[stderrChannel]
+	}
+	resize := make(chan remotecommand.TerminalSize)
+	ctx, cancel := context.WithCancel(c.r.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		readSizes(ctx, streams[resizeChannel], resize)
+	}()
+	code, err := x.run(ctx, command, in, out, errs, o.TTY, resize)
+	_, _ = streams[errorChannel].Write(mustJSON(exitStatus(code, err)))
+	cancel()
+	_ = conn.Close()
+	<-done
+}
+
+// readSizes hands on the sizes of the client's terminal until the stream ends.
+func readSizes(ctx context.Context, from io.Reader, to chan<- remotecommand.TerminalSize) {
+	d := json.NewDecoder(from)
+	for {
+		var s remotecommand.TerminalSize
+		if d.Decode(&s) != nil {
+			return
+		}
+		select {
+		case to <- s:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// exitStatus is how a command's end is told.
+func exitStatus(code int, err error) metav1.Status {
+	switch {
+	case err != nil:
+		return metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonInternalError, Message: err.Error(), Code: http.StatusInternalServerError}
+	case code != 0:
+		return metav1.Status{
+			Status: metav1.StatusFailure, Reason: remotecommand.NonZeroExitCodeReason, Message: fmt.Sprintf("command terminated with exit code %d", code),
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: remotecommand.ExitCodeCauseType, Message: fmt.Sprint(code)}}},
+		}
+	default:
+		return metav1.Status{Status: metav1.StatusSuccess}
+	}
+}
+
+// tunnelProtocol carries SPDY, and with it port-forward, in a websocket.
+const tunnelProtocol = "SPDY/3.1+portforward.k8s.io"
+
+// portForward connects the client to ports of a pod.
+func (a *api) portForward(c *call, t target) error {
+	pl, err := a.locate(t, "")
+	if err != nil {
+		return err
+	}
+	w, r := c.w, c.r
+	if wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
+		up := websocket.Upgrader{Subprotocols: []string{tunnelProtocol}, CheckOrigin: func(*http.Request) bool { return true }}
+		conn, err := up.Upgrade(w, r, nil)
+		if err != nil {
+			return nil //nolint:nilerr // Upgrade told the client
+		}
+		tunnel := portforward.NewTunnelingConnection("server", conn)
+		defer tunnel.Close() //nolint:errcheck // the connection ends either way
+		r = r.Clone(r.Context())
+		r.Header = http.Header{
+			"Connection": {"Upgrade"}, "Upgrade": {"SPDY/3.1"}, "X-Stream-Protocol-Version": {criforward.ProtocolV1Name},
+		}
+		w = &tunnelWriter{header: http.Header{}, conn: tunnel}
+	} else if wsstream.IsWebSocketRequest(r) {
+		return apierrors.NewBadRequest("port-forward over websocket wants the protocol " + tunnelProtocol)
+	}
+	criforward.ServePortForward(w, r, &forwarder{nodes: a.Nodes, place: pl}, t.name, pl.uid.String(), &criforward.V4Options{}, streamIdle, streamStart, criforward.SupportedProtocols)
+	return nil
+}
+
+// A tunnelWriter answers a SPDY upgrade inside a tunnel whose outer handshake
+// is done: the header goes nowhere, the connection is the tunnel.
+type tunnelWriter struct {
+	header http.Header
+	conn   net.Conn
+}
+
+func (w *tunnelWriter) Header() http.Header         { return w.header }
+func (w *tunnelWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (w *tunnelWriter) WriteHeader(int)             {}
+
+// Hijack implements http.Hijacker.
+func (w *tunnelWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.conn, bufio.NewReadWriter(bufio.NewReader(w.conn), bufio.NewWriter(w.conn)), nil
+}
+
+// A forwarder connects streams to a pod's ports.
+type forwarder struct {
+	nodes Nodes
+	place
+}
+
+// PortForward implements cri-streaming's PortForwarder.
+func (f *forwarder) PortForward(ctx context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+	if port < 1 || port > 65535 {
+		return fmt.Errorf("port %d: want 1 to 65535", port)
+	}
+	return f.nodes.PortForward(ctx, f.node, f.uid, uint16(port), stream)
+}

@@ -1,0 +1,230 @@
+package kubeapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi/access"
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// Tandem's own endpoints, below /tandem/v1. Each answers with the value that
+// the command line prints.
+const (
+	StatusPath   = "/tandem/v1/status"
+	WhyPath      = "/tandem/v1/why"
+	HistoryPath  = "/tandem/v1/history"
+	PlanPath     = "/tandem/v1/plan"
+	CommandsPath = "/tandem/v1/commands"
+)
+
+// A CommandRequest is what POST CommandsPath takes.
+type CommandRequest struct {
+	Verb   string    `json:"verb"` // as on the command line: "approve"
+	Object state.Ref `json:"object,omitzero"`
+	Hold   string    `json:"hold,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	Until  time.Time `json:"until,omitzero"`
+}
+
+// A CommandAnswer says which record a command became.
+type CommandAnswer struct {
+	Seq state.Seq `json:"seq"`
+}
+
+func (a *api) tandem(c *call, rest []string) error {
+	switch path, get := strings.Join(rest, "/"), c.r.Method == http.MethodGet; {
+	case path == "status" && get:
+		return a.answer(c, "applications", a.status)
+	case path == "why" && get:
+		return a.answer(c, "history", a.why)
+	case path == "history" && get:
+		return a.answer(c, "history", a.history)
+	case path == "plan" && c.r.Method == http.MethodPost:
+		return a.plan(c)
+	case path == "commands" && c.r.Method == http.MethodPost:
+		return a.command(c)
+	}
+	return notFound(c.r.URL.Path)
+}
+
+func (a *api) answer(c *call, resource string, serve func(*call) error) error {
+	if err := access.Authorize(c.user, "get", resource, "", ""); err != nil {
+		return denied(err)
+	}
+	return serve(c)
+}
+
+func denied(err error) error {
+	e := apierrors.NewForbidden(schemaNone(), "", nil)
+	e.ErrStatus.Message = err.Error()
+	return e
+}
+
+// object reads the query's object: KIND/NAME or a pod's name.
+func (a *api) object(q url.Values) (state.Ref, error) {
+	var ref state.Ref
+	var problem error
+	a.Controller.View(func(s *state.State) {
+		ref, problem = report.Find(s, q.Get("object"), q.Get("namespace"))
+	})
+	if problem != nil {
+		return ref, apierrors.NewBadRequest(problem.Error())
+	}
+	return ref, nil
+}
+
+func (a *api) status(c *call) error {
+	q := c.r.URL.Query()
+	if q.Get("object") == "" {
+		var v report.Status
+		a.Controller.View(func(s *state.State) { v = report.NewStatus(s, a.Controller.Words) })
+		writeJSON(c.w, http.StatusOK, v)
+		return nil
+	}
+	ref, err := a.object(q)
+	if err != nil {
+		return err
+	}
+	var v report.Detail
+	a.Controller.View(func(s *state.State) { v = report.NewDetail(s, ref, a.Controller.Words) })
+	writeJSON(c.w, http.StatusOK, v)
+	return nil
+}
+
+func (a *api) why(c *call) error {
+	ref, err := a.object(c.r.URL.Query())
+	if err != nil {
+		return err
+	}
+	// The records are read first: View may not be held while the log is read.
+	asked := report.NewInquiry(ref)
+	a.Controller.View(asked.Begin)
+	for r, err := range a.Controller.Records(c.r.Context(), 1) {
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		asked.Read(r)
+	}
+	var v report.Why
+	a.Controller.View(func(s *state.State) { v = asked.Answer(s, a.Controller.Words) })
+	writeJSON(c.w, http.StatusOK, v)
+	return nil
+}
+
+// history streams lines of JSON, one a record, in the order of the log.
+func (a *api) history(c *call) error {
+	f, err := report.ParseFilter(c.r.URL.Query(), time.Now())
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	teller := report.NewTeller(nil, a.Controller.Words)
+	a.Controller.View(func(s *state.State) { teller = report.NewTeller(s, a.Controller.Words) })
+	c.w.Header().Set("Content-Type", "application/jsonl")
+	c.w.WriteHeader(http.StatusOK)
+	flush := http.NewResponseController(c.w)
+	out := json.NewEncoder(c.w)
+	next := state.Seq(1)
+	pick := report.NewPicker(f)
+	for {
+		for r, err := range a.Controller.Records(c.r.Context(), next) {
+			if err != nil {
+				panic(http.ErrAbortHandler) // the status is sent: breaking off is the only way left to say it
+			}
+			next = r.Seq + 1
+			for _, l := range pick.Take(teller.Tell(r)) {
+				if out.Encode(l) != nil {
+					return nil
+				}
+			}
+		}
+		for _, l := range pick.Rest() {
+			if out.Encode(l) != nil {
+				return nil
+			}
+		}
+		if !f.Follow || flush.Flush() != nil {
+			return nil
+		}
+		select {
+		case <-c.r.Context().Done():
+			return nil
+		case <-a.Controller.Changed(next - 1):
+		}
+	}
+}
+
+// plan compares what a client rendered with what runs.
+func (a *api) plan(c *call) error {
+	if err := access.Authorize(c.user, "plan", "applications", "", ""); err != nil {
+		return denied(err)
+	}
+	var in report.PlanRequest
+	if err := readJSON(c.r, &in); err != nil {
+		return err
+	}
+	var v report.Plan
+	var problem error
+	a.Controller.View(func(s *state.State) { v, problem = report.NewPlan(s, &in) })
+	if problem != nil {
+		return apierrors.NewBadRequest(problem.Error())
+	}
+	writeJSON(c.w, http.StatusOK, v)
+	return nil
+}
+
+func readJSON(r *http.Request, into any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("read the body: %v", err))
+	}
+	return nil
+}
+
+// verbs are the commands that people can give here; exec is recorded by exec
+// itself.
+func verbs() map[string]state.CommandVerb {
+	out := map[string]state.CommandVerb{}
+	for _, v := range []state.CommandVerb{
+		state.CmdApprove, state.CmdReject, state.CmdSync, state.CmdRestart, state.CmdCordon, state.CmdUncordon, state.CmdRemoveNode, state.CmdDown, state.CmdDeletePod,
+	} {
+		out[v.String()] = v
+	}
+	return out
+}
+
+func (a *api) command(c *call) error {
+	var in CommandRequest
+	if err := readJSON(c.r, &in); err != nil {
+		return err
+	}
+	verb, ok := verbs()[in.Verb]
+	if !ok {
+		return apierrors.NewBadRequest(fmt.Sprintf("there is no command %q here", in.Verb))
+	}
+	word, resource := in.Verb, strings.ToLower(in.Object.Kind)+"s"
+	if verb == state.CmdDeletePod {
+		word, resource = "delete", "pods"
+	}
+	if err := access.Authorize(c.user, word, resource, in.Object.Namespace, in.Object.Name); err != nil {
+		return denied(err)
+	}
+	cmd := &state.Command{Verb: verb, Object: in.Object, Hold: in.Hold}
+	if !in.Until.IsZero() {
+		cmd.Until = in.Until.UnixNano()
+	}
+	reply, err := a.ask(c.r.Context(), c.user, cmd, in.Reason)
+	if err != nil {
+		return err
+	}
+	writeJSON(c.w, http.StatusOK, CommandAnswer{Seq: reply.Seq})
+	return nil
+}

@@ -1,0 +1,81 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// kinds are the ways to name a kind, as with kubectl.
+func kinds() map[string]string {
+	return map[string]string{
+		"deploy": "Deployment", "deployment": "Deployment", "deployments": "Deployment",
+		"sts": "StatefulSet", "statefulset": "StatefulSet", "statefulsets": "StatefulSet",
+		"po": "Pod", "pod": "Pod", "pods": "Pod", "no": "Node", "node": "Node", "nodes": "Node",
+		"app": "Application", "application": "Application", "applications": "Application",
+		"svc": "Service", "service": "Service", "services": "Service", "cm": "ConfigMap", "configmap": "ConfigMap", "configmaps": "ConfigMap",
+		"secret": "Secret", "secrets": "Secret", "ns": "Namespace", "namespace": "Namespace", "namespaces": "Namespace",
+	}
+}
+
+// Find reads an object's name as people write it: deploy/web, db-2, node/win-1.
+// With no namespace, the one namespace in which there is such an object.
+func Find(s *state.State, name, namespace string) (state.Ref, error) {
+	short, rest, ok := strings.Cut(name, "/")
+	if !ok {
+		return findOne(s, state.Ref{Kind: "Pod", Namespace: namespace, Name: name})
+	}
+	kind, known := kinds()[strings.ToLower(short)]
+	if !known || rest == "" {
+		return state.Ref{}, fmt.Errorf("object %q: want KIND/NAME with a kind such as deploy, sts, pod, node or app", name)
+	}
+	ref := state.Ref{Kind: kind, Namespace: namespace, Name: rest}
+	if kind == "Node" || kind == "Application" || kind == "Namespace" {
+		ref.Namespace = ""
+	}
+	return findOne(s, ref)
+}
+
+func findOne(s *state.State, ref state.Ref) (state.Ref, error) {
+	var found []state.Ref
+	fits := func(r state.Ref) bool {
+		return r.Kind == ref.Kind && r.Name == ref.Name && (ref.Namespace == "" || r.Namespace == ref.Namespace)
+	}
+	switch ref.Kind {
+	case "Pod":
+		for k := range s.ByName {
+			if fits(podRef(k)) {
+				found = append(found, podRef(k))
+			}
+		}
+	case "Node":
+		if s.Nodes[state.NodeName(ref.Name)] != nil {
+			found = append(found, ref)
+		}
+	case "Application":
+		if s.Apps[state.AppName(ref.Name)] != nil {
+			found = append(found, ref)
+		}
+	default:
+		for r := range s.Objects {
+			if fits(r) {
+				found = append(found, r)
+			}
+		}
+	}
+	slices.SortFunc(found, state.Ref.Compare)
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return ref, fmt.Errorf("there is no %s", ref)
+	default:
+		var in []string
+		for _, r := range found {
+			in = append(in, r.Namespace)
+		}
+		return ref, fmt.Errorf("%s is in several namespaces (%s): name one with -n", Short(ref), strings.Join(in, ", "))
+	}
+}

@@ -1,0 +1,136 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A Hold is something wanted that a rule says not yet.
+type Hold struct {
+	ID       string         `json:"id"`
+	App      state.AppName  `json:"application"`
+	Object   state.Ref      `json:"object"`
+	Code     state.HoldCode `json:"code"`
+	Text     string         `json:"text"`
+	Fix      string         `json:"fix,omitempty"`
+	Since    time.Time      `json:"since"`
+	Approved bool           `json:"approved,omitempty"`
+	Seq      state.Seq      `json:"seq"`
+}
+
+// Holds are all holds, by ID. An ordered pod's wait for the one before it is
+// how a StatefulSet goes, and is left out.
+func Holds(s *state.State) []Hold {
+	out := []Hold{}
+	for _, h := range s.Holds {
+		if h.Code == state.HoldPredecessor {
+			continue
+		}
+		out = append(out, NewHold(h))
+	}
+	slices.SortFunc(out, func(a, b Hold) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// NewHold says what a hold waits for, and what would end it.
+func NewHold(h *state.Hold) Hold {
+	return Hold{
+		ID: h.ID, App: h.App, Object: h.Object, Code: h.Code, Text: HoldText(&h.Held), Fix: holdFix(&h.Held),
+		Since: h.Since.Time(), Approved: h.Approved, Seq: h.Seq,
+	}
+}
+
+// HoldText is what is waited for, in one line.
+func HoldText(h *state.Held) string {
+	what := strings.Join(h.Params, ", ")
+	pods := plural(int(h.Count), "pod")
+	if h.OS != state.AnyOS {
+		pods = fmt.Sprintf("%d %s pods", h.Count, h.OS)
+		if h.Count == 1 {
+			pods = fmt.Sprintf("1 %s pod", h.OS)
+		}
+	}
+	switch h.Code {
+	case state.HoldImageUnknown:
+		return "image could not be looked up: " + what
+	case state.HoldImageOS:
+		return fmt.Sprintf("image has nothing for %s: %s", orText(string(h.OS), "any node here"), what)
+	case state.HoldNoNode:
+		return "no node could take " + pods + ", even empty" + after(": ", what)
+	case state.HoldNoRoom:
+		return "no room for " + pods + " now" + after(": ", what)
+	case state.HoldNodeLost:
+		return "identity on a lost node is not started elsewhere" + after(": ", what)
+	case state.HoldPrune:
+		return fmt.Sprintf("%d objects would be deleted, more than the limit", h.Count)
+	case state.HoldUnsupported:
+		return fmt.Sprintf("%s cannot honour %s", orText(string(h.OS), "the OS"), orText(what, "a field"))
+	case state.HoldPaused:
+		return "spec.paused is true"
+	case state.HoldSuspended:
+		return "the application is suspended"
+	case state.HoldPredecessor:
+		return "waits for " + orText(what, "the pod before it")
+	case state.HoldConfigMissing:
+		return "not in the text: " + what
+	default:
+		return fmt.Sprintf("reason %d, which this version does not know", h.Code)
+	}
+}
+
+func after(sep, s string) string {
+	if s == "" {
+		return ""
+	}
+	return sep + s
+}
+
+func orText(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// holdFix is what a person can do about it.
+func holdFix(h *state.Held) string {
+	switch h.Code {
+	case state.HoldImageUnknown:
+		return "push the image, or make the registry reachable; it is looked up again by itself"
+	case state.HoldImageOS:
+		return fmt.Sprintf("push an image for %s to the tag and run `tandem sync --resolve-tags`, or let the other OS go alone: tandem approve %s --reason …", orText(string(h.OS), "a node here"), h.ID)
+	case state.HoldNoNode, state.HoldUnsupported:
+		return "add a node that fits, or change the workload (tandem why says what each node lacks)"
+	case state.HoldNoRoom:
+		return "add a node, ask for less, or free room (tandem why says what each node has)"
+	case state.HoldNodeLost:
+		return "bring the node back, or, once it is certain that it runs nothing, remove it: tandem node remove NODE --reason …"
+	case state.HoldPrune:
+		return "tandem approve " + h.ID + " --reason …"
+	case state.HoldPaused:
+		return "set spec.paused to false in Git"
+	case state.HoldSuspended:
+		return "take spec.suspend out of the Application"
+	case state.HoldConfigMissing:
+		return "add it to the text"
+	case state.HoldPredecessor:
+	}
+	return ""
+}
+
+// Short is an object as people name it: "deploy/web", "db-0", "node/win-1".
+func Short(ref state.Ref) string {
+	short := map[string]string{
+		"Deployment": "deploy/", "StatefulSet": "sts/", "Pod": "", "Node": "node/", "Application": "app/", "Service": "svc/",
+		"ConfigMap": "cm/", "Secret": "secret/", "Namespace": "ns/",
+	}
+	prefix, ok := short[ref.Kind]
+	if !ok {
+		prefix = strings.ToLower(ref.Kind) + "/"
+	}
+	return prefix + ref.Name
+}
