@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"io"
+	"sync"
+)
+
+// A tunnel is one stream; several may write to it.
+type tunnel struct {
+	stream messenger
+	mu     sync.Mutex
+}
+
+func (t *tunnel) send(c *chunk) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return send(t.stream, c)
+}
+
+// A chunkWriter writes to one channel of a tunnel.
+type chunkWriter struct {
+	t  *tunnel
+	ch channel
+}
+
+// Write sends b in chunks.
+func (w *chunkWriter) Write(b []byte) (int, error) {
+	n := 0
+	for len(b) > 0 {
+		part := b[:min(len(b), chunkMost)]
+		if err := w.t.send(&chunk{Channel: w.ch, Data: part}); err != nil {
+			return n, err
+		}
+		n += len(part)
+		b = b[len(part):]
+	}
+	return n, nil
+}
+
+// A tunnelConn is a tunnel as a connection: a port's bytes both ways.
+type tunnelConn struct {
+	t       *tunnel
+	out, in channel
+	rest    []byte
+	err     error
+	ended   error // what the other end said at its end
+	once    sync.Once
+}
+
+// Read gives what the other end wrote.
+func (c *tunnelConn) Read(b []byte) (int, error) {
+	for len(c.rest) == 0 {
+		if c.err != nil {
+			return 0, c.err
+		}
+		var x chunk
+		if err := receive(c.t.stream, &x); err != nil {
+			c.err = io.EOF
+			continue
+		}
+		switch x.Channel {
+		case c.in:
+			c.rest = x.Data
+		case chanEnd:
+			c.ended = x.err()
+			c.err = io.EOF
+		default:
+		}
+	}
+	n := copy(b, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+// Write sends b to the other end.
+func (c *tunnelConn) Write(b []byte) (int, error) { return (&chunkWriter{c.t, c.out}).Write(b) }
+
+// CloseWrite says that no more comes from this end.
+func (c *tunnelConn) CloseWrite() error {
+	var err error
+	c.once.Do(func() { err = c.t.send(&chunk{Channel: chanEnd}) })
+	return err
+}
+
+// Close is CloseWrite: the stream ends with its request.
+func (c *tunnelConn) Close() error {
+	_ = c.CloseWrite() // the other end may be gone already
+	return nil
+}
