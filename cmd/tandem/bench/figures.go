@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// floors measures what this machine can do at best: one write and one sync.
+func floors(_ context.Context, b *board) error {
+	dir, err := os.MkdirTemp("", "tandem-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	f, err := os.Create(filepath.Join(dir, "floor"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var samples []time.Duration
+	block := make([]byte, 512)
+	for range 300 {
+		start := time.Now()
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		samples = append(samples, time.Since(start))
+	}
+	var sum time.Duration
+	for _, s := range samples {
+		sum += s
+	}
+	b.floors["fsync"] = ms(sum / time.Duration(len(samples)))
+	b.atMost("floor: write and fsync 512 B, mean of 300", b.floors["fsync"], "ms", 0)
+	return nil
+}
+
+const (
+	manyNodes       = 1000
+	manyDeployments = 20
+	podsEach        = 500
+)
+
+func many(version int) []*state.Object {
+	var objects []*state.Object
+	for i := range manyDeployments {
+		os := state.Linux
+		if i%2 == 1 {
+			os = state.Windows
+		}
+		objects = append(objects, deployment(fmt.Sprintf("web-%02d", i), fmt.Sprintf("bench.example/web:%d", version), os, podsEach))
+	}
+	return objects
+}
+
+// converge is from a commit seen to 10,000 pods on 1,000 nodes, every record durable.
+func converge(ctx context.Context, b *board) error {
+	w, err := newWorld(ctx, manyNodes, nil)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	w.commit(1, many(1)...)
+	total := manyDeployments * podsEach
+	if err := w.until(ctx, func(s *state.State) bool { return len(s.Pods) == total }); err != nil {
+		return err
+	}
+	placed := time.Since(start)
+	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == total }); err != nil {
+		return err
+	}
+	all := time.Since(start)
+	rss, anon := resident()
+	b.atMost("10,000 pods on 1,000 nodes: all placed", ms(placed), "ms", 1000)
+	b.atMost("10,000 pods on 1,000 nodes: all Ready", ms(all), "ms", 2500)
+	b.atMost("10,000 pods on 1,000 nodes: resident", rss, "MB", 200)
+	b.atMost("10,000 pods on 1,000 nodes: anonymous", anon, "MB", 0)
+	return w.stop()
+}
+
+// unchanged is a commit that changes nothing in an application, seen and durable.
+func unchanged(ctx context.Context, b *board) error {
+	w, err := newWorld(ctx, 10, nil)
+	if err != nil {
+		return err
+	}
+	objects := many(1)[:2]
+	w.commit(1, objects...)
+	if err := w.until(ctx, func(s *state.State) bool { return s.Apps[state.RootApp].AppliedSeq > 0 }); err != nil {
+		return err
+	}
+	var samples []time.Duration
+	for i := range 200 {
+		rev := state.Revision(fmt.Sprintf("main@sha1:%040x", i+2))
+		start := time.Now()
+		w.ctl.Submit(&state.Unchanged{App: state.RootApp, Revision: rev})
+		if err := w.until(ctx, func(s *state.State) bool { return s.Apps[state.RootApp].Revision == rev }); err != nil {
+			return err
+		}
+		samples = append(samples, time.Since(start))
+	}
+	b.atMost("a commit that changes nothing, p99 of 200", ms(p99(samples)), "ms", 5)
+	return w.stop()
+}
+
+// statefulSet is how long each ordered step takes when a pod is ready at once.
+func statefulSet(ctx context.Context, b *board) error {
+	w, err := newWorld(ctx, 20, nil)
+	if err != nil {
+		return err
+	}
+	const replicas = 100
+	start := time.Now()
+	w.commit(1, statefulset("db", "bench.example/db:1", replicas))
+	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == replicas }); err != nil {
+		return err
+	}
+	took := time.Since(start)
+	goal := 0.0
+	if floor := b.floors["fsync"]; floor > 0 {
+		goal = 4*floor + 2
+	}
+	b.atMost("StatefulSet: 100 ordered replicas created", ms(took), "ms", 1000)
+	b.atMost("StatefulSet: one ordered step, mean of 100", ms(took)/replicas, "ms", goal)
+	return w.stop()
+}
+
+// rollout replaces 1,000 pods of one Deployment.
+func rollout(ctx context.Context, b *board) error {
+	w, err := newWorld(ctx, 100, nil)
+	if err != nil {
+		return err
+	}
+	const replicas = 1000
+	w.commit(1, deployment("web", "bench.example/web:1", state.Linux, replicas))
+	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == replicas }); err != nil {
+		return err
+	}
+	start := time.Now()
+	w.commit(2, deployment("web", "bench.example/web:2", state.Linux, replicas))
+	ref := state.Ref{Kind: "Deployment", Namespace: "default", Name: "web"}
+	var first atomic.Int64
+	if err := w.until(ctx, func(s *state.State) bool {
+		wl := s.Workloads[ref]
+		if first.Load() == 0 && !wl.Complete {
+			first.Store(1)
+		}
+		return first.Load() == 1 && wl.Complete
+	}); err != nil {
+		return err
+	}
+	b.atMost("Deployment of 1,000 rolled", ms(time.Since(start)), "ms", 1000)
+	return w.stop()
+}
+
+// idle is what nothing costs, with 10,000 pods.
+func idle(ctx context.Context, b *board) error {
+	w, err := newWorld(ctx, manyNodes, nil)
+	if err != nil {
+		return err
+	}
+	w.commit(1, many(1)...)
+	total := manyDeployments * podsEach
+	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == total }); err != nil {
+		return err
+	}
+	runtime.GC()
+	before, start := cpuTime(), time.Now()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(60 * time.Second):
+	}
+	share := 100 * float64(cpuTime()-before) / float64(time.Since(start))
+	b.atMost("idle with 10,000 pods, mean over 60 s", share, "% core", 1)
+	return w.stop()
+}

@@ -1,0 +1,51 @@
+// Command bench measures what `make bench` prints: a line a figure, with its
+// goal and whether it was met. Floors are measured in the same run.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+)
+
+// suite is one group of figures.
+type suite struct {
+	name string
+	run  func(ctx context.Context, b *board) error
+}
+
+// suites are all, in the order in which they run.
+func suites() []suite {
+	return []suite{
+		{"floor", floors},
+		{"converge", converge},
+		{"unchanged", unchanged},
+		{"statefulset", statefulSet},
+		{"rollout", rollout},
+		{"idle", idle},
+	}
+}
+
+func main() {
+	only := flag.String("run", "", "comma-separated suites; empty: all")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	b := &board{floors: map[string]float64{}}
+	for _, s := range suites() {
+		if *only != "" && !strings.Contains(","+*only+",", ","+s.name+",") {
+			continue
+		}
+		if err := s.run(ctx, b); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", s.name, err)
+			os.Exit(1)
+		}
+	}
+	if b.missed > 0 {
+		fmt.Fprintf(os.Stderr, "bench: %d of %d figures missed their goal\n", b.missed, b.lines)
+		os.Exit(1)
+	}
+}
