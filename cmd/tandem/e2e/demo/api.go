@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -189,9 +188,11 @@ func (s *stage) askWeb(ctx context.Context, v versions) error {
 	if err != nil {
 		return err
 	}
-	at := slices.IndexFunc(list.Items, func(p corev1.Pod) bool { return workloadOf(&p) == "web" && p.Status.PodIP != "" })
+	at := slices.IndexFunc(list.Items, func(p corev1.Pod) bool {
+		return workloadOf(&p) == "web" && p.Spec.OS != nil && p.Spec.OS.Name == corev1.Linux && p.Status.PodIP != ""
+	})
 	if at < 0 {
-		return fmt.Errorf("no pod of web has an address: %w", fs.ErrNotExist)
+		return errors.New("no Linux pod of web has an address")
 	}
 	url := "http://" + net.JoinHostPort(list.Items[at].Status.PodIP, webPort) + "/"
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
