@@ -26,12 +26,25 @@ type applicationSpec struct {
 	Variants  []string            `json:"variants,omitempty"`
 	Prune     applicationPrune    `json:"prune,omitempty"`
 	Suspend   *applicationSuspend `json:"suspend,omitempty"`
+
+	// What a later version reads: known, so that it is refused by name.
+	Target      any `json:"target,omitempty"`
+	DependsOn   any `json:"dependsOn,omitempty"`
+	Sync        any `json:"sync,omitempty"`
+	SyncWindows any `json:"syncWindows,omitempty"`
+	Rollout     any `json:"rollout,omitempty"`
+	IgnoreKinds any `json:"ignoreKinds,omitempty"`
+	Substitute  any `json:"substitute,omitempty"`
 }
 
 type applicationSource struct {
 	Repo   string `json:"repo,omitempty"`
 	Ref    string `json:"ref,omitempty"`
 	Commit string `json:"commit,omitempty"`
+
+	Tag    any `json:"tag,omitempty"`
+	Semver any `json:"semver,omitempty"`
+	Verify any `json:"verify,omitempty"`
 }
 
 type applicationPrune struct {

@@ -48,8 +48,15 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 		if field != "" {
 			p = p.Key(strings.Split(field, ".")...)
 		}
-		at, _, _, _ := v.Lookup(p)
-		return Decoded{Ref: ref}, []state.Problem{{Object: ref, Field: field, At: place(p, at), Cause: cause, Remedy: remedy}}
+		at, _, _, ok := v.Lookup(p)
+		if !ok {
+			at, p = v, nil
+		}
+		object := ref
+		if ref.Name == "" {
+			object = state.Ref{}
+		}
+		return Decoded{Ref: ref}, []state.Problem{{Object: object, Field: field, At: place(p, at), Cause: cause, Remedy: remedy}}
 	}
 	switch {
 	case v.Kind != Map:
@@ -73,6 +80,9 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 		if d.options.Namespace != "" {
 			ref.Namespace = d.options.Namespace
 		}
+	}
+	if ref.Name == "" {
+		return fail("metadata.name", "is missing", "give the "+ref.Kind+" a name")
 	}
 	body := fresh()
 	c := &checker{object: ref, place: place, fields: d.fields, secret: ref.Kind == "Secret"}

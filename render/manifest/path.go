@@ -22,7 +22,7 @@ func (p Path) String() string {
 		switch {
 		case s.Key == "":
 			b.WriteString("[" + strconv.Itoa(s.Index) + "]")
-		case strings.ContainsAny(s.Key, "./"):
+		case strings.ContainsAny(s.Key, "./ []"):
 			b.WriteString("[" + s.Key + "]")
 		default:
 			if i > 0 {

@@ -251,6 +251,9 @@ func (c *validator) resources(p Path, r *corev1.ResourceRequirements) {
 			switch name {
 			case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
 			default:
+				if _, limited := r.Limits[name]; limited && list.key == "requests" {
+					continue // said of the limit
+				}
 				c.fail(rp, fmt.Sprintf("not supported yet: resource %q", clip(string(name))), "use cpu, memory and ephemeral-storage")
 			}
 			if q.Sign() < 0 {

@@ -141,10 +141,26 @@ func (p *parser) syntax(err error) {
 	if m := yamlLine.FindStringSubmatch(strings.SplitN(cause, "\n", 2)[0]); m != nil {
 		if n, err := strconv.ParseInt(m[1], 10, 32); err == nil {
 			at.Line = int32(n)
+			if parserMessage(m[3]) {
+				at.Line++ // yaml counts these from 0, the scanner's from 1
+			}
 		}
 		cause = m[3]
 	}
 	p.problems = append(p.problems, state.Problem{At: at, Cause: "not YAML: " + cause, Remedy: "correct the syntax; strings with : # { } [ ] need quotes"})
+}
+
+// parserMessage says whether a message is of yaml's parser, not of its scanner.
+func parserMessage(msg string) bool {
+	for _, m := range []string{
+		"did not find expected <", "found undefined tag handle", "did not find expected node content", "did not find expected '-' indicator",
+		"did not find expected key", "did not find expected ',' or", "found duplicate %YAML", "found incompatible YAML", "found duplicate %TAG",
+	} {
+		if strings.HasPrefix(msg, m) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *parser) fail(n *yaml.Node, cause, remedy string) {

@@ -148,6 +148,9 @@ func innermost(msg string) string {
 // redact takes every value of a Secret out of a message.
 func (w *walker) redact(msg string) string {
 	for _, s := range w.secrets {
+		if s != "" && len(s) < 3 {
+			return "(its message is left out: it may hold a secret)"
+		}
 		for _, form := range []string{s, strings.TrimSpace(s), fmt.Sprintf("%q", s)} {
 			if len(form) >= 3 {
 				msg = strings.ReplaceAll(msg, form, "(secret)")

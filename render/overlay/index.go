@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -84,12 +85,26 @@ func (s *source) place(line, col int32) state.Origin {
 	return at
 }
 
+// sameText says whether a value of kustomize's output is what was written;
+// kustomize may write a number differently.
+func sameText(a, b *manifest.Value) bool {
+	if a.Kind != b.Kind {
+		return false
+	}
+	if a.Kind == manifest.Float {
+		x, errX := strconv.ParseFloat(a.Text, 64)
+		y, errY := strconv.ParseFloat(b.Text, 64)
+		return errX == nil && errY == nil && x == y
+	}
+	return a.Text == b.Text
+}
+
 // find gives the place of a field: where it is written with this very value, in
 // the object's file or in a patch of it.
 func (x *index) find(ref state.Ref, p manifest.Path, written *manifest.Value) state.Origin {
 	for _, s := range x.of(ref) {
 		val, line, col, ok := s.value.Lookup(p)
-		if !ok || written == nil || val.Kind != written.Kind || val.Text != written.Text {
+		if !ok || written == nil || !sameText(val, written) {
 			continue
 		}
 		if val.Kind != manifest.Map && val.Kind != manifest.List {

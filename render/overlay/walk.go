@@ -117,7 +117,7 @@ func (w *walker) load(virtual string, from state.Origin) ([]byte, bool) {
 	case w.ctx.Err() != nil:
 		w.stopped = true
 	case errors.Is(err, fs.ErrNotExist):
-		w.fail(from, "", "there is no "+w.real(virtual)+w.twin(virtual), "add it, or correct the path")
+		w.fail(from, "", "there is no file or directory "+w.real(virtual)+w.twin(virtual), "add it, or correct the path")
 	case errors.Is(err, errTooLarge):
 		w.fail(w.mark(virtual, nil), "", strings.TrimPrefix(err.Error(), errTooLarge.Error()+": "), "split it, or keep it out of the manifests")
 	default:
@@ -265,7 +265,7 @@ func (k *kustomization) local(field string, v *manifest.Value) (string, bool) {
 	case ref == "":
 		k.failAt(v, field, "an empty path", "name a file or directory, or remove the entry")
 	case isRemote(ref):
-		k.failAt(v, field, fmt.Sprintf("%q is remote: a render reads nothing outside the tree", ref), "copy it into the repository, or make it a submodule's copy, and name its directory")
+		k.failAt(v, field, fmt.Sprintf("%q is remote: a render reads nothing outside the tree", ref), "copy it into the repository and name its directory")
 	case path.IsAbs(ref):
 		k.failAt(v, field, fmt.Sprintf("%q is absolute", ref), "give a path relative to "+k.real(k.dir))
 	case !ok:

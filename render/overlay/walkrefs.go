@@ -63,7 +63,14 @@ func (k *kustomization) generator(field string, item *manifest.Value) {
 		if lits := item.Find("literals"); lits != nil {
 			for _, l := range lits.Items {
 				_, value, _ := strings.Cut(l.Text, "=")
-				k.secrets = append(k.secrets, strings.Trim(value, `"'`))
+				k.secrets = append(k.secrets, l.Text, value, strings.Trim(value, `"'`))
+			}
+		}
+	}
+	if lits := item.Find("literals"); lits != nil {
+		for _, l := range lits.Items {
+			if !strings.Contains(l.Text, "=") {
+				k.failAt(l, field, "a literal is not KEY=VALUE", "write  literals: [KEY=VALUE]")
 			}
 		}
 	}
