@@ -384,20 +384,23 @@ func (b *batch) up(h []int32, at int) {
 	}
 }
 
+// liesInPods says whether a reason depends on which pods run elsewhere.
+func liesInPods(r state.NodeReason) bool {
+	return r == state.NodeSpread || r == state.NodePodAffinity || r == state.NodePodAntiAffinity || r == state.NodeExistingAntiAffinity
+}
+
 // refusals groups the nodes that can't take one more pod, as things are after
 // the batch.
 func (b *batch) refusals() []state.ReasonGroup {
 	var by [256][]uint32
 	for i := range b.nodes {
 		reason := b.nodes[i].reason
-		switch reason {
-		case state.NodeFits, state.NodeSpread, state.NodePodAffinity, state.NodePodAntiAffinity, state.NodeExistingAntiAffinity:
+		if reason == state.NodeFits || liesInPods(reason) {
 			// A node may have several of these, and lie in a heap when the
 			// last pod was placed. Which is named mustn't depend on that.
 			if now := b.others(int32(i)); now != state.NodeFits {
 				reason = now
 			}
-		default:
 		}
 		if reason != state.NodeFits {
 			by[reason] = append(by[reason], b.nodes[i].node.Index)

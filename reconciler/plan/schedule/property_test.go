@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,9 +110,7 @@ func TestOrderIsOfNoEffect(t *testing.T) {
 		for range 3 {
 			// A copy of a map is walked in another order, too.
 			nodes := make(map[state.NodeName]*state.Node, 2*len(w.Nodes))
-			for k, v := range w.Nodes {
-				nodes[k] = v
-			}
+			maps.Copy(nodes, w.Nodes)
 			w.Nodes = nodes
 			got := Place(w.State, req)
 			if names(got.Spots) != names(want.Spots) || got.Static != want.Static || !cmp.Equal(got.Groups, want.Groups) {

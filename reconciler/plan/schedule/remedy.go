@@ -131,10 +131,10 @@ func (r *remedy) shortage(reason state.NodeReason, nodes []*state.Node) {
 
 // without asks for all but one resource.
 func without(reason state.NodeReason, free, ask state.Resources) state.NodeReason {
-	switch reason {
-	case state.NodeShortCPU:
+	switch {
+	case reason == state.NodeShortCPU:
 		ask.MilliCPU = 0
-	case state.NodeShortMemory:
+	case reason == state.NodeShortMemory:
 		ask.Memory = 0
 	default:
 		ask.Ephemeral = 0

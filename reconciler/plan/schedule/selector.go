@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -74,9 +75,7 @@ func namespaceLabels(s *state.State, name string) labels.Set {
 	if o == nil {
 		return set
 	}
-	for k, v := range o.First().GetLabels() {
-		set[k] = v
-	}
+	maps.Copy(set, o.First().GetLabels())
 	set[corev1.LabelMetadataName] = name
 	return set
 }

@@ -159,12 +159,6 @@ func names(spots []Spot) string {
 	return strings.Join(out, " ")
 }
 
-func sorted(spots []Spot) string {
-	out := strings.Fields(names(spots))
-	slices.Sort(out)
-	return strings.Join(out, " ")
-}
-
 // reasonOf is a node's reason in an answer; NodeFits where it has none.
 func (w *world) reasonOf(a Answer, name string) state.NodeReason {
 	for _, g := range a.Groups {
