@@ -98,9 +98,13 @@ func loadKeys(d Disk, private bool) (*keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keys{public: strings.TrimSuffix(string(pub), "\n")}
+	line, whole := strings.CutSuffix(string(pub), "\n")
+	k := &keys{public: line}
 	if k.verifier, err = parsePublic(k.public); err != nil {
 		return nil, damaged(pubFile, 0, "%v", err)
+	}
+	if !whole {
+		return nil, damaged(pubFile, int64(len(pub)), "the end of the line is cut off")
 	}
 	if !private {
 		return k, nil

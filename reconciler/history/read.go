@@ -18,8 +18,10 @@ import (
 // Read implements Log. Batches are read and decoded one ahead of the caller, in
 // a goroutine that ends with the iteration.
 func (s *Store) Read(ctx context.Context, from state.Seq) iter.Seq2[*state.Record, error] {
-	from = max(from, 1)
-	view := s.view()
+	return s.read(ctx, s.view(), max(from, 1))
+}
+
+func (*Store) read(ctx context.Context, view *segments, from state.Seq) iter.Seq2[*state.Record, error] {
 	return func(yield func(*state.Record, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		ahead := make(chan decoded, 4)
