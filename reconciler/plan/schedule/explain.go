@@ -97,14 +97,13 @@ func (e *Explainer) machine(n *state.Node, r state.NodeReason) string {
 		if e.runsImage(img, f) {
 			continue
 		}
-		switch {
-		case r == state.NodeOtherArch:
+		if r == state.NodeOtherArch {
 			return fmt.Sprintf("architecture %s; image %s has %s", f.Arch, name, platformNames(img))
-		case r == state.NodeOtherBuild:
-			return buildMismatch(img, f)
-		default:
-			return fmt.Sprintf("image %s has nothing for %s/%s; it has %s", name, f.OS, f.Arch, platformNames(img))
 		}
+		if r == state.NodeOtherBuild {
+			return buildMismatch(img, f)
+		}
+		return fmt.Sprintf("image %s has nothing for %s/%s; it has %s", name, f.OS, f.Arch, platformNames(img))
 	}
 	return "no image for this machine"
 }
@@ -230,16 +229,16 @@ type dimension struct {
 }
 
 func dimensionOf(r state.NodeReason) dimension {
-	switch {
-	case r == state.NodeShortCPU:
+	if r == state.NodeShortCPU {
 		return dimension{"cpu", func(r state.Resources) int64 { return r.MilliCPU }, milliText}
-	case r == state.NodeShortMemory:
-		return dimension{"memory", func(r state.Resources) int64 { return r.Memory }, bytesText}
-	case r == state.NodeShortStorage:
-		return dimension{"ephemeral-storage", func(r state.Resources) int64 { return r.Ephemeral }, bytesText}
-	default:
-		return dimension{"pods", func(r state.Resources) int64 { return r.Pods }, func(n int64) string { return fmt.Sprint(n) }}
 	}
+	if r == state.NodeShortMemory {
+		return dimension{"memory", func(r state.Resources) int64 { return r.Memory }, bytesText}
+	}
+	if r == state.NodeShortStorage {
+		return dimension{"ephemeral-storage", func(r state.Resources) int64 { return r.Ephemeral }, bytesText}
+	}
+	return dimension{"pods", func(r state.Resources) int64 { return r.Pods }, func(n int64) string { return fmt.Sprint(n) }}
 }
 
 // milliText is an amount of processor: "250m", "2", "1.5".
@@ -335,28 +334,30 @@ func (e *Explainer) others(n *state.Node, r state.NodeReason) string {
 		return reasonWords(r)
 	}
 	spec := e.class.spec
-	switch {
-	case r == state.NodeSpread:
+	if r == state.NodeSpread {
 		for _, p := range b.spreads {
 			if p.hard && !p.allows(i) {
 				return p.words(n, i)
 			}
 		}
-	case r == state.NodePodAffinity:
+	}
+	if r == state.NodePodAffinity {
 		for k, t := range b.wants {
 			if t.at(i) == 0 {
 				x := &spec.Affinity.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution[k]
 				return fmt.Sprintf("required pod affinity: no pod with %s in %s", metav1.FormatLabelSelector(x.LabelSelector), domainName(n, t.topo))
 			}
 		}
-	case r == state.NodePodAntiAffinity:
+	}
+	if r == state.NodePodAntiAffinity {
 		for k, t := range b.avoids {
 			if t.at(i) > 0 {
 				x := &spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[k]
 				return fmt.Sprintf("pod anti-affinity: %d pods with %s in %s", t.at(i), metav1.FormatLabelSelector(x.LabelSelector), domainName(n, t.topo))
 			}
 		}
-	case r == state.NodeExistingAntiAffinity:
+	}
+	if r == state.NodeExistingAntiAffinity {
 		for _, x := range b.bans {
 			if d := x.topo.of[i]; d != noDomain && x.domains[d] {
 				return fmt.Sprintf("a pod in %s keeps such pods away by its anti-affinity", domainName(n, x.topo))
@@ -368,16 +369,16 @@ func (e *Explainer) others(n *state.Node, r state.NodeReason) string {
 
 // reasonWords is what can be said when the state no longer shows why.
 func reasonWords(r state.NodeReason) string {
-	switch {
-	case r == state.NodeSpread:
+	if r == state.NodeSpread {
 		return "topology spread: pods would lie too unevenly"
-	case r == state.NodePodAffinity:
-		return "required pod affinity: the pods that it names are not there"
-	case r == state.NodePodAntiAffinity:
-		return "pod anti-affinity: a pod that it names is there"
-	default:
-		return "a pod there keeps such pods away by its anti-affinity"
 	}
+	if r == state.NodePodAffinity {
+		return "required pod affinity: the pods that it names are not there"
+	}
+	if r == state.NodePodAntiAffinity {
+		return "pod anti-affinity: a pod that it names is there"
+	}
+	return "a pod there keeps such pods away by its anti-affinity"
 }
 
 func (p *spread) words(n *state.Node, node int32) string {

@@ -131,13 +131,16 @@ func (r *remedy) shortage(reason state.NodeReason, nodes []*state.Node) {
 
 // without asks for all but one resource.
 func without(reason state.NodeReason, free, ask state.Resources) state.NodeReason {
-	switch {
-	case reason == state.NodeShortCPU:
-		ask.MilliCPU = 0
-	case reason == state.NodeShortMemory:
-		ask.Memory = 0
-	default:
-		ask.Ephemeral = 0
+	all := ask
+	ask = state.Resources{Pods: all.Pods}
+	if reason != state.NodeShortCPU {
+		ask.MilliCPU = all.MilliCPU
+	}
+	if reason != state.NodeShortMemory {
+		ask.Memory = all.Memory
+	}
+	if reason != state.NodeShortStorage {
+		ask.Ephemeral = all.Ephemeral
 	}
 	return short(free, ask)
 }
