@@ -157,7 +157,8 @@ func (s *remoteSession) serve(open *wireOpen) {
 	if err != nil {
 		return // the session is about to be lost, and the request with it
 	}
-	t := &tunnel{stream: stream}
+	p := newPump(stream)
+	t := &tunnel{stream: p}
 	if err := t.send(&chunk{ID: open.ID, Channel: chanBegin}); err != nil {
 		return
 	}
@@ -175,8 +176,12 @@ func (s *remoteSession) serve(open *wireOpen) {
 	default:
 		end.fail(fmt.Errorf("this agent doesn't know the request, it is older than the controller: %w", runtimes.ErrUnsupported))
 	}
+	close(p.stop)
 	if t.send(&end) == nil && stream.CloseSend() == nil {
-		_ = receive(stream, &chunk{}) // until the controller has read everything
+		select { // until the controller has read everything
+		case <-p.ended:
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -385,5 +385,5 @@ func (p *wirePeer) PortForward(ctx context.Context, uid state.UID, port uint16, 
 	}
 	defer done()
 	c := &tunnelConn{t: t, out: chanStdin, in: chanStdout}
-	return errors.Join(join(ctx, conn, c), c.ended)
+	return errors.Join(join(ctx, conn, c), c.failure())
 }

@@ -3,7 +3,52 @@ package agent
 import (
 	"io"
 	"sync"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
+
+// A pump receives a stream's frames in one place, so that any number may wait
+// for them, and its end can be waited for.
+type pump struct {
+	messenger
+
+	frames chan *wrapperspb.BytesValue
+	ended  chan struct{}
+	stop   chan struct{} // closed when nobody receives any more
+}
+
+func newPump(m messenger) *pump {
+	p := &pump{messenger: m, frames: make(chan *wrapperspb.BytesValue), ended: make(chan struct{}), stop: make(chan struct{})}
+	go p.run()
+	return p
+}
+
+// run ends with the stream.
+func (p *pump) run() {
+	defer close(p.ended)
+	for {
+		b := &wrapperspb.BytesValue{}
+		if err := p.messenger.RecvMsg(b); err != nil {
+			return
+		}
+		select {
+		case p.frames <- b:
+		case <-p.stop:
+		}
+	}
+}
+
+// RecvMsg gives the next frame.
+func (p *pump) RecvMsg(m any) error {
+	select {
+	case b := <-p.frames:
+		proto.Merge(m.(proto.Message), b)
+		return nil
+	case <-p.ended:
+		return io.EOF
+	}
+}
 
 // A tunnel is one stream; several may write to it.
 type tunnel struct {
@@ -43,8 +88,16 @@ type tunnelConn struct {
 	out, in channel
 	rest    []byte
 	err     error
-	ended   error // what the other end said at its end
 	once    sync.Once
+
+	mu    sync.Mutex
+	ended error // what the other end said at its end
+}
+
+func (c *tunnelConn) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
 }
 
 // Read gives what the other end wrote.
@@ -62,7 +115,9 @@ func (c *tunnelConn) Read(b []byte) (int, error) {
 		case c.in:
 			c.rest = x.Data
 		case chanEnd:
+			c.mu.Lock()
 			c.ended = x.err()
+			c.mu.Unlock()
 			c.err = io.EOF
 		default:
 		}

@@ -1,0 +1,107 @@
+// Prog is what the conformance suite runs in containers. Its arguments say what
+// to do, one after another:
+//
+//	say TEXT        print a line to standard output
+//	warn TEXT       print a line to standard error
+//	env             print the environment
+//	args REST…      print the rest of the arguments, one a line
+//	read FILE       print a file
+//	stubborn        ignore the request to end
+//	sleep DURATION  do nothing for that long
+//	serve ADDR FILE answer GET /ready on ADDR: 200 while FILE exists, else 503; goes on in the background
+//	touch FILE      make a file
+//	remove FILE     remove a file
+//	wait            until it is asked to end
+//	exit N          end with that code
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() {
+	code, err := run(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prog:", err)
+		code = 64
+	}
+	os.Exit(code)
+}
+
+func run(args []string) (int, error) {
+	next := func() string {
+		if len(args) == 0 {
+			return ""
+		}
+		a := args[0]
+		args = args[1:]
+		return a
+	}
+	for len(args) > 0 {
+		var err error
+		switch verb := next(); verb {
+		case "say":
+			fmt.Println(next())
+		case "warn":
+			fmt.Fprintln(os.Stderr, next())
+		case "env":
+			for _, e := range os.Environ() {
+				fmt.Println(e)
+			}
+		case "args":
+			for _, a := range args {
+				fmt.Println(a)
+			}
+			args = nil
+		case "read":
+			var b []byte
+			b, err = os.ReadFile(next())
+			os.Stdout.Write(b)
+		case "stubborn":
+			signal.Ignore(syscall.SIGTERM, os.Interrupt)
+		case "sleep":
+			var d time.Duration
+			d, err = time.ParseDuration(next())
+			time.Sleep(d)
+		case "serve":
+			serve(next(), next())
+		case "touch":
+			err = os.WriteFile(next(), nil, 0o644)
+		case "remove":
+			err = os.Remove(next())
+		case "wait":
+			ended := make(chan os.Signal, 1)
+			signal.Notify(ended, syscall.SIGTERM, os.Interrupt)
+			<-ended
+			return 0, nil
+		case "exit":
+			return strconv.Atoi(next())
+		default:
+			return 0, fmt.Errorf("what is %q?", verb)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+func serve(addr, file string) {
+	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if _, err := os.Stat(file); err != nil {
+			http.Error(w, "not yet", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	go func() {
+		fmt.Fprintln(os.Stderr, "prog:", http.ListenAndServe(addr, h))
+		os.Exit(65)
+	}()
+}
