@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -373,5 +374,52 @@ func TestRefusedOptions(t *testing.T) {
 		} else if strings.Contains(err.Error(), "secret") {
 			t.Errorf("New shows a password: %v", err)
 		}
+	}
+}
+
+// 100 MB in a commit cost a transfer and nothing else, until somebody reads them.
+func TestHundredMegabytes(t *testing.T) {
+	t.Parallel()
+	repo := sourcetest.NewRepo(t)
+	repo.Commit("main", map[string]string{"small": "s", "huge": strings.Repeat("0123456789abcdef", 100<<20/16)})
+	fsys := sourcetest.Await(t, open(t, git.Options{URL: sourcetest.ServeHTTP(t, repo, sourcetest.HTTPOptions{}).URL}), "").FS
+	if data, err := fsys.ReadFile("small"); err != nil || string(data) != "s" {
+		t.Errorf("beside it: %q, %v", data, err)
+	}
+	if _, err := fsys.ReadFile("huge"); err == nil || !strings.Contains(err.Error(), "huge") || !strings.Contains(err.Error(), "MaxFileSize") {
+		t.Errorf("reading it: %v", err)
+	}
+}
+
+// The refs of a repository on this machine are watched: without that, ten
+// seconds would pass.
+func TestLocalCommitIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	repo := sourcetest.NewRepo(t)
+	repo.Commit("team/main", map[string]string{"a": "1"})
+	s := open(t, git.Options{URL: repo.Dir, Ref: "team/main"})
+	first := sourcetest.Await(t, s, "")
+	type result struct {
+		text string
+		at   time.Time
+	}
+	seen := make(chan result, 1)
+	go func() {
+		snapshot, err := s.Next(t.Context(), first.Revision)
+		if err != nil {
+			seen <- result{text: err.Error()}
+			return
+		}
+		data, err := snapshot.FS.ReadFile("a")
+		if err != nil {
+			data = []byte(err.Error())
+		}
+		seen <- result{text: string(data), at: time.Now()}
+	}()
+	repo.Commit("team/main", map[string]string{"a": "2"})
+	began := time.Now()
+	got := <-seen
+	if took := got.at.Sub(began); got.text != "2" || took > 5*time.Second {
+		t.Errorf("saw %q after %v", got.text, took)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // patience is how long the suite waits for what must come, calm how long it
 // watches that nothing comes.
 const (
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 	calm     = 300 * time.Millisecond
 )
 
@@ -211,7 +211,7 @@ func testLinks(t *testing.T, repo *Repo, create func(*testing.T, *Repo) sources.
 }
 
 func testBig(t *testing.T, repo *Repo, create func(*testing.T, *Repo) sources.Source) {
-	_, snapshot := start(t, repo, create, map[string]string{"small": "s", "big.bin": strings.Repeat("0123456789abcdef", 100<<20/16)})
+	_, snapshot := start(t, repo, create, map[string]string{"small": "s", "big.bin": strings.Repeat("0123456789abcdef", 11<<20/16)})
 	if data, err := snapshot.FS.ReadFile("small"); err != nil || string(data) != "s" {
 		t.Errorf("beside a big file: %q, %v", data, err)
 	}
@@ -222,7 +222,7 @@ func testBig(t *testing.T, repo *Repo, create func(*testing.T, *Repo) sources.So
 	_, err = snapshot.FS.ReadFile("big.bin")
 	var named *fs.PathError
 	if !errors.As(err, &named) || named.Path != "big.bin" || !strings.Contains(err.Error(), "MaxFileSize") {
-		t.Errorf("reading 100 MB: %v, want the file and the limit named", err)
+		t.Errorf("reading 11 MiB: %v, want the file and the limit named", err)
 	}
 }
 

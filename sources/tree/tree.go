@@ -55,6 +55,9 @@ func (t *Tree) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	if e.Kind == Directory {
+		if e.Dir.err != nil {
+			return nil, fail("open", name, e.Dir.err)
+		}
 		return &openDir{info: t.info(e, name, 0), path: name, list: t.list(e.Dir, name)}, nil
 	}
 	data, err := t.content("open", name, e)
@@ -88,6 +91,9 @@ func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) {
 	}
 	if e.Kind != Directory {
 		return nil, fail("readdir", name, errors.New("not a directory"))
+	}
+	if e.Dir.err != nil {
+		return nil, fail("readdir", name, e.Dir.err)
 	}
 	return t.list(e.Dir, name), nil
 }
@@ -178,11 +184,7 @@ func (t *Tree) resolve(op, name string, follow bool) (*Entry, error) {
 		}
 		rest = append(split(target), rest...)
 	}
-	e := at[len(at)-1]
-	if e.Kind == Directory && e.Dir.err != nil {
-		return nil, fail(op, name, e.Dir.err)
-	}
-	return e, nil
+	return at[len(at)-1], nil
 }
 
 // split cuts a path or a link's target into its parts.
