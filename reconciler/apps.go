@@ -257,7 +257,7 @@ func (m *Machine) unavailable(name state.AppName) state.Ref {
 		if w.App != name {
 			continue
 		}
-		if (w.Deleting || !w.Complete || !up(w)) && (first.IsZero() || ref.Compare(first) < 0) {
+		if (w.Deleting || !w.Complete || m.waiting[ref] || !up(w)) && (first.IsZero() || ref.Compare(first) < 0) {
 			first = ref
 		}
 	}

@@ -76,8 +76,11 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 			return d
 		}
 	}
+	// What waits for an image or is held isn't what the text wants yet.
+	behind := d.Waiting || len(d.Held) > 0
 	step := rollout.Next(w, now)
-	d.Stop, d.Complete, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Complete, step.Partial, step.Gone, step.Stalled, step.Wake
+	d.Stop, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Partial, step.Gone, step.Stalled, step.Wake
+	d.Complete = step.Complete && !behind
 	d.Held = append(d.Held, step.Held...)
 	for _, start := range step.Start {
 		answer := schedule.Place(s, schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count})

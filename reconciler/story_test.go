@@ -1,0 +1,465 @@
+package reconciler_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/tandem-gitops/tandem/reconciler"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render/manifest"
+)
+
+// TestStories plays each file of testdata: one story a file. What the commands
+// do is listed in testdata/README.md.
+func TestStories(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if strings.HasSuffix(path, ".md") {
+			return
+		}
+		s := newStory()
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return s.command(t, d) })
+	})
+}
+
+// story is a machine, a clock and agents that do as they are told.
+type story struct {
+	m       *reconciler.Machine
+	now     state.Instant
+	out     strings.Builder
+	commits int
+	wake    state.Instant
+	number  uint64
+	agents  map[state.NodeName]*agentDouble
+	missing map[string]bool // images that can't be looked up
+	only    map[string]state.OS
+	shelf   *shelf
+	log     []*state.Record
+}
+
+// agentDouble reports what its assignment leads to.
+type agentDouble struct {
+	lost    bool
+	facts   state.NodeFacts
+	newest  state.Assignment
+	applied uint64 // generation that its reports follow
+	pods    map[state.UID]state.PodStatus
+}
+
+// shelf keeps blobs as a controller's library does.
+type shelf struct {
+	manifests map[state.Digest]*state.Manifest
+	templates map[state.Digest]*state.Template
+}
+
+func (s *shelf) Manifest(d state.Digest) (*state.Manifest, error) {
+	if m := s.manifests[d]; m != nil {
+		return m, nil
+	}
+	return nil, fmt.Errorf("no manifest %s", d.Short())
+}
+
+func (s *shelf) Template(d state.Digest) (*state.Template, error) {
+	if t := s.templates[d]; t != nil {
+		return t, nil
+	}
+	return nil, fmt.Errorf("no template %s", d.Short())
+}
+
+func newStory() *story {
+	s := &story{
+		shelf:  &shelf{map[state.Digest]*state.Manifest{}, map[state.Digest]*state.Template{}},
+		now:    state.Instant{Wall: time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC).UnixNano()},
+		agents: map[state.NodeName]*agentDouble{}, missing: map[string]bool{}, only: map[string]state.OS{},
+	}
+	s.m = reconciler.New(s.shelf)
+	s.take(s.m.Start(s.now, state.DigestOf([]byte("story")), "test"))
+	s.out.Reset()
+	return s
+}
+
+func (s *story) command(t *testing.T, d *datadriven.TestData) string {
+	t.Helper()
+	s.out.Reset()
+	switch d.Cmd {
+	case "node":
+		s.node(t, d)
+	case "commit":
+		s.commit(t, d)
+	case "settle":
+		s.settle()
+	case "agents": // one round of reports
+		s.round(d.HasArg("only"), argNames(d))
+	case "unready", "ready", "dies", "fails":
+		s.status(t, d)
+	case "lose":
+		s.agents[state.NodeName(d.CmdArgs[0].Key)].lost = true
+	case "return":
+		name := state.NodeName(d.CmdArgs[0].Key)
+		s.agents[name].lost = false
+		s.hello(name)
+	case "pass":
+		s.pass(t, d)
+	case "do":
+		s.do(t, d)
+	case "image":
+		s.image(d)
+	case "restart-controller":
+		s.restart(t)
+	case "pods":
+		s.pods()
+	case "holds":
+		s.holds()
+	default:
+		t.Fatalf("%s: unknown command %q", d.Pos, d.Cmd)
+	}
+	if err := s.m.Check(); err != nil {
+		t.Fatalf("%s: %v", d.Pos, err)
+	}
+	if s.out.Len() == 0 {
+		return "ok\n"
+	}
+	return s.out.String()
+}
+
+func argNames(d *datadriven.TestData) []string {
+	var names []string
+	for _, a := range d.CmdArgs {
+		names = append(names, a.Key)
+	}
+	return names
+}
+
+func (s *story) step(events ...state.Event) {
+	s.take(s.m.Step(s.now, events))
+}
+
+// take prints the records of a step and answers what it asks for.
+func (s *story) take(out reconciler.Output) {
+	for _, b := range out.Blobs {
+		if b.Manifest != nil {
+			s.shelf.manifests[b.Digest] = b.Manifest
+			continue
+		}
+		tpl, err := state.ParseTemplate(b.Template)
+		if err != nil {
+			panic(err)
+		}
+		s.shelf.templates[b.Digest] = tpl
+	}
+	s.log = append(s.log, out.Records...)
+	for _, r := range out.Records {
+		if line := s.line(r); line != "" {
+			fmt.Fprintln(&s.out, line)
+		}
+	}
+	s.wake = out.Wake
+	for _, a := range out.Assignments {
+		if agent := s.agents[a.Node]; agent != nil && !agent.lost {
+			agent.newest = a
+		}
+	}
+	for _, e := range out.Effects {
+		if l, ok := e.(*state.LookUp); ok {
+			s.step(&state.ImageLooked{App: l.App, Manifest: l.Manifest, Image: s.lookUp(l.Image)})
+		}
+	}
+}
+
+// lookUp is a registry that has every image for both OSes, but as `image` says.
+func (s *story) lookUp(name string) state.Image {
+	if s.missing[name] {
+		return state.Image{Name: name, Assumed: true, Failure: state.LookupNotFound}
+	}
+	im := state.Image{Name: name, Index: state.DigestOf([]byte(name))}
+	if os := s.only[name]; os != state.Windows {
+		im.Platforms = append(im.Platforms, state.Platform{OS: state.Linux, Arch: "amd64", Digest: state.DigestOf([]byte(name + "l"))})
+	}
+	if os := s.only[name]; os != state.Linux {
+		im.Platforms = append(im.Platforms, state.Platform{OS: state.Windows, Arch: "amd64", OSVersion: "10.0.20348.1", Digest: state.DigestOf([]byte(name + "w"))})
+	}
+	return im
+}
+
+func (s *story) image(d *datadriven.TestData) {
+	name := d.CmdArgs[0].Key
+	delete(s.missing, name)
+	delete(s.only, name)
+	switch {
+	case d.HasArg("missing"):
+		s.missing[name] = true
+	case d.HasArg("linux"):
+		s.only[name] = state.Linux
+	case d.HasArg("windows"):
+		s.only[name] = state.Windows
+	}
+}
+
+func (s *story) node(t *testing.T, d *datadriven.TestData) {
+	name := state.NodeName(d.CmdArgs[0].Key)
+	facts := state.NodeFacts{
+		OS: state.Linux, Arch: "amd64", Allocatable: state.Resources{MilliCPU: 4000, Memory: 8 << 30, Ephemeral: 100 << 30, Pods: 110},
+	}
+	if d.HasArg("windows") {
+		facts.OS, facts.OSVersion, facts.Isolations = state.Windows, "10.0.20348.1", []state.Isolation{state.Process}
+	}
+	facts.Simulated = d.HasArg("simulated")
+	if d.HasArg("pods") {
+		d.ScanArgs(t, "pods", &facts.Allocatable.Pods)
+	}
+	s.agents[name] = &agentDouble{facts: facts, pods: map[state.UID]state.PodStatus{}}
+	s.hello(name)
+}
+
+func (s *story) hello(name state.NodeName) {
+	s.step(&state.NodeHello{Node: name, Facts: s.agents[name].facts, BootID: "boot", Incarnation: 1})
+	s.report(name, true, nil)
+}
+
+// commit is a root whose plain objects are the command's input.
+func (s *story) commit(t *testing.T, d *datadriven.TestData) {
+	s.commits++
+	m := &state.Manifest{App: state.RootApp}
+	dec := manifest.NewDecoder(manifest.Options{})
+	at := state.Origin{Path: "story.yaml"}
+	values, problems := manifest.Parse(at, []byte(d.Input))
+	for _, v := range values {
+		decoded, more := dec.Decode(v, func(manifest.Path, *manifest.Value) state.Origin { return at })
+		problems = append(problems, more...)
+		if decoded.Body == nil {
+			continue
+		}
+		digest, err := manifest.VariantDigest(decoded.Body, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		variant := state.Variant{Body: decoded.Body, Digest: digest, OS: osOf(decoded.Body)}
+		if old := m.Find(decoded.Ref); old != nil {
+			old.Variants = append(old.Variants, variant)
+			continue
+		}
+		m.Objects = append(m.Objects, &state.Object{Ref: decoded.Ref, Variants: []state.Variant{variant}})
+	}
+	for _, p := range problems {
+		t.Fatalf("%s: %v", d.Pos, p)
+	}
+	slices.SortFunc(m.Objects, func(a, b *state.Object) int { return a.Ref.Compare(b.Ref) })
+	m.Digest = manifest.Digest(m.Objects)
+	rev := state.Revision(fmt.Sprintf("main@sha1:%040d", s.commits))
+	s.step(&state.RootRendered{Revision: rev, Manifest: m})
+}
+
+// pass lets time go by: the machine is called whenever it asked to be.
+func (s *story) pass(t *testing.T, d *datadriven.TestData) {
+	took, err := time.ParseDuration(d.CmdArgs[0].Key)
+	if err != nil {
+		t.Fatalf("%s: %v", d.Pos, err)
+	}
+	end := s.now.Add(took)
+	for s.now.Mono < end.Mono {
+		next := min(end.Mono, s.now.Mono+10*time.Second)
+		if !s.wake.IsZero() && s.wake.Mono > s.now.Mono {
+			next = min(next, s.wake.Mono)
+		}
+		s.now = s.now.Add(next - s.now.Mono)
+		var events []state.Event
+		for _, name := range s.names() {
+			if !s.agents[name].lost {
+				events = append(events, &state.Renewed{Node: name})
+			}
+		}
+		s.step(events...)
+	}
+}
+
+func (s *story) names() []state.NodeName {
+	var names []state.NodeName
+	for name := range s.agents {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// settle lets agents report until nothing changes.
+func (s *story) settle() {
+	for range 500 {
+		if !s.round(false, nil) {
+			return
+		}
+	}
+	fmt.Fprintln(&s.out, "does not settle")
+}
+
+// round lets every agent do what its assignment says, once. With only, just
+// the named pods change.
+func (s *story) round(only bool, pods []string) bool {
+	before := s.m.State().Seq
+	for _, name := range s.names() {
+		a := s.agents[name]
+		if a.lost {
+			continue
+		}
+		var gone []state.UID
+		changed := false
+		assigned := slices.Clone(a.newest.Pods)
+		slices.SortFunc(assigned, func(x, y *state.AssignedPod) int { return x.Key.Compare(y.Key) })
+		for _, p := range assigned {
+			if only && !slices.Contains(pods, p.Key.Name) {
+				continue
+			}
+			old, known := a.pods[p.UID]
+			switch {
+			case p.Stop:
+				delete(a.pods, p.UID)
+				gone = append(gone, p.UID)
+			case !known:
+				broken := strings.Contains(p.Template.Spec.Spec.Containers[0].Image, "broken")
+				a.pods[p.UID] = running(p, !broken, old.Restarts())
+				changed = true
+			}
+		}
+		a.applied = a.newest.Generation
+		if changed || len(gone) > 0 {
+			s.report(name, false, gone)
+		}
+	}
+	return s.m.State().Seq != before
+}
+
+func running(p *state.AssignedPod, ready bool, restarts int32) state.PodStatus {
+	st := state.PodStatus{UID: p.UID, Phase: state.Running, Ready: ready, IP: "10.88.0.2"}
+	if !ready {
+		st.Reason = state.ReasonUnready
+	}
+	st.Containers = []state.ContainerStatus{{Name: p.Template.Spec.Spec.Containers[0].Name, State: state.ContainerRunning, Ready: ready, Restarts: restarts}}
+	return st
+}
+
+func (s *story) report(name state.NodeName, full bool, gone []state.UID) {
+	a, n := s.agents[name], s.m.State().Nodes[name]
+	s.number++
+	r := state.Report{
+		Node: name, Epoch: n.Epoch, BootID: "boot", Incarnation: 1, Number: s.number, Applied: a.applied, Full: full, Gone: gone,
+	}
+	for _, p := range a.pods {
+		r.Pods = append(r.Pods, p)
+	}
+	slices.SortFunc(r.Pods, func(x, y state.PodStatus) int { return x.UID.Compare(y.UID) })
+	s.step(&state.Reported{Report: r})
+}
+
+// status makes a pod ready or not, or ends it.
+func (s *story) status(t *testing.T, d *datadriven.TestData) {
+	for _, arg := range d.CmdArgs {
+		p := s.m.State().ByName[state.PodKey{Namespace: "default", Name: arg.Key}]
+		if p == nil {
+			t.Fatalf("%s: there is no pod %s", d.Pos, arg.Key)
+		}
+		a := s.agents[p.Node]
+		st := a.pods[p.UID]
+		switch d.Cmd {
+		case "ready", "unready":
+			st.Ready = d.Cmd == "ready"
+			st.Phase = state.Running
+			st.Containers = []state.ContainerStatus{{Name: "main", State: state.ContainerRunning, Ready: st.Ready}}
+		case "fails":
+			st = state.PodStatus{UID: p.UID, Phase: state.Failed, Reason: state.ReasonEvicted}
+		case "dies": // vanishes from its node
+			delete(a.pods, p.UID)
+			s.report(p.Node, true, nil)
+			continue
+		}
+		st.UID = p.UID
+		a.pods[p.UID] = st
+		s.report(p.Node, false, nil)
+	}
+}
+
+// do is what a person asks for.
+func (s *story) do(t *testing.T, d *datadriven.TestData) {
+	verbs := map[string]state.CommandVerb{
+		"approve": state.CmdApprove, "cordon": state.CmdCordon, "uncordon": state.CmdUncordon, "delete": state.CmdDeletePod,
+		"restart": state.CmdRestart, "remove-node": state.CmdRemoveNode, "down": state.CmdDown,
+	}
+	c := &state.Command{ID: 1, Verb: verbs[d.CmdArgs[0].Key]}
+	if len(d.CmdArgs) > 1 {
+		kind, name, _ := strings.Cut(d.CmdArgs[1].Key, "/")
+		c.Object, c.Hold = state.Ref{Kind: kind, Namespace: "default", Name: name}, kind
+		if kind == "Node" {
+			c.Object.Namespace = ""
+		}
+	}
+	out := s.m.Step(s.now, []state.Event{c})
+	for _, e := range out.Effects {
+		if r, ok := e.(*state.Reply); ok && r.Code != state.ReplyDone {
+			fmt.Fprintf(&s.out, "refused: %d\n", r.Code)
+		}
+	}
+	s.take(out)
+}
+
+// restart replays the log into another machine: the planner doesn't run.
+func (s *story) restart(t *testing.T) {
+	s.m = reconciler.New(s.shelf)
+	for _, r := range s.log {
+		if err := s.m.Replay(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.take(s.m.Start(s.now, state.Digest{}, "test"))
+	for _, name := range s.names() {
+		if !s.agents[name].lost {
+			s.hello(name)
+		}
+	}
+}
+
+func (s *story) pods() {
+	for _, p := range s.m.State().SortedPods() {
+		word := "not ready"
+		switch {
+		case p.Stopping:
+			word = "stopping"
+		case p.Lost:
+			word = "lost"
+		case p.Ready:
+			word = "ready"
+		}
+		fmt.Fprintf(&s.out, "%s %s %s %s\n", s.name(p), p.Node, p.Template.Spec.Spec.Containers[0].Image, word)
+	}
+}
+
+func (s *story) holds() {
+	var ids []string
+	for id := range s.m.State().Holds {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		h := s.m.State().Holds[id]
+		fmt.Fprintf(&s.out, "%s %s code=%d os=%s count=%d %v\n", id, h.Object, h.Code, h.OS, h.Count, h.Params)
+	}
+}
+
+// name is a pod's name, with the derived parts of a Deployment's made short.
+func (s *story) name(p *state.Pod) string {
+	if p.Ordinal >= 0 {
+		return p.Key.Name
+	}
+	return fmt.Sprintf("%s-~%s", p.Workload.Name, strconv.FormatUint(uint64(p.PlacedSeq), 10))
+}
+
+func osOf(b state.Body) state.OS {
+	w := &state.Object{Variants: []state.Variant{{Body: b}}}
+	spec := podSpec(w)
+	if spec == nil {
+		return state.AnyOS
+	}
+	return manifest.TemplateOS(spec)
+}

@@ -1,0 +1,98 @@
+package reconciler_test
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+func podSpec(o *state.Object) *corev1.PodSpec {
+	switch b := o.First().(type) {
+	case *appsv1.Deployment:
+		return &b.Spec.Template.Spec
+	case *appsv1.StatefulSet:
+		return &b.Spec.Template.Spec
+	default:
+		return nil
+	}
+}
+
+// line is a record as a story shows it; empty for those that only explain.
+func (s *story) line(r *state.Record) string {
+	switch f := r.Fact.(type) {
+	case *state.NodeJoined, *state.Decided, *state.ImageResolved, *state.ControllerStarted, *state.AppDeclared, *state.LogStarted:
+		return ""
+	case *state.NodeReady:
+		return fmt.Sprintf("node %s ready", f.Node)
+	case *state.NodeLost:
+		return fmt.Sprintf("node %s lost", f.Node)
+	case *state.NodeRemoved:
+		return fmt.Sprintf("node %s removed", f.Node)
+	case *state.NodeCordoned:
+		return fmt.Sprintf("node %s cordoned %t", f.Node, f.On)
+	case *state.RevisionApplied:
+		line := "applied"
+		for _, c := range f.Changes {
+			line += fmt.Sprintf(" %s %s", c.Verb, c.Ref)
+		}
+		return line
+	case *state.RevisionRejected:
+		return fmt.Sprintf("rejected: %d problems, conflicts %v", f.Problems, f.Conflicts)
+	case *state.Revised:
+		return fmt.Sprintf("revision %d of %s %s", f.Number, f.Workload.Name, f.OS)
+	case *state.PodPlaced:
+		return fmt.Sprintf("place %s on %s", s.placed(r, f), f.Node)
+	case *state.PodStopping:
+		return fmt.Sprintf("stop %s: %s", s.of(f.UID), f.Why)
+	case *state.PodGone:
+		return s.goneLine(f)
+	case *state.PodObserved:
+		word := "not ready"
+		if f.Ready {
+			word = "ready"
+		}
+		return fmt.Sprintf("%s is %s, %s", s.of(f.UID), f.Phase, word)
+	case *state.PodFlapping:
+		return fmt.Sprintf("%s flaps: %d edges", s.of(f.UID), f.Edges)
+	case *state.PodSettled:
+		return fmt.Sprintf("%s settled", s.of(f.UID))
+	case *state.Held:
+		return fmt.Sprintf("held %s: code %d %s ×%d %v", f.Object, f.Code, f.OS, f.Count, f.Params)
+	case *state.Released:
+		return fmt.Sprintf("released %s, approved %t", f.Object, f.Approved)
+	case *state.RolledOut:
+		return fmt.Sprintf("rolled out %s, partial %t", f.Workload.Name, f.Partial)
+	case *state.ObjectGone:
+		return fmt.Sprintf("gone %s", f.Ref)
+	default:
+		return r.Fact.Kind().String()
+	}
+}
+
+func (s *story) placed(r *state.Record, f *state.PodPlaced) string {
+	if f.Ordinal >= 0 {
+		return f.Pod.Name
+	}
+	return fmt.Sprintf("%s-~%d", f.Workload.Name, r.Seq)
+}
+
+func (s *story) goneLine(f *state.PodGone) string {
+	if f.Vanished {
+		return fmt.Sprintf("%s vanished", s.of(f.UID))
+	}
+	return fmt.Sprintf("%s is gone", s.of(f.UID))
+}
+
+// of names a pod by its UID, from the log: it may be gone.
+func (s *story) of(uid state.UID) string {
+	id := s.m.State().LogID
+	for _, r := range s.log {
+		if f, ok := r.Fact.(*state.PodPlaced); ok && state.NewUID(id, r.Seq, f.Pod.Namespace, f.Pod.Name) == uid {
+			return s.placed(r, f)
+		}
+	}
+	return "?"
+}
