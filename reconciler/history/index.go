@@ -127,16 +127,11 @@ func (x *diskIndex) section(d Disk, i int) ([]byte, error) {
 
 // part reads some bytes of a section, unchecked: for hashes and offsets, which
 // prove themselves when they are used.
-func (x *diskIndex) part(d Disk, i int, offset int64, b []byte) error {
+func (x *diskIndex) part(f File, i int, offset int64, b []byte) error {
 	if offset < 0 || offset+int64(len(b)) > x.len[i] {
 		return damaged(x.name, x.at[i], "a section is too short; the file is a cache: delete it")
 	}
-	f, err := d.Open(x.name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = f.ReadAt(b, x.at[i]+offset)
+	_, err := f.ReadAt(b, x.at[i]+offset)
 	return err
 }
 
@@ -156,8 +151,13 @@ func (x *diskIndex) frames(d Disk) ([]frameAt, error) {
 }
 
 func (x *diskIndex) offset(d Disk, seq state.Seq) (int64, error) {
+	f, err := d.Open(x.name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
 	var b [8]byte
-	if err := x.part(d, sectionOffsets, 8*int64(seq-x.first), b[:]); err != nil {
+	if err := x.part(f, sectionOffsets, 8*int64(seq-x.first), b[:]); err != nil {
 		return 0, err
 	}
 	return int64(binary.LittleEndian.Uint64(b[:])), nil
@@ -200,6 +200,12 @@ func (ss *segments) find(seq state.Seq) *segment {
 // ReadHashes implements tlog.HashReader.
 func (ss *segments) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	out := make([]tlog.Hash, len(indexes))
+	files := map[*diskIndex]File{}
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // it was only read
+		}
+	}()
 	for i, n := range indexes {
 		at, found := slices.BinarySearchFunc(ss.list, n, func(s segment, n int64) int { return cmp.Compare(firstHash(s.first), n) })
 		if !found {
@@ -212,7 +218,14 @@ func (ss *segments) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 		k := n - firstHash(s.first)
 		switch {
 		case s.index == nil:
-			if err := s.disk.part(ss.disk, sectionHashes, k*tlog.HashSize, out[i][:]); err != nil {
+			if files[s.disk] == nil {
+				f, err := ss.disk.Open(s.disk.name)
+				if err != nil {
+					return nil, err
+				}
+				files[s.disk] = f
+			}
+			if err := s.disk.part(files[s.disk], sectionHashes, k*tlog.HashSize, out[i][:]); err != nil {
 				return nil, err
 			}
 		case k < int64(len(s.index.hashes)):

@@ -279,6 +279,10 @@ func (v *verifier) names(r *state.Record) {
 		return // it has no texts, and there are many
 	case *state.PodGone, *state.PodStopping:
 		return
+	case *state.PodObserved:
+		if f.Detail.IsZero() {
+			return
+		}
 	}
 	for _, t := range TextsOf(r) {
 		if _, ok := v.texts[t]; !ok {

@@ -3,8 +3,10 @@ package history_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"slices"
 	"strings"
@@ -171,6 +173,26 @@ func TestSwappedRecordsAreNoticed(t *testing.T) {
 	}
 	if _, err := history.Open("mem", history.Options{Disk: d.With(last, nil)}); !errors.Is(err, history.ErrDamaged) || !strings.Contains(err.Error(), "acknowledged") {
 		t.Errorf("a cut log was opened: %v", err)
+	}
+}
+
+// Swapping two records of a batch, and mending the checksum: the root is wrong.
+func TestSwappedRecordsOfABatchAreNoticed(t *testing.T) {
+	d, public := filled(t)
+	last := "log/00000000000000000052.log"
+	b := d.Files()[last]
+	at := bytes.LastIndex(b, []byte("TFR1"))
+	f := b[at:]
+	one := 20 + 1 + int(f[20]) // fixed part, length, record
+	two := one + 1 + int(f[one])
+	swapped := slices.Concat(b[:at], f[:20], f[one:two], f[20:one], f[two:len(f)-4])
+	swapped = binary.LittleEndian.AppendUint32(swapped, crc32.Checksum(swapped[at:], crc32.MakeTable(crc32.Castagnoli)))
+	if len(swapped) != len(b) || bytes.Equal(swapped, b) {
+		t.Fatal("nothing was swapped")
+	}
+	r := verify(t, d.With(last, swapped), public)
+	if len(r.Findings) != 1 || r.Findings[0].File != last || !strings.Contains(r.Findings[0].Cause, "do not hash to the root") {
+		t.Errorf("%+v", r.Findings)
 	}
 }
 

@@ -1,0 +1,153 @@
+package history_test
+
+import (
+	"context"
+	"encoding/base64"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/history"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+var update = flag.Bool("update", false, "write a golden log where there is none")
+
+const golden = "testdata/golden/v1"
+
+// goldenRecords has every kind of fact, each field set to something.
+func goldenRecords() []*state.Record {
+	var out []*state.Record
+	for i, k := range state.Kinds() {
+		n := i + 1
+		r := &state.Record{
+			Seq: state.Seq(n), Cause: state.Seq(n / 2), Actor: state.Text{byte(n)}, App: "shop-prod",
+			At:   state.Instant{Mono: time.Duration(n) * time.Second, Wall: 1_795_000_000_000_000_000 + int64(n)*1e9},
+			Fact: state.NewFact(k),
+		}
+		counter := 0
+		set(reflect.ValueOf(r.Fact).Elem(), &counter)
+		out = append(out, r)
+	}
+	return out
+}
+
+func set(v reflect.Value, n *int) {
+	*n++
+	switch v.Kind() { //nolint:exhaustive // what facts are made of
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int32, reflect.Int64:
+		v.SetInt(int64(*n) * 37 * int64(1-2*(*n%2)))
+	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
+		v.SetUint(uint64(*n%7 + 1))
+	case reflect.String:
+		v.SetString(fmt.Sprintf("text-%d", *n))
+	case reflect.Array:
+		for i := range v.Len() {
+			v.Index(i).SetUint(uint64((*n + i) % 256))
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		set(v.Index(0), n)
+		set(v.Index(1), n)
+	case reflect.Map:
+		v.Set(reflect.ValueOf(map[string]string{"a": "1", "b/c": "2"}))
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).Tag.Get("pb") != "" {
+				set(v.Field(i), n)
+			}
+		}
+	}
+}
+
+// A log that a released version wrote is read for ever: same root, same
+// records. A kind or field that came later isn't in it; nothing of it changes.
+func TestGoldenLog(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(golden, "root")); *update && os.IsNotExist(err) {
+		writeGolden(t)
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(golden)); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join(golden, "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir, history.Options{ReadOnly: true})
+	h := s.Head()
+	if got := fmt.Sprintf("%d %s\n", h.Seq, base64.StdEncoding.EncodeToString(h.Root[:])); got != string(want) {
+		t.Errorf("root %q, want %q", got, want)
+	}
+	lines, err := os.ReadFile(filepath.Join(golden, "records.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	kinds := map[state.Kind]bool{}
+	for r, err := range s.Read(context.Background(), 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds[r.Fact.Kind()] = true
+		b, err := history.JSON(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Write(append(b, '\n'))
+	}
+	if got.String() != string(lines) {
+		t.Errorf("the records say something else:\ngot  %s\nwant %s", got.String(), lines)
+	}
+	for k := state.KindLogStarted; k <= state.KindStalled; k++ {
+		if !kinds[k] {
+			t.Errorf("no %s in the golden log", k)
+		}
+	}
+}
+
+func writeGolden(t *testing.T) {
+	t.Helper()
+	s, err := history.Open(golden, history.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines strings.Builder
+	for i, all := 0, goldenRecords(); i < len(all); i += 5 {
+		batch := all[i:min(i+5, len(all))]
+		if _, err := s.Append(context.Background(), s.Head(), batch); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range batch {
+			b, err := history.JSON(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines.Write(append(b, '\n'))
+		}
+	}
+	h := s.Head()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"root": fmt.Sprintf("%d %s\n", h.Seq, base64.StdEncoding.EncodeToString(h.Root[:])), "records.jsonl": lines.String(),
+	} {
+		if err := os.WriteFile(filepath.Join(golden, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The key signs nothing more, and a repository is no place for keys.
+	for _, name := range []string{"log.key", "lock", "texts"} {
+		if err := os.Remove(filepath.Join(golden, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
