@@ -462,6 +462,7 @@ func (s *State) place(r *Record, f *PodPlaced) error {
 	}
 	s.Pods[p.UID], s.ByName[p.Key] = p, p
 	w.Pods = append(w.Pods, p)
+	w.Affine += t.affine()
 	w.Serial = max(w.Serial, f.Serial)
 	n.Pods[p.UID] = p
 	n.Used = n.Used.Add(Charge(t.Requests, f.Isolation))
@@ -490,6 +491,7 @@ func (s *State) removePod(p *Pod, n *Node) {
 	if w := s.Workloads[p.Workload]; w != nil {
 		if i := slices.Index(w.Pods, p); i >= 0 {
 			w.Pods = slices.Delete(w.Pods, i, i+1)
+			w.Affine -= p.Template.affine()
 		}
 	}
 	delete(n.Pods, p.UID)

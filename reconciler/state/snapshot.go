@@ -341,6 +341,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 		}
 		r.Pods[p.UID], r.ByName[p.Key] = p, p
 		w.Pods = append(w.Pods, p)
+		w.Affine += t.affine()
 		n.Pods[p.UID] = p
 		n.Used = n.Used.Add(Charge(t.Requests, p.Isolation))
 	}

@@ -93,6 +93,7 @@ type Workload struct {
 	Deleting  bool
 	Variants  []*WorkloadVariant // sorted by OS; at least one
 	Pods      []*Pod             // every life that isn't gone, in the order of placement
+	Affine    int                // how many of Pods say which pods they want near or far
 	Serial    uint64             // names given to pods so far
 	Revision  int64              // highest number in use
 	Created   Instant

@@ -80,6 +80,15 @@ func (t *Template) compile() {
 	t.Configs = podConfigs(&t.Spec.Spec)
 }
 
+// affine is 1 where the spec says which pods it wants near or far. Such pods
+// matter to others that are placed later, so they are counted.
+func (t *Template) affine() int {
+	if a := t.Spec.Spec.Affinity; a != nil && (a.PodAffinity != nil || a.PodAntiAffinity != nil) {
+		return 1
+	}
+	return 0
+}
+
 // Image returns what an image name of the spec was resolved to.
 func (t *Template) Image(name string) (Image, bool) {
 	i, ok := slices.BinarySearchFunc(t.Images, name, func(im Image, n string) int { return strings.Compare(im.Name, n) })

@@ -184,7 +184,14 @@ func (b *batch) rank() {
 		b.nodes[i].group = 0
 	}
 	size := int32(1)
-	for _, t := range shared {
+	for k, t := range shared {
+		if k == 0 {
+			for i := range b.nodes {
+				b.nodes[i].group = t.of[i] + 1 // noDomain is 0
+			}
+			size = t.size + 1
+			continue
+		}
 		ids := map[step]int32{}
 		for i := range b.nodes {
 			k := step{b.nodes[i].group, t.of[i]}

@@ -185,20 +185,24 @@ func (b *batch) ownSpreads() []*spread {
 // count counts the pods that are there.
 func (b *batch) count() {
 	for _, w := range b.state.Workloads {
-		b.countPods(w.Ref, w.Pods)
+		b.countPods(w.Ref, w.Pods, w.Affine > 0)
 	}
 	for i, p := range b.after {
-		b.countPods(p.Workload, b.after[i:i+1])
+		b.countPods(p.Workload, b.after[i:i+1], true)
 	}
 	for _, p := range b.spreads {
 		p.settle()
 	}
 }
 
-// countPods counts pods of one workload.
-func (b *batch) countPods(w state.Ref, pods []*state.Pod) {
+// countPods counts pods of one workload. Most workloads are of no concern to a
+// template, and then their pods aren't looked at.
+func (b *batch) countPods(w state.Ref, pods []*state.Pod, affine bool) {
 	own := w == b.req.Workload.Ref
 	spreads, terms := b.meant(w.Namespace)
+	if !own && !spreads && !terms && !affine {
+		return
+	}
 	var last *state.Template
 	var reach []reaches
 	for _, p := range pods {

@@ -13,13 +13,18 @@ type topology struct {
 const noDomain = -1
 
 // newTopology numbers the domains in the order in which nodes come; the numbers
-// only tell domains apart. With whole, nodes that lack the label form a domain.
-func newTopology(key string, nodes []candidate, whole bool) *topology {
+// only tell domains apart. With own, for a workload's default spread, nodes that
+// lack the label form a domain, and those that can't take the pod have none.
+func newTopology(key string, nodes []candidate, own bool) *topology {
 	t := &topology{key: key, of: make([]int32, len(nodes)), unique: true}
 	ids := map[string]int32{}
 	for i := range nodes {
+		if own && !nodes[i].allowed {
+			t.of[i] = noDomain
+			continue
+		}
 		v, ok := nodes[i].node.Label(key)
-		if !ok && !whole {
+		if !ok && !own {
 			t.of[i] = noDomain
 			continue
 		}

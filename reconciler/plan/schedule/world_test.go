@@ -131,6 +131,9 @@ func (w *world) put(req Request, n *state.Node, iso state.Isolation) *state.Pod 
 	}
 	w.Pods[p.UID], n.Pods[p.UID] = p, p
 	req.Workload.Pods = append(req.Workload.Pods, p)
+	if req.Template.Spec.Spec.Affinity != nil {
+		req.Workload.Affine++
+	}
 	n.Used = n.Used.Add(state.Charge(req.Template.Requests, iso))
 	return p
 }
