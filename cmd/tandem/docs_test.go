@@ -119,6 +119,7 @@ func TestDocumentsNameTargetsThatMakeHas(t *testing.T) {
 // is explained has gone.
 func TestVariablesAreDocumented(t *testing.T) {
 	variable := regexp.MustCompile(`\bTANDEM_[A-Z][A-Z_]*\b`)
+	const private = "TANDEM_TEST_" // between a test and the process that it makes of itself
 	used, explained := map[string]string{}, map[string]string{}
 	walk(t, func(name string) {
 		switch {
@@ -133,7 +134,7 @@ func TestVariablesAreDocumented(t *testing.T) {
 		}
 	})
 	for v, where := range used {
-		if explained[v] == "" {
+		if explained[v] == "" && !strings.HasPrefix(v, private) {
 			t.Errorf("%s uses %s, which no document explains", where, v)
 		}
 	}
