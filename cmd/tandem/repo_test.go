@@ -86,7 +86,7 @@ func TestPackagesSayWhatTheyAre(t *testing.T) {
 			t.Errorf("%s: no package comment", dir)
 			continue
 		}
-		if strings.HasSuffix(dir, "test") {
+		if strings.Contains(dir+"/", "test/") {
 			continue // a suite stands beside the flow
 		}
 		stage, _, _ := strings.Cut(dir, "/")
