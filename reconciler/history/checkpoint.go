@@ -111,7 +111,7 @@ func loadKeys(d Disk, private bool) (*keys, error) {
 	}
 	raw, err := readFile(d, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, damaged(keyFile, 0, "the signing key is missing; restore the file from a backup, or read the log with --read-only commands")
+		return nil, damaged(keyFile, 0, "the signing key is missing; what only reads the log works without it")
 	}
 	if err != nil {
 		return nil, err
