@@ -20,6 +20,7 @@ const (
 	MaxAliases   = 10_000    // nodes that aliases stand for
 	MaxNodes     = 1_000_000 // nodes of a file
 	MaxDocuments = 20_000    // documents of a file
+	MaxProblems  = 100       // after which a file is given up
 )
 
 // Kind says what a Value is.
@@ -164,6 +165,10 @@ func parserMessage(msg string) bool {
 }
 
 func (p *parser) fail(n *yaml.Node, cause, remedy string) {
+	if len(p.problems) >= MaxProblems {
+		p.stop = true
+		return
+	}
 	at := p.at
 	at.Line, at.Col = int32(n.Line), int32(n.Column)
 	p.problems = append(p.problems, state.Problem{At: at, Cause: cause, Remedy: remedy})

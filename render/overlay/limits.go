@@ -11,5 +11,6 @@ const (
 	MaxDirectories = 2_000            // kustomizations that a render reads, each time counted
 	MaxNesting     = 64               // kustomizations below one another
 	MaxRounds      = 16               // renders until no new pair is found
+	MaxProblems    = 500              // that a Result lists
 	MaxTime        = 30 * time.Second // looked at at each read and between steps
 )

@@ -226,7 +226,11 @@ func (r *run) result(m *merger, pairs []string) (render.Result, error) {
 		res.Apps = m.apps()
 	}
 	if len(r.problems) > 0 {
-		return render.Result{Problems: state.SortProblems(r.problems)}, nil
+		problems := state.SortProblems(r.problems)
+		if more := len(problems) - MaxProblems; more > 0 {
+			problems = append(problems[:MaxProblems:MaxProblems], state.Problem{Cause: fmt.Sprintf("and %d more problems", more), Remedy: "correct the first ones"})
+		}
+		return render.Result{Problems: problems}, nil
 	}
 	res.Manifest = &state.Manifest{
 		App: r.app.Name, Objects: objects, Reads: r.trace.sorted(), Pairs: pairs, Warnings: state.SortProblems(r.warnings), Digest: manifest.Digest(objects),

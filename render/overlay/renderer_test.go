@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -163,6 +164,10 @@ func TestReads(t *testing.T) {
 	reads := mustRender(t, tree, state.Application{Name: "shop", Path: "prod"}).Manifest.Reads
 	if !render.Unchanged(tree, reads) {
 		t.Fatal("the very tree counts as changed")
+	}
+	unread, err := render.Unread(tree, reads)
+	if err != nil || !slices.Contains(unread, "staging/kustomization.yaml") || slices.Contains(unread, "prod/kustomization.yaml") || slices.Contains(unread, "base/linux/kustomization.yaml") {
+		t.Errorf("kustomizations that prod does not read: %v, %v", unread, err)
 	}
 	tree.MapFS["staging/x.yaml"] = &fstest.MapFile{Data: []byte("x")}
 	if !render.Unchanged(tree, reads) {
