@@ -1,0 +1,129 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+func (c *cli) historyCommand() *cobra.Command {
+	var f report.Filter
+	var app, since, until string
+	cmd := &cobra.Command{
+		Use: "history [OBJECT]", Short: "what happened, newest first", Args: args(cobra.MaximumNArgs(1)),
+		Example: "  tandem history --app shop-prod --since today\n  tandem history show 48121",
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			f.App = state.AppName(app)
+			if len(args) == 1 {
+				f.Object = args[0]
+			}
+			if f.Since, err = report.ParseTime(since, time.Now()); err != nil {
+				return usageError("--since %w", err)
+			}
+			if f.Until, err = report.ParseTime(until, time.Now()); err != nil {
+				return usageError("--until %w", err)
+			}
+			if f.Limit < 0 {
+				return usageError("--limit %d: want a number from 0", f.Limit)
+			}
+			return c.history(cmd, f)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&app, "app", "", "only of this Application, `NAME`")
+	fl.StringVar(&f.Kind, "kind", "", "only this `WHAT` or kind of record")
+	fl.StringVar(&f.Actor, "actor", "", "only what this `USER` asked for")
+	fl.StringVar(&since, "since", "", "not before `TIME`: today, 14:05, \"2026-11-23 14:05\", 2h")
+	fl.StringVar(&until, "until", "", "not after `TIME`")
+	fl.IntVar(&f.Limit, "limit", 100, "at most the newest `N`; 0: all")
+	fl.BoolVarP(&f.Follow, "follow", "f", false, "go on with what happens")
+	fl.BoolVar(&f.All, "all", false, "also the scheduler's answers")
+	cmd.AddCommand(c.historyShowCommand())
+	return cmd
+}
+
+func (c *cli) history(cmd *cobra.Command, f report.Filter) error {
+	from, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer from.Close() //nolint:errcheck // it was read from
+	if f.Follow {
+		first := true
+		return from.history(cmd.Context(), f, func(l report.Line) error {
+			defer func() { first = false }()
+			if c.output == "json" {
+				return json.NewEncoder(c.out).Encode(l)
+			}
+			report.Lines(c.out, []report.Line{l}, first)
+			return nil
+		})
+	}
+	lines := []report.Line{}
+	if err := from.history(cmd.Context(), f, func(l report.Line) error {
+		lines = append(lines, l)
+		return nil
+	}); err != nil {
+		return err
+	}
+	slices.Reverse(lines)
+	if c.output == "json" || c.output == "yaml" {
+		return c.encode(lines)
+	}
+	report.Lines(c.out, lines, true)
+	return nil
+}
+
+func (c *cli) historyShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show SEQ", Short: "one record and what led to it", Args: args(cobra.ExactArgs(1)),
+		Example: "  tandem history show 48121",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil || n == 0 {
+				return usageError("record %q: want a number from 1", args[0])
+			}
+			from, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer from.Close() //nolint:errcheck // it was read from
+			bySeq := map[state.Seq]report.Line{}
+			if err := from.history(cmd.Context(), report.Filter{All: true}, func(l report.Line) error {
+				if l.Seq <= state.Seq(n) {
+					bySeq[l.Seq] = l
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			var chain []report.Line
+			for at := state.Seq(n); at != 0; {
+				l, ok := bySeq[at]
+				if !ok {
+					break
+				}
+				chain = append(chain, l)
+				if l.Cause >= at {
+					break
+				}
+				at = l.Cause
+			}
+			if len(chain) == 0 {
+				return fmt.Errorf("there is no record %d", n)
+			}
+			if c.output == "json" || c.output == "yaml" {
+				return c.encode(chain)
+			}
+			report.Lines(c.out, chain, true)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,8 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// runners are the commands that run something.
+func (c *cli) runners() []*cobra.Command {
+	return []*cobra.Command{c.downCommand()}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
+	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// stopped reads a data directory without a controller: it folds the log anew.
+type stopped struct {
+	data  *serve.Data
+	state *state.State
+}
+
+func openStopped(dir string) (*stopped, error) {
+	data, err := serve.OpenData(dir, true)
+	if err != nil {
+		return nil, err
+	}
+	s := &stopped{data: data, state: state.New(data.Library)}
+	for r, err := range data.Store.Read(context.Background(), 1) {
+		if err == nil {
+			err = s.state.Apply(r)
+		}
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	return s, nil
+}
+
+// Close lets go of the directory.
+func (s *stopped) Close() error { return s.data.Store.Close() }
+
+func (s *stopped) words(t state.Text) string {
+	if t.IsZero() {
+		return ""
+	}
+	if clear, ok := s.data.Store.Texts().Clear(t); ok {
+		return clear
+	}
+	return "(erased)"
+}
+
+func (s *stopped) status(context.Context) (*report.Status, error) {
+	v := report.NewStatus(s.state, s.words)
+	return &v, nil
+}
+
+func (s *stopped) detail(_ context.Context, object, namespace string) (*report.Detail, error) {
+	ref, err := report.Find(s.state, object, namespace)
+	if err != nil {
+		return nil, err
+	}
+	v := report.NewDetail(s.state, ref, s.words)
+	return &v, nil
+}
+
+func (s *stopped) why(ctx context.Context, object, namespace string) (*report.Why, error) {
+	ref, err := report.Find(s.state, object, namespace)
+	if err != nil {
+		return nil, err
+	}
+	q := report.NewInquiry(ref)
+	q.Begin(s.state)
+	for r, err := range s.data.Store.Read(ctx, 1) {
+		if err != nil {
+			return nil, err
+		}
+		q.Read(r)
+	}
+	v := q.Answer(s.state, s.words)
+	return &v, nil
+}
+
+func (s *stopped) history(ctx context.Context, f report.Filter, each func(report.Line) error) error {
+	f, err := report.ParseFilter(f.Query(), time.Now())
+	if err != nil {
+		return err
+	}
+	teller, pick := report.NewTeller(s.state, s.words), report.NewPicker(f)
+	for r, err := range s.data.Store.Read(ctx, 1) {
+		if err != nil {
+			return err
+		}
+		for _, l := range pick.Take(teller.Tell(r)) {
+			if err := each(l); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range pick.Rest() {
+		if err := each(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
