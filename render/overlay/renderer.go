@@ -39,7 +39,7 @@ func (r *Renderer) Render(ctx context.Context, snap sources.Snapshot, app state.
 	if app.Path == "" {
 		run.path = "."
 	}
-	result, err := run.render(limited)
+	result := run.render(limited)
 	if ctx.Err() != nil {
 		return render.Result{}, fmt.Errorf("render %s: %w", app.Name, ctx.Err())
 	}
@@ -48,7 +48,7 @@ func (r *Renderer) Render(ctx context.Context, snap sources.Snapshot, app state.
 			At: state.Origin{Path: run.path, Revision: snap.Revision}, Cause: fmt.Sprintf("takes longer than %s to render", MaxTime), Remedy: "split it into several Applications",
 		}}}, nil
 	}
-	return result, err
+	return result, nil
 }
 
 // run is one call of Render.
@@ -66,7 +66,7 @@ func (r *run) fail(at state.Origin, cause, remedy string) {
 	r.problems = append(r.problems, state.Problem{At: at, Cause: cause, Remedy: remedy})
 }
 
-func (r *run) render(ctx context.Context) (render.Result, error) {
+func (r *run) render(ctx context.Context) render.Result {
 	here := state.Origin{Path: r.path, Revision: r.snap.Revision}
 	if strings.HasPrefix(r.path, "/") || r.path == ".." || strings.HasPrefix(r.path, "../") {
 		r.fail(r.app.At, fmt.Sprintf("path %q leads out of the tree", r.path), "give a path inside the repository")
@@ -149,7 +149,7 @@ func (r *run) namesOther(first *walker) bool {
 }
 
 // merge builds what the walks found sound, decodes it and makes one manifest.
-func (r *run) merge(first, second *walker, pairs map[string]bool, from state.OS) (render.Result, error) {
+func (r *run) merge(first, second *walker, pairs map[string]bool, from state.OS) render.Result {
 	a := r.side(first, from)
 	if second == nil {
 		return r.result(&merger{run: r, a: a, pairs: nil}, nil)
@@ -218,7 +218,7 @@ func (r *run) side(w *walker, os state.OS) *half {
 }
 
 // result sorts and finishes. m is nil where nothing could be read.
-func (r *run) result(m *merger, pairs []string) (render.Result, error) {
+func (r *run) result(m *merger, pairs []string) render.Result {
 	var res render.Result
 	var objects []*state.Object
 	if m != nil {
@@ -230,10 +230,10 @@ func (r *run) result(m *merger, pairs []string) (render.Result, error) {
 		if more := len(problems) - MaxProblems; more > 0 {
 			problems = append(problems[:MaxProblems:MaxProblems], state.Problem{Cause: fmt.Sprintf("and %d more problems", more), Remedy: "correct the first ones"})
 		}
-		return render.Result{Problems: problems}, nil
+		return render.Result{Problems: problems}
 	}
 	res.Manifest = &state.Manifest{
 		App: r.app.Name, Objects: objects, Reads: r.trace.sorted(), Pairs: pairs, Warnings: state.SortProblems(r.warnings), Digest: manifest.Digest(objects),
 	}
-	return res, nil
+	return res
 }
