@@ -120,14 +120,14 @@ func makeDir(dir string, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return unavailable(err)
 	}
-	err := os.Mkdir(dir, mode)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	switch err := os.Mkdir(dir, mode); {
+	case err == nil:
+		return os.Chmod(dir, mode) // whatever the umask is
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	default:
 		return unavailable(err)
 	}
-	if err == nil {
-		err = os.Chmod(dir, mode) // whatever the umask is
-	}
-	return err
 }
 
 // A file is one of a volume.
