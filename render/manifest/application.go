@@ -15,16 +15,16 @@ import (
 // application is kind Application of tandem.dev/v1 as it is written.
 type application struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
-	Spec              applicationSpec `json:"spec,omitempty"`
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	Spec              applicationSpec `json:"spec,omitzero"`
 }
 
 type applicationSpec struct {
-	Source    applicationSource   `json:"source,omitempty"`
+	Source    applicationSource   `json:"source,omitzero"`
 	Path      string              `json:"path,omitempty"`
 	Namespace string              `json:"namespace,omitempty"`
 	Variants  []string            `json:"variants,omitempty"`
-	Prune     applicationPrune    `json:"prune,omitempty"`
+	Prune     applicationPrune    `json:"prune,omitzero"`
 	Suspend   *applicationSuspend `json:"suspend,omitempty"`
 
 	// What a later version reads: known, so that it is refused by name.

@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -171,9 +172,7 @@ func jsonFields(t reflect.Type) map[string]reflect.Type {
 			if ft.Kind() == reflect.Pointer {
 				ft = ft.Elem()
 			}
-			for k, v := range jsonFields(ft) {
-				out[k] = v
-			}
+			maps.Copy(out, jsonFields(ft))
 			continue
 		}
 		if name != "" && name != "-" {
@@ -283,12 +282,12 @@ func (c *checker) quantity(v *Value, p Path) {
 }
 
 func (c *checker) intOrString(v *Value, p Path) {
-	switch {
-	case v.Kind == String:
+	switch v.Kind {
+	case String:
 		c.out = appendJSON(c.out, v.Text)
-	case v.Kind == Int:
+	case Int:
 		c.integer(v, reflect.TypeFor[int32](), p)
-	default:
+	case Null, Bool, Float, List, Map:
 		c.want(p, v, "a number or a name", "write a whole number, a name or a percentage such as 25%")
 	}
 }
@@ -429,7 +428,7 @@ func (v *Value) appendTo(out []byte) []byte {
 			return strconv.AppendFloat(out, f, 'g', -1, 64)
 		}
 		return appendJSON(out, v.Text)
-	default:
-		return appendJSON(out, v.Text)
+	case String:
 	}
+	return appendJSON(out, v.Text)
 }

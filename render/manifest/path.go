@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -36,7 +37,7 @@ func (p Path) String() string {
 
 // Key is p and one more key.
 func (p Path) Key(keys ...string) Path {
-	out := p[:len(p):len(p)]
+	out := slices.Clip(p)
 	for _, k := range keys {
 		out = append(out, Step{Key: k})
 	}
@@ -45,7 +46,7 @@ func (p Path) Key(keys ...string) Path {
 
 // At is p and an element of its list.
 func (p Path) At(i int, name string) Path {
-	return append(p[:len(p):len(p)], Step{Index: i, Name: name})
+	return append(slices.Clip(p), Step{Index: i, Name: name})
 }
 
 // Lookup follows a path and gives the value and the place of its key; ok is

@@ -86,7 +86,7 @@ func supported() map[reflect.Type]map[string]bool {
 	out := make(map[reflect.Type]map[string]bool, len(table))
 	for t, names := range table {
 		set := map[string]bool{}
-		for _, n := range strings.Fields(names) {
+		for n := range strings.FieldsSeq(names) {
 			set[n] = true
 		}
 		out[t] = set

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,14 +88,12 @@ func application(t *testing.T, in *txtar.Archive) (state.Application, rendertest
 			}
 		case "example":
 			var err error
-			if tree, err = rendertest.FromFS(os.DirFS(filepath.Join("../../examples", value))); err != nil {
+			if tree, err = rendertest.FromFS(os.DirFS(filepath.Join("..", "..", "examples", value))); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for name, f := range rendertest.FromArchive(in).MapFS {
-		tree.MapFS[name] = f
-	}
+	maps.Copy(tree.MapFS, rendertest.FromArchive(in).MapFS)
 	return app, tree
 }
 

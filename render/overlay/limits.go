@@ -12,5 +12,5 @@ const (
 	MaxNesting     = 64               // kustomizations below one another
 	MaxRounds      = 16               // renders until no new pair is found
 	MaxProblems    = 500              // that a Result lists
-	MaxTime        = 30 * time.Second // looked at at each read and between steps
+	MaxTime        = 30 * time.Second // checked at each read and between steps
 )
