@@ -1,0 +1,175 @@
+package join_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent"
+	"github.com/tandem-gitops/tandem/runtimes/agent/join"
+)
+
+type controller struct {
+	authority *join.Authority
+	tokens    *join.Tokens
+	address   string
+	hub       *agent.Hub
+	hellos    chan state.NodeName
+}
+
+func newController(t *testing.T) *controller {
+	t.Helper()
+	dir := t.TempDir()
+	a, err := join.OpenAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := join.OpenAuthority(dir)
+	if err != nil || again.Pin() != a.Pin() {
+		t.Fatalf("a second start made another authority: %v", err)
+	}
+	c := &controller{authority: a, tokens: join.OpenTokens(dir, a.Pin()), hellos: make(chan state.NodeName, 10)}
+	cert, err := a.Server([]string{"127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(a.TLS(cert))))
+	join.Register(s, a, c.tokens, slog.New(slog.DiscardHandler))
+	c.hub = agent.NewHub(agent.HubConfig{Submit: func(events ...state.Event) {
+		for _, e := range events {
+			if h, ok := e.(*state.NodeHello); ok {
+				c.hellos <- h.Node
+			}
+		}
+	}})
+	c.hub.Register(s, join.Identify)
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	c.address = l.Addr().String()
+	return c
+}
+
+func (c *controller) token(t *testing.T, life time.Duration, uses int, node state.NodeName) string {
+	t.Helper()
+	token, err := c.tokens.Create(life, uses, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+type silent struct{ agent.Peer }
+
+func (silent) Lost(error)               {}
+func (silent) Assign(*state.Assignment) {}
+
+func dial(t *testing.T, c *controller, dir string) *grpc.ClientConn {
+	t.Helper()
+	config, err := join.TLS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := agent.Dial(c.address, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func TestTokenBuysACertificate(t *testing.T) {
+	c, dir := newController(t), t.TempDir()
+	if err := join.Join(t.Context(), c.address, c.token(t, time.Hour, 1, ""), "n1", dir); err != nil {
+		t.Fatal(err)
+	}
+	conn := dial(t, c, dir)
+	s, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1"}, silent{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := <-c.hellos; got != "n1" {
+		t.Errorf("hello of %s", got)
+	}
+	s.Close()
+	if _, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n2"}, silent{}); !errors.Is(err, runtimes.ErrRejected) {
+		t.Errorf("n1 says it is n2: %v, want ErrRejected", err)
+	}
+
+	before, err := os.ReadFile(filepath.Join(dir, "node.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := join.Renew(t.Context(), conn, dir); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(filepath.Join(dir, "node.pem"))
+	if err != nil || string(after) == string(before) {
+		t.Errorf("renewal changed nothing: %v", err)
+	}
+	s, err = agent.Remote(dial(t, c, dir)).Open(t.Context(), agent.Hello{Node: "n1"}, silent{})
+	if err != nil {
+		t.Fatalf("with the renewed certificate: %v", err)
+	}
+	s.Close()
+}
+
+func TestTokensAreRefused(t *testing.T) {
+	c, other := newController(t), newController(t)
+	used := c.token(t, time.Hour, 1, "")
+	if err := join.Join(t.Context(), c.address, used, "n1", t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	revoked := c.token(t, time.Hour, 0, "")
+	if err := c.tokens.Revoke(strings.Split(revoked, ".")[1]); err != nil {
+		t.Fatal(err)
+	}
+	good := c.token(t, time.Hour, 0, "")
+	parts := strings.Split(good, ".")
+	parts[2] = strings.Repeat("0", len(parts[2]))
+	for name, token := range map[string]string{
+		"used up": used, "revoked": revoked, "expired": c.token(t, -time.Second, 0, ""), "of another node": c.token(t, time.Hour, 0, "n9"),
+		"wrong secret": strings.Join(parts, "."), "no token": "hello",
+	} {
+		if err := join.Join(t.Context(), c.address, token, "n2", t.TempDir()); !errors.Is(err, runtimes.ErrRejected) {
+			t.Errorf("%s: %v, want ErrRejected", name, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := join.Join(ctx, other.address, good, "n2", t.TempDir()); err == nil {
+		t.Error("a server that the token doesn't pin got it")
+	}
+	if err := join.Join(t.Context(), c.address, good, "n2", t.TempDir()); err != nil {
+		t.Errorf("a token of many uses: %v", err)
+	}
+	if err := join.Join(t.Context(), c.address, good, "../n2", t.TempDir()); !errors.Is(err, runtimes.ErrRejected) {
+		t.Errorf("a bad node name: %v", err)
+	}
+}
+
+func TestNoCertificateNoSession(t *testing.T) {
+	c := newController(t)
+	conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(c.authority.Pool(), "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1"}, silent{}); !errors.Is(err, runtimes.ErrRejected) {
+		t.Errorf("a session without a certificate: %v, want ErrRejected", err)
+	}
+}
