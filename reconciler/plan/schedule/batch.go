@@ -44,8 +44,8 @@ type batch struct {
 	terms      []*wish
 	sums       []*tally // preferences, one a topology
 	bans       []*ban
-	wanted     bool // a pod matches all of wants
-	wantsSelf  bool // pods of the batch do: the first may go anywhere
+	wanted     int64 // pods that match all of wants
+	wantsSelf  bool  // pods of the batch do: the first may go anywhere
 
 	groups []group
 	parked []int32 // too far above the lowest count for now
@@ -172,7 +172,7 @@ func (b *batch) room(c *candidate, ask state.Resources) state.NodeReason {
 func (b *batch) banned(i int32) bool {
 	return slices.ContainsFunc(b.bans, func(x *ban) bool {
 		d := x.topo.of[i]
-		return d != noDomain && x.domains[d]
+		return d != noDomain && x.domains[d] > 0
 	})
 }
 
@@ -310,20 +310,7 @@ func (b *batch) place(i int32) {
 	if c.reason == state.NodeFits && len(b.class.ports) > 0 {
 		c.reason = state.NodePortTaken
 	}
-	rose := false
-	for _, p := range b.spreads {
-		rose = p.placed(i) && p.hard && p.topo.unique || rose
-	}
-	for _, t := range b.wants {
-		t.add(i, t.self)
-	}
-	b.wanted = b.wanted || b.wantsSelf
-	for _, t := range b.avoids {
-		t.add(i, t.self)
-	}
-	for _, s := range b.sums {
-		s.add(i, s.self)
-	}
+	rose := b.tallySelf(i)
 	if c.reason != state.NodeFits {
 		b.drop(g)
 	} else {
@@ -333,6 +320,26 @@ func (b *batch) place(i int32) {
 	if rose {
 		b.unpark()
 	}
+}
+
+// tallySelf counts a pod of the batch at a node; true: a hard constraint's
+// lowest count rose.
+func (b *batch) tallySelf(i int32) bool {
+	rose := false
+	for _, p := range b.spreads {
+		rose = p.shift(i, p.self) && p.hard && p.topo.unique || rose
+	}
+	for _, t := range b.wants {
+		t.add(i, t.self)
+	}
+	b.wanted += ones(b.wantsSelf && len(b.wants) > 0)
+	for _, t := range b.avoids {
+		t.add(i, t.self)
+	}
+	for _, s := range b.sums {
+		s.add(i, s.self)
+	}
+	return rose
 }
 
 func (b *batch) unpark() {

@@ -218,15 +218,25 @@ func (b *batch) countPods(w state.Ref, pods []*state.Pod, affine bool) {
 			continue
 		}
 		l := podLabels{workload: w, template: t, pod: p}
-		if (own || spreads) && !p.Stopping {
-			b.countSpread(l, i, own)
+		if own || spreads {
+			b.countSpread(l, i, 1)
 		}
 		if terms {
-			b.countTerms(l, i)
+			b.countTerms(l, i, 1)
 		}
 		for _, r := range reach {
-			r.count(i)
+			r.count(i, 1)
 		}
+	}
+}
+
+// shift counts one pod of the state again (1) or no more (-1).
+func (b *batch) shift(p *state.Pod, node int32, by int64) {
+	l := podLabels{workload: p.Workload, template: p.Template, pod: p}
+	b.countSpread(l, node, by)
+	b.countTerms(l, node, by)
+	for _, r := range b.reach(p.Workload, p.Template) {
+		r.count(node, by)
 	}
 }
 
@@ -257,26 +267,27 @@ func (b *batch) matchers() []*matcher {
 
 // countSpread counts a pod that runs: for a Deployment's own spread only those
 // of the same template count, so that a rollout ends spread (Kubernetes: the
-// selector of the ReplicaSet); of a StatefulSet all.
-func (b *batch) countSpread(l podLabels, node int32, own bool) {
+// selector of the ReplicaSet); of a StatefulSet all. Pods that stop don't count.
+func (b *batch) countSpread(l podLabels, node int32, by int64) {
+	if l.pod.Stopping {
+		return
+	}
+	own := l.workload == b.req.Workload.Ref
 	for _, p := range b.spreads {
-		if !p.eligible[node] {
-			continue
-		}
 		switch {
 		case p.match != nil:
 			if l.pod.Key.Namespace == b.req.Workload.Ref.Namespace && p.match.matches(l) {
-				p.add(node, 1)
+				p.shift(node, by)
 			}
 		case own && !l.pod.Lost && (l.workload.Kind != "Deployment" || l.template.Digest == b.req.Template.Digest):
-			p.add(node, 1)
+			p.shift(node, by)
 		}
 	}
 }
 
 // countTerms counts a pod for the terms that are about it; for required affinity
 // only if all terms are (Kubernetes's rule).
-func (b *batch) countTerms(l podLabels, node int32) {
+func (b *batch) countTerms(l podLabels, node int32, by int64) {
 	about := func(m *matcher) bool {
 		return m.namespaces.contains(b.state, l.workload.Namespace) && m.matches(l)
 	}
@@ -284,20 +295,20 @@ func (b *batch) countTerms(l podLabels, node int32) {
 	for _, t := range b.wants {
 		all = all && about(t.match)
 	}
-	for _, t := range b.wants {
-		if all {
-			t.add(node, 1)
-			b.wanted = true
+	if all {
+		b.wanted += by
+		for _, t := range b.wants {
+			t.add(node, by)
 		}
 	}
 	for _, t := range b.avoids {
 		if about(t.match) {
-			t.add(node, 1)
+			t.add(node, by)
 		}
 	}
 	for _, w := range b.terms {
 		if about(w.match) {
-			w.sum.add(node, w.weight)
+			w.sum.add(node, by*w.weight)
 		}
 	}
 }
@@ -309,14 +320,14 @@ type reaches struct {
 	weight int64
 }
 
-// count puts a pod that states the term on a node.
-func (r *reaches) count(node int32) {
+// count counts a pod that states the term at a node.
+func (r *reaches) count(node int32, by int64) {
 	if r.ban == nil {
-		r.sum.add(node, r.weight)
+		r.sum.add(node, by*r.weight)
 		return
 	}
 	if d := r.ban.topo.of[node]; d != noDomain {
-		r.ban.domains[d] = true
+		r.ban.domains[d] += by
 	}
 }
 
@@ -364,7 +375,7 @@ func (b *batch) ban(t *topology) *ban {
 			return x
 		}
 	}
-	x := &ban{topo: t, domains: map[int32]bool{}}
+	x := &ban{topo: t, domains: map[int32]int64{}}
 	b.bans = append(b.bans, x)
 	return x
 }

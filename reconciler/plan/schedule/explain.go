@@ -359,7 +359,7 @@ func (e *Explainer) others(n *state.Node, r state.NodeReason) string {
 	}
 	if r == state.NodeExistingAntiAffinity {
 		for _, x := range b.bans {
-			if d := x.topo.of[i]; d != noDomain && x.domains[d] {
+			if d := x.topo.of[i]; d != noDomain && x.domains[d] > 0 {
 				return fmt.Sprintf("a pod in %s keeps such pods away by its anti-affinity", domainName(n, x.topo))
 			}
 		}

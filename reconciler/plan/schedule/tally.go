@@ -111,23 +111,28 @@ func (p *spread) settle() {
 	}
 }
 
-// placed counts a pod of the batch; true: the lowest count rose, so nodes that
+// shift changes the count at a node; true: the lowest count rose, so nodes that
 // were too far above it may not be any more.
-func (p *spread) placed(node int32) bool {
+func (p *spread) shift(node int32, by int64) bool {
 	d := p.topo.of[node]
-	if p.self == 0 || d == noDomain || !p.eligible[node] {
+	if by == 0 || d == noDomain || !p.eligible[node] {
 		return false
 	}
-	n := p.counts[d]
-	p.counts[d]++
-	p.having[n]--
-	p.having[n+1]++
-	p.high = max(p.high, n+1)
-	if n == p.low && p.having[n] == 0 {
-		p.low++
-		return true
+	was := p.counts[d]
+	now := was + by
+	p.counts[d] = now
+	if p.having == nil {
+		return false // not settled yet
 	}
-	return false
+	p.having[was]--
+	p.having[now]++
+	p.high = max(p.high, now)
+	low := p.low
+	p.low = min(p.low, now)
+	for p.having[p.low] == 0 {
+		p.low++
+	}
+	return p.low > low
 }
 
 // allows says whether one more pod keeps the skew (Kubernetes:
@@ -160,7 +165,7 @@ type wish struct {
 // A ban is where pods that run now keep pods like this one away.
 type ban struct {
 	topo    *topology
-	domains map[int32]bool
+	domains map[int32]int64 // how many such pods, by domain
 }
 
 // blocked answers for required anti-affinity, affinity and spread at a node, as
@@ -189,7 +194,7 @@ func (b *batch) blocked(node int32, unique bool) state.NodeReason {
 // node's domain. The first of pods that name themselves may go anywhere
 // (Kubernetes's rule).
 func (b *batch) misses(t *term, node int32) bool {
-	return (b.wanted || !b.wantsSelf) && t.at(node) == 0
+	return (b.wanted > 0 || !b.wantsSelf) && t.at(node) == 0
 }
 
 // others is the first reason that lies in other pods, whatever the topology.
