@@ -178,6 +178,11 @@ func (n *node) traces() []string {
 	more, _ := filepath.Glob("/sys/fs/cgroup/tandem/test." + filepath.Base(run))
 	links, _ := filepath.Glob("/sys/class/net/td" + filepath.Base(run) + ".*")
 	dirs, _ := filepath.Glob(run)
+	for i := range 64 { // where containerd puts the socket of a pod's shim
+		name := state.DigestOf([]byte(run + "/containerd.sock/tandem/" + uid(i).String()))
+		sockets, _ := filepath.Glob("/run/containerd/s/" + hex.EncodeToString(name[:]))
+		found = append(found, sockets...)
+	}
 	return append(found, slices.Concat(groups, more, links, dirs)...)
 }
 
@@ -214,12 +219,27 @@ func (n *node) container(u state.UID, name string, script string) runtimes.Conta
 	}
 }
 
-const forever = "trap 'exit 7' TERM; while true; do sleep 3600 & wait; done"
+const forever = "trap 'exit 7' TERM; echo ready; while true; do sleep 3600 & wait; done"
 
 func (n *node) run(t testing.TB, c runtimes.Container) {
 	t.Helper()
 	if err := n.Run(t.Context(), c); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// runAnyway tries again while the daemon is away, as the agent does.
+func (n *node) runAnyway(t testing.TB, c runtimes.Container) {
+	t.Helper()
+	for {
+		err := n.Run(t.Context(), c)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, runtimes.ErrUnavailable) || t.Context().Err() != nil {
+			t.Error(err)
+			return
+		}
 	}
 }
 
@@ -268,6 +288,18 @@ func (n *node) log(t testing.TB, c runtimes.Container) string {
 	return string(raw)
 }
 
+// untilLog waits until a container has written text.
+func (n *node) untilLog(t testing.TB, c runtimes.Container, text string) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !strings.Contains(n.log(t, c), text) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s never wrote %q", c.Name, text)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
 // sh runs a script in a container and returns its output.
 func (n *node) sh(t testing.TB, u state.UID, name, script string) string {
 	t.Helper()
@@ -304,6 +336,7 @@ func TestContainerLife(t *testing.T) {
 
 	main := n.container(u, "main", forever)
 	n.run(t, main)
+	n.untilLog(t, main, "ready") // the first process of a container ignores signals until it handles them
 	if err := n.Stop(t.Context(), u, "main", 20*time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -312,6 +345,7 @@ func TestContainerLife(t *testing.T) {
 	}
 	stubborn := n.container(u, "stubborn", "trap '' TERM; echo deaf; while true; do sleep 3600 & wait; done")
 	n.run(t, stubborn)
+	n.untilLog(t, stubborn, "deaf")
 	if err := n.Stop(t.Context(), u, "stubborn", 50*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +435,7 @@ func TestNetwork(t *testing.T) {
 	if o.Sandboxes[0].IP == o.Sandboxes[1].IP || !n.o.Range.Contains(netip.MustParseAddr(o.Sandboxes[0].IP)) {
 		t.Fatalf("addresses %+v", o.Sandboxes)
 	}
-	script := fmt.Sprintf("until nc %s 8080 </dev/null; do :; done", o.Sandboxes[0].IP)
+	script := fmt.Sprintf("until nc %s 8080 </dev/null; do sleep 0.02; done", o.Sandboxes[0].IP)
 	if got := n.sh(t, b, "main", script); got != "answer" {
 		t.Errorf("pod to pod: %q", got)
 	}
@@ -485,24 +519,32 @@ func TestExec(t *testing.T) {
 	size <- runtimes.Size{Width: 91, Height: 37}
 	out.Reset()
 	_, err = n.Exec(t.Context(), u, "main", runtimes.Exec{
-		Command: []string{"/bin/sh", "-c", "until stty size | grep '37 91'; do :; done"}, Stdout: &out, TTY: true, Resize: size,
+		Command: []string{"/bin/sh", "-c", "until stty size | grep '37 91'; do sleep 0.02; done"}, Stdout: &out, TTY: true, Resize: size,
 	})
 	if err != nil || !strings.Contains(out.String(), "37 91") {
 		t.Errorf("terminal: %v, %q", err, out.String())
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, err = n.Exec(ctx, u, "main", runtimes.Exec{Command: []string{"/bin/sleep", "3600"}})
+	_, err = n.Exec(ctx, u, "main", runtimes.Exec{Command: []string{"/bin/sleep", "4321"}})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("cut off: %v", err)
 	}
-	if got := n.sh(t, u, "main", "grep -l 3600 /proc/[0-9]*/cmdline 2>/dev/null | wc -l"); got != "2" { // the one of forever, and grep
-		t.Errorf("%s processes after a command was cut off", got)
+	if got := n.sh(t, u, "main", "grep -l '432[1]' /proc/[0-9]*/cmdline 2>/dev/null | wc -l"); got != "0" {
+		t.Errorf("%s processes of a command that was cut off", got)
 	}
 }
 
 func (n *node) daemonPid(t testing.TB) int {
 	t.Helper()
+	pid := n.findDaemon()
+	if pid == 0 {
+		t.Fatal("containerd does not run")
+	}
+	return pid
+}
+
+func (n *node) findDaemon() int {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		raw, _ := os.ReadFile(file)
@@ -511,7 +553,6 @@ func (n *node) daemonPid(t testing.TB) int {
 			return pid
 		}
 	}
-	t.Fatal("containerd does not run")
 	return 0
 }
 
@@ -522,7 +563,7 @@ func TestAdoption(t *testing.T) {
 	n := open(t, nil)
 	u := n.pod(t, 1)
 	n.run(t, n.container(u, "main", forever))
-	n.run(t, n.container(u, "other", "until [ -e /dev/shm/end ]; do :; done; exit 9"))
+	n.run(t, n.container(u, "other", "until [ -e /dev/shm/end ]; do sleep 0.02; done; exit 9"))
 	before := n.until(t, "both", func(o runtimes.Observation) bool { return len(o.Containers) == 2 })
 	pid := n.daemonPid(t)
 	if err := n.Close(); err != nil {
@@ -552,7 +593,7 @@ func TestDaemonKilled(t *testing.T) {
 	n := open(t, nil)
 	u := n.pod(t, 1)
 	n.run(t, n.container(u, "main", forever))
-	n.run(t, n.container(u, "ends", "until [ -e /dev/shm/end ]; do :; done; exit 9"))
+	n.run(t, n.container(u, "ends", "until [ -e /dev/shm/end ]; do sleep 0.02; done; exit 9"))
 	pid := n.daemonPid(t)
 	begin := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -561,7 +602,7 @@ func TestDaemonKilled(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(n.runDir(), "pods", u.String(), "shm", "end"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n.run(t, n.container(u, "third", forever)) // waits for the new daemon
+	n.runAnyway(t, n.container(u, "third", forever)) // waits for the new daemon
 	t.Logf("a container ran %v after the daemon was killed", time.Since(begin))
 	if n.daemonPid(t) == pid {
 		t.Error("the daemon was not killed")
@@ -588,23 +629,16 @@ func TestDaemonKilledWhileStarting(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(150 * time.Millisecond):
-				_ = syscall.Kill(n.daemonPid(t), syscall.SIGKILL)
+				if pid := n.findDaemon(); pid > 0 { // else it is just being started again
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
 			}
 		}
 	})
 	for i := range pods {
 		starters.Go(func() {
 			u := n.pod(t, i)
-			for {
-				err := n.Run(t.Context(), n.container(u, "main", forever))
-				if err == nil {
-					return
-				}
-				if !errors.Is(err, runtimes.ErrUnavailable) || t.Context().Err() != nil {
-					t.Error(err)
-					return
-				}
-			}
+			n.runAnyway(t, n.container(u, "main", forever))
 		})
 	}
 	starters.Wait()
@@ -613,9 +647,7 @@ func TestDaemonKilledWhileStarting(t *testing.T) {
 	n.until(t, "all", func(o runtimes.Observation) bool {
 		return len(o.Containers) == pods && !slices.ContainsFunc(o.Containers, func(c runtimes.ContainerObserved) bool { return !c.Running })
 	})
-	if got := n.count("trap 'exit 7'"); got != pods {
-		t.Errorf("%d processes for %d containers", got, pods)
-	}
+	n.untilCount(t, pods)
 }
 
 // count says how many main processes of containers run.
@@ -628,6 +660,19 @@ func (n *node) count(script string) (sum int) {
 		}
 	}
 	return sum
+}
+
+// untilCount waits until so many main processes run: one that was just started
+// is runc for another moment.
+func (n *node) untilCount(t testing.TB, want int) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for n.count("trap 'exit 7'") != want {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes for %d containers", n.count("trap 'exit 7'"), want)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 }
 
 // TestMain is also the agent of TestAgentKilled: a process of its own that can
@@ -724,9 +769,7 @@ func TestAgentKilled(t *testing.T) {
 				runs++
 			}
 		}
-		if got := n.count("trap 'exit 7'"); got != runs {
-			t.Errorf("round %d: %d processes, %d containers observed", round, got, runs)
-		}
+		n.untilCount(t, runs)
 		if err := n.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -744,5 +787,53 @@ func TestDescribe(t *testing.T) {
 	if facts.OS != state.Linux || facts.Capacity.MilliCPU == 0 || facts.Capacity.Memory == 0 || facts.Kernel == "" ||
 		!strings.HasPrefix(facts.Runtime, "containerd://") || !facts.Capacity.Fits(facts.Allocatable) {
 		t.Errorf("%+v", facts)
+	}
+}
+
+// A container that ends at once is started again and again: every attempt runs,
+// although the pod's shim ends with each.
+func TestRestarts(t *testing.T) {
+	t.Parallel()
+	n := open(t, nil)
+	u := n.pod(t, 1)
+	c := n.container(u, "main", "exit 3")
+	for c.Attempt = range 10 {
+		n.run(t, c)
+		if got := n.ended(t, u, "main"); got.Attempt != c.Attempt || got.ExitCode != 3 {
+			t.Fatalf("attempt %d: %+v", c.Attempt, got)
+		}
+	}
+}
+
+// BenchmarkPods starts pods eight at a time, image present, from nothing to
+// running.
+func BenchmarkPods(b *testing.B) {
+	n := open(b, nil)
+	const pods, parallel = 20, 8
+	for b.Loop() {
+		next := make(chan int)
+		var all sync.WaitGroup
+		for range parallel {
+			all.Go(func() {
+				for i := range next {
+					u := n.pod(b, i)
+					if err := n.Run(b.Context(), n.container(u, "main", forever)); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		for i := range pods {
+			next <- i
+		}
+		close(next)
+		all.Wait()
+		b.StopTimer()
+		for i := range pods {
+			if err := n.Remove(b.Context(), uid(i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StartTimer()
 	}
 }

@@ -26,7 +26,12 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes"
 )
 
-const shim = "io.containerd.runc.v2"
+const (
+	shim        = "io.containerd.runc.v2"
+	shimEnds    = time.Second
+	forgetTries = 20
+	forgetPause = 25 * time.Millisecond
+)
 
 // Run starts a container. Until its record says running, whatever a kill leaves
 // of it is swept; a task that did start is found and kept.
@@ -74,6 +79,7 @@ func (r *Runtime) runContainer(ctx context.Context, c runtimes.Container) error 
 	if err := p.saveContainer(rec); err != nil {
 		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 	}
+	r.awaitShim(p)
 	err = r.call(ctx, func(ctx context.Context, cl *client.Client) error {
 		err := r.create(ctx, cl, c, rec.ID, img, opts)
 		if err == nil {
@@ -91,6 +97,28 @@ func (r *Runtime) runContainer(ctx context.Context, c runtimes.Container) error 
 	r.begin(p, rec)
 	r.logger.LogAttrs(ctx, slog.LevelDebug, "started container", slog.String("pod", p.record.UID.String()), slog.String("container", c.Name), slog.Int("attempt", int(c.Attempt)))
 	return nil
+}
+
+// awaitShim waits, when nothing of the pod runs, until the shim of what ran
+// before has gone: one that is just ending still answers but takes no task.
+func (r *Runtime) awaitShim(p *pod) {
+	r.mu.Lock()
+	for _, c := range p.containers {
+		if c.record.Phase == running {
+			r.mu.Unlock()
+			return
+		}
+	}
+	r.mu.Unlock()
+	socket := r.shimSocket(p.record.UID)
+	limit := time.Now().Add(shimEnds)
+	for time.Now().Before(limit) {
+		removeDead(socket)
+		if _, err := os.Stat(socket); err != nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // gate lets one call at a time make or clear a container of one name.
@@ -204,8 +232,32 @@ func (r *Runtime) undo(ctx context.Context, cl *client.Client, p *pod, rec conta
 	return nil
 }
 
-// forget removes task, container and snapshot. What isn't there is fine.
+// forget removes task, container and snapshot. What isn't there is fine. A shim
+// that serves two containers may end between the two, so it is tried again.
 func (r *Runtime) forget(ctx context.Context, cl *client.Client, id string) error {
+	var err error
+	for range forgetTries {
+		if err = r.forgetOnce(ctx, cl, id); err == nil || r.lost(cl) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(forgetPause):
+		}
+	}
+	return err
+}
+
+// lost says whether another client has taken over or will: what cl didn't do,
+// the sweep does.
+func (r *Runtime) lost(cl *client.Client) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.client != cl
+}
+
+func (r *Runtime) forgetOnce(ctx context.Context, cl *client.Client, id string) error {
 	var errs []error
 	if made, err := cl.LoadContainer(ctx, id); err == nil {
 		task, err := made.Task(ctx, nil)
@@ -258,12 +310,12 @@ func (r *Runtime) resolveUser(ctx context.Context, cl *client.Client, rec *conta
 	if !known {
 		s := oci.Spec{Linux: specLinux()}
 		if err := oci.WithUser(key.name)(ctx, cl, rec, &s); err != nil {
-			return user{}, fmt.Errorf("%w: user %q: %w", runtimes.ErrRejected, key.name, err)
+			return user{}, r.userError(cl, key.name, err)
 		}
 		u = user{uid: s.Process.User.UID, gid: s.Process.User.GID}
 		name, _, _ := strings.Cut(key.name, ":")
 		if err := oci.WithAdditionalGIDs(name)(ctx, cl, rec, &s); err != nil {
-			return user{}, fmt.Errorf("%w: groups of user %q: %w", runtimes.ErrRejected, key.name, err)
+			return user{}, r.userError(cl, key.name, err)
 		}
 		u.groups = s.Process.User.AdditionalGids
 		r.mu.Lock()
@@ -274,4 +326,14 @@ func (r *Runtime) resolveUser(ctx context.Context, cl *client.Client, rec *conta
 		return user{}, fmt.Errorf("%w: runAsNonRoot is set but it would run as root (user %q of the image); set runAsUser", runtimes.ErrRejected, key.name)
 	}
 	return u, nil
+}
+
+// userError: an image without such a user stays so; a containerd that went away
+// while its files were looked for says nothing.
+func (r *Runtime) userError(cl *client.Client, name string, err error) error {
+	class := runtimes.ErrRejected
+	if r.lost(cl) || errdefs.IsUnavailable(err) || errdefs.IsCanceled(err) || errdefs.IsUnknown(err) {
+		class = runtimes.ErrUnavailable
+	}
+	return fmt.Errorf("%w: user %q of the image: %w", class, name, err)
 }

@@ -240,6 +240,7 @@ func (r *Runtime) dropSandbox(p *pod) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	removeDead(r.shimSocket(p.record.UID))
 	if err := os.RemoveAll(p.dir); err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package containerd
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -311,9 +313,23 @@ func removeDeadSocket(file string) {
 		return
 	}
 	path := strings.TrimPrefix(strings.TrimSpace(string(raw)), "unix://")
-	if filepath.Base(filepath.Dir(path)) != "s" {
-		return
+	if filepath.Dir(path) == shimSockets {
+		removeDead(path)
 	}
+}
+
+// shimSockets is where all daemons' shims have their sockets.
+const shimSockets = "/run/containerd/s"
+
+// shimSocket is where the shim of a pod listens: containerd derives it from the
+// daemon's address, the namespace and the group. A shim that was killed leaves
+// it behind.
+func (r *Runtime) shimSocket(uid state.UID) string {
+	sum := sha256.Sum256([]byte(filepath.Join(r.socket(), namespace, uid.String())))
+	return filepath.Join(shimSockets, hex.EncodeToString(sum[:]))
+}
+
+func removeDead(path string) {
 	conn, err := net.Dial("unix", path) //nolint:noctx // local, answers at once
 	if err == nil {
 		_ = conn.Close()
