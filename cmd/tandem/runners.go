@@ -4,5 +4,5 @@ import "github.com/spf13/cobra"
 
 // runners are the commands that run something.
 func (c *cli) runners() []*cobra.Command {
-	return []*cobra.Command{c.downCommand()}
+	return []*cobra.Command{c.upCommand(), c.downCommand()}
 }

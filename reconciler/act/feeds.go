@@ -61,6 +61,7 @@ type subscriber struct {
 	reads    []state.Read
 	rendered bool
 	last     state.Revision
+	looked   bool // something was said of it since the start; guarded by Feeds.mu
 }
 
 // NewFeeds follows the root at path of the empty AppSource.
@@ -102,6 +103,33 @@ func (f *Feeds) Hint(name state.AppName) {
 		if h, ok := s.feed.source.(interface{ Hint() }); ok {
 			h.Hint()
 		}
+	}
+}
+
+// Looked says whether the source of every application was looked at since the
+// start, and the machine was told.
+func (f *Feeds) Looked() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	looked := true
+	f.c.View(func(s *state.State) {
+		for name, a := range s.Apps {
+			sub := f.subs[name]
+			if !a.Removed && (sub == nil || !sub.looked || sub.app.Path != a.Spec.Path) {
+				looked = false
+			}
+		}
+	})
+	return looked && len(f.subs) > 0
+}
+
+// say tells the machine about an application.
+func (f *Feeds) say(name state.AppName, e state.Event) {
+	f.c.Submit(e)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.subs[name]; s != nil {
+		s.looked = true
 	}
 }
 
@@ -257,9 +285,9 @@ func (f *Feeds) serve(ctx context.Context, s *subscriber) {
 // that touches nothing that the last render read costs a look at those files.
 func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapshot) {
 	commit := f.commit(snap)
-	if s.rendered && untouched(s.reads, snap.FS) {
+	if s.rendered && render.Unchanged(snap.FS, s.reads) {
 		s.last = snap.Revision
-		f.c.Submit(&state.Unchanged{App: s.app.Name, Revision: snap.Revision, Commit: commit})
+		f.say(s.app.Name, &state.Unchanged{App: s.app.Name, Revision: snap.Revision, Commit: commit})
 		return
 	}
 	app := s.app
@@ -280,23 +308,14 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	}
 	detail := f.c.Text(printed(result.Problems))
 	if app.Name == state.RootApp {
-		f.c.Submit(&state.RootRendered{
+		f.say(app.Name, &state.RootRendered{
 			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Manifest: result.Manifest, Problems: result.Problems, Detail: detail,
 		})
 		return
 	}
-	f.c.Submit(&state.Rendered{
+	f.say(app.Name, &state.Rendered{
 		App: app.Name, Revision: snap.Revision, Commit: commit, Manifest: result.Manifest, Problems: result.Problems, Detail: detail,
 	})
-}
-
-func untouched(reads []state.Read, tree sources.Tree) bool {
-	for _, r := range reads {
-		if tree.Blob(r.Path) != r.Blob {
-			return false
-		}
-	}
-	return true
 }
 
 // printed is all problems as a person reads them.

@@ -1,0 +1,73 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/agent"
+	"github.com/tandem-gitops/tandem/runtimes/containerd"
+	"github.com/tandem-gitops/tandem/runtimes/images"
+)
+
+// localNode is this machine as a node of its own controller.
+type localNode struct {
+	runtime *containerd.Runtime
+	agent   *agent.Agent
+}
+
+func openNode(ctx context.Context, s *Server, store *images.Store) (*localNode, error) {
+	o := &s.opts
+	dir := filepath.Join(o.Data, "node")
+	rt, err := containerd.Open(ctx, containerd.Options{Node: o.Node, Dir: filepath.Join(dir, "containerd"), Images: store, Logger: o.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("make this machine a node: %w", err)
+	}
+	a, err := agent.New(ctx, agent.Config{
+		Node: o.Node, Dir: filepath.Join(dir, "agent"), Runtime: rt, Link: s.Hub.Link(), Version: o.Version, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make this machine a node: %w", err), rt.Close())
+	}
+	return &localNode{runtime: rt, agent: a}, nil
+}
+
+func (n *localNode) run(ctx context.Context) error { return n.agent.Run(ctx) }
+
+// close lets go of the machine: pods run on.
+func (n *localNode) close() error { return n.runtime.Close() }
+
+// NodeName is what this machine is called as a node: its host name, in the
+// letters that Kubernetes allows.
+func NodeName() state.NodeName {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "this-machine"
+	}
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		default:
+			return '-'
+		}
+	}, host)
+	return state.NodeName(strings.Trim(name[:min(len(name), 63)], "-"))
+}
+
+// Usable says whether this machine can be a node, and if not, why and what to do.
+func Usable() (ok bool, why []string) {
+	findings := containerd.Check()
+	for _, f := range findings {
+		if !f.OK && f.Fatal {
+			why = append(why, fmt.Sprintf("%s: %s; %s", f.Name, f.Detail, f.Remedy))
+		}
+	}
+	return containerd.Usable(findings), why
+}
