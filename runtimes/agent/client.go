@@ -240,7 +240,7 @@ func (s *remoteSession) serveExec(ctx context.Context, t *tunnel, w *wireExec) (
 				case resize <- runtimes.Size{Width: uint16(c.Width), Height: uint16(c.Height)}:
 				case <-ctx.Done():
 				}
-			case chanBegin, chanStdout, chanStderr:
+			case chanBegin, chanStdout, chanStderr, chanHalf:
 			}
 		}
 	}()

@@ -93,7 +93,8 @@ const (
 	chanStdout                    // and logs, and a port's bytes from the pod
 	chanStderr
 	chanResize
-	chanEnd // of stdin, or of everything with Code or Fail
+	chanEnd  // of an exec's stdin; from the agent: of the request, with its result
+	chanHalf // no more bytes of a port from this end
 )
 
 // chunk is a frame of a tunnel.

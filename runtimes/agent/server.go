@@ -356,7 +356,7 @@ func (p *wirePeer) Exec(ctx context.Context, r ExecRequest) (int, error) {
 			}
 		case chanEnd:
 			return int(c.Code), c.err()
-		case chanBegin, chanStdin, chanResize:
+		case chanBegin, chanStdin, chanResize, chanHalf:
 		}
 		if err != nil {
 			return 0, err

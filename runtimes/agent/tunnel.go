@@ -119,6 +119,8 @@ func (c *tunnelConn) Read(b []byte) (int, error) {
 			c.ended = x.err()
 			c.mu.Unlock()
 			c.err = io.EOF
+		case chanHalf:
+			c.err = io.EOF
 		default:
 		}
 	}
@@ -133,12 +135,9 @@ func (c *tunnelConn) Write(b []byte) (int, error) { return (&chunkWriter{c.t, c.
 // CloseWrite says that no more comes from this end.
 func (c *tunnelConn) CloseWrite() error {
 	var err error
-	c.once.Do(func() { err = c.t.send(&chunk{Channel: chanEnd}) })
+	c.once.Do(func() { err = c.t.send(&chunk{Channel: chanHalf}) })
 	return err
 }
 
-// Close is CloseWrite: the stream ends with its request.
-func (c *tunnelConn) Close() error {
-	_ = c.CloseWrite() // the other end may be gone already
-	return nil
-}
+// Close leaves the end to the request, which has a result to tell.
+func (c *tunnelConn) Close() error { return nil }
