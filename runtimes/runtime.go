@@ -102,7 +102,7 @@ type Container struct {
 	Security   Security
 	TTY        bool
 	Stdin      bool
-	LogPath    string // where the container's output goes
+	LogPath    string // stdout and stderr are appended to it as written; its directory exists
 	Init       bool   // it is to end before others start; a sidecar is none
 }
 

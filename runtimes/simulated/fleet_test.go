@@ -3,11 +3,17 @@ package simulated_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -182,4 +188,55 @@ func TestFleetFaults(t *testing.T) {
 	f.Return("n1")
 	c.until(t, "full report after the return", func() bool { return c.full > full })
 	c.until(t, "the pod that was taken away is gone", func() bool { return len(c.pods) == 1 })
+}
+
+func TestFleetAcrossTheWire(t *testing.T) {
+	const nodes, each = 200, 10
+	c := newController()
+	hub := agent.NewHub(agent.HubConfig{Submit: c.submit})
+	s := grpc.NewServer()
+	hub.Register(s, func(ctx context.Context) (state.NodeName, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		return state.NodeName(md.Get("node")[0]), nil
+	})
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	f := simulated.NewFleet(simulated.FleetOptions{})
+	run(t, f)
+	started := time.Now()
+	tm := template(nil)
+	for i := range nodes {
+		name := state.NodeName(fmt.Sprintf("n%d", i))
+		f.Add(name, simulated.Facts(state.Linux, "amd64", ""), named{agent.Remote(conn), string(name)})
+		hub.Assign(assignment(name, 1, tm, i, each))
+	}
+	c.until(t, "all pods ready", func() bool { return c.count(ready) == nodes*each })
+	t.Logf("%d pods on %d nodes over gRPC ready in %v", nodes*each, nodes, time.Since(started))
+	r, err := hub.Logs(t.Context(), "n7", agent.LogRequest{UID: state.UID{0, 0, 7, 3}, Container: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err != nil || r.Close() != nil || !strings.Contains(string(b), "prod/web-7-3") {
+		t.Errorf("logs %q: %v", b, err)
+	}
+}
+
+// named tells the server its name where a certificate would.
+type named struct {
+	agent.Link
+	node string
+}
+
+func (l named) Open(ctx context.Context, hello agent.Hello, peer agent.Peer) (agent.Session, error) {
+	return l.Link.Open(metadata.AppendToOutgoingContext(ctx, "node", l.node), hello, peer)
 }
