@@ -44,6 +44,7 @@ type containerRecord struct {
 	Attempt    int32     `json:"attempt"`
 	Phase      phase     `json:"phase"`
 	Signal     string    `json:"signal,omitempty"` // to stop it
+	PID        uint32    `json:"pid,omitempty"`    // while it runs
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	ExitCode   int32     `json:"exitCode,omitempty"`

@@ -81,8 +81,8 @@ func (r *Runtime) runContainer(ctx context.Context, c runtimes.Container) error 
 	}
 	r.awaitShim(p)
 	err = r.call(ctx, func(ctx context.Context, cl *client.Client) error {
-		err := r.create(ctx, cl, c, rec.ID, img, opts)
-		if err == nil {
+		var err error
+		if rec.PID, err = r.create(ctx, cl, c, rec.ID, img, opts); err == nil {
 			rec.Phase, rec.StartedAt = running, time.Now().UTC()
 			err = p.saveContainer(rec)
 		}
@@ -171,48 +171,48 @@ func (r *Runtime) begin(p *pod, rec containerRecord) *container {
 // create makes snapshot, container and task and starts it. The snapshot is a
 // root of the garbage collector by its own label, which saves two flushed
 // writes for a lease.
-func (r *Runtime) create(ctx context.Context, cl *client.Client, c runtimes.Container, id string, img *unpacked, opts []oci.SpecOpts) error {
+func (r *Runtime) create(ctx context.Context, cl *client.Client, c runtimes.Container, id string, img *unpacked, opts []oci.SpecOpts) (pid uint32, err error) {
 	labels := map[string]string{
 		"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339),
 		"tandem.dev/node":       r.id,
 	}
 	if _, err := cl.SnapshotService(r.snapshotter).Prepare(ctx, id, img.chain, snapshots.WithLabels(labels)); err != nil {
-		return fmt.Errorf("make the root file system: %w", err)
+		return 0, fmt.Errorf("make the root file system: %w", err)
 	}
 	rec := containers.Container{ID: id, Image: imageRecord(img.digest), Snapshotter: r.snapshotter, SnapshotKey: id, Labels: map[string]string{
 		"tandem.dev/node": r.id, "tandem.dev/uid": c.UID.String(), "tandem.dev/container": c.Name, "tandem.dev/attempt": strconv.Itoa(int(c.Attempt)),
 	}}
 	runcOptions, err := typeurl.MarshalAny(&options.Options{Root: filepath.Join(r.run, "runc"), BinaryName: r.runc})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	rec.Runtime = containers.RuntimeInfo{Name: shim, Options: runcOptions}
 	who, err := r.resolveUser(ctx, cl, &rec, img, c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	spec, err := oci.GenerateSpec(ctx, cl, &rec, append(opts, with(func(s *oci.Spec) { who.apply(s, c.Security.Groups) }))...)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if rec.Spec, err = typeurl.MarshalAny(spec); err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := cl.ContainerService().Create(ctx, rec); err != nil {
-		return fmt.Errorf("make the container: %w", err)
+		return 0, fmt.Errorf("make the container: %w", err)
 	}
 	made, err := cl.LoadContainer(ctx, id)
 	if err != nil {
-		return fmt.Errorf("make the container: %w", err)
+		return 0, fmt.Errorf("make the container: %w", err)
 	}
 	task, err := made.NewTask(ctx, cio.LogFile(c.LogPath))
 	if err != nil {
-		return fmt.Errorf("make its process: %w", err)
+		return 0, fmt.Errorf("make its process: %w", err)
 	}
 	if err := task.Start(ctx); err != nil {
-		return fmt.Errorf("start its process: %w", err)
+		return 0, fmt.Errorf("start its process: %w", err)
 	}
-	return nil
+	return task.Pid(), nil
 }
 
 // undo removes what create made. When containerd is away, the sweep does it.

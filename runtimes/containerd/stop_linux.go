@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
@@ -22,6 +24,9 @@ import (
 const (
 	exitUnknown = 255 // as containerd says it
 	watchPause  = 50 * time.Millisecond
+
+	handlerPause    = 10 * time.Millisecond // between looks for a handler
+	handlerPauseMax = time.Second
 )
 
 // watch waits for a container's end, over any number of daemons, and records it.
@@ -125,23 +130,71 @@ func (r *Runtime) Stop(ctx context.Context, uid state.UID, name string, grace ti
 	sig := firstOf(c.record.Signal, "SIGTERM")
 	r.mu.Unlock()
 	if grace > 0 {
-		if err := r.kill(ctx, c, sig); err != nil {
+		over, err := r.ask(ctx, c, sig, grace)
+		if err != nil {
 			return fmt.Errorf("stop %s of pod %s: %w", name, uid, err)
 		}
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
-		select {
-		case <-c.ended:
+		if over {
 			return nil
-		case <-timer.C:
-		case <-ctx.Done():
-			return fmt.Errorf("stop %s of pod %s: %w: %w", name, uid, runtimes.ErrUnavailable, context.Cause(ctx))
 		}
 	}
 	if err := r.killWait(ctx, c, "SIGKILL"); err != nil {
 		return fmt.Errorf("stop %s of pod %s: %w", name, uid, err)
 	}
 	return nil
+}
+
+// ask sends the stop signal and says whether the container ended within grace.
+// The kernel drops a signal to the first process of a container that hasn't set
+// a handler, which one that has only just begun may still do: then it is sent
+// again, once, when the handler is there.
+func (r *Runtime) ask(ctx context.Context, c *container, name string, grace time.Duration) (bool, error) {
+	sig, err := signal.ParseSignal(name)
+	if err != nil {
+		return false, fmt.Errorf("%w: stop signal of the image: %w", runtimes.ErrRejected, err)
+	}
+	r.mu.Lock()
+	pid := c.record.PID
+	r.mu.Unlock()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	heard := catches(pid, sig)
+	if err := r.kill(ctx, c, name); err != nil {
+		return false, err
+	}
+	for wait := handlerPause; ; wait = min(2*wait, handlerPauseMax) {
+		select {
+		case <-c.ended:
+			return true, nil
+		case <-timer.C:
+			return false, nil
+		case <-ctx.Done():
+			return false, fmt.Errorf("%w: %w", runtimes.ErrUnavailable, context.Cause(ctx))
+		case <-time.After(wait):
+		}
+		now := catches(pid, sig)
+		if now && !heard {
+			if err := r.kill(ctx, c, name); err != nil {
+				return false, err
+			}
+		}
+		heard = now
+	}
+}
+
+// catches says whether a process has a handler for a signal.
+func catches(pid uint32, sig syscall.Signal) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil || pid == 0 {
+		return false
+	}
+	for line := range strings.Lines(string(raw)) {
+		if text, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(text), 16, 64)
+			return err == nil && sig > 0 && mask&(1<<(sig-1)) != 0
+		}
+	}
+	return false
 }
 
 // kill sends a signal. A container that has ended is fine.

@@ -114,7 +114,7 @@ func (r *Runtime) settleOne(ctx context.Context, cl *client.Client, p *pod, rec 
 	switch {
 	case now == task.Status_RUNNING || now == task.Status_PAUSED || now == task.Status_PAUSING:
 		if rec.Phase == starting { // killed just after it began
-			rec.Phase, rec.StartedAt = running, time.Now().UTC()
+			rec.Phase, rec.StartedAt, rec.PID = running, time.Now().UTC(), answer.Process.Pid
 			if err := p.saveContainer(rec); err != nil {
 				return false, err
 			}

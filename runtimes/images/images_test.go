@@ -341,4 +341,3 @@ func TestLyingRegistry(t *testing.T) {
 		t.Error("another blob was taken for the layer")
 	}
 }
-

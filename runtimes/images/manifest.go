@@ -25,8 +25,10 @@ const (
 	dockerConfig   = "application/vnd.docker.container.image.v1+json"
 )
 
-func isIndex(mediaType string) bool    { return mediaType == ociIndex || mediaType == dockerList }
-func isManifest(mediaType string) bool { return mediaType == ociManifest || mediaType == dockerManifest }
+func isIndex(mediaType string) bool { return mediaType == ociIndex || mediaType == dockerList }
+func isManifest(mediaType string) bool {
+	return mediaType == ociManifest || mediaType == dockerManifest
+}
 
 type descriptor struct {
 	MediaType   string            `json:"mediaType"`
