@@ -37,6 +37,8 @@ type batch struct {
 	byKey map[state.NodeName]int32
 	after []*state.Pod // of Request.After
 
+	reached map[reachKey][]reaches
+
 	topologies []*topology
 	spreads    []*spread
 	wants      []*term // required affinity

@@ -235,7 +235,19 @@ func (b *batch) shift(p *state.Pod, node int32, by int64) {
 	l := podLabels{workload: p.Workload, template: p.Template, pod: p}
 	b.countSpread(l, node, by)
 	b.countTerms(l, node, by)
-	for _, r := range b.reach(p.Workload, p.Template) {
+	if p.Template.Spec.Spec.Affinity == nil {
+		return
+	}
+	k := reachKey{p.Workload, p.Template}
+	reach, ok := b.reached[k]
+	if !ok {
+		if b.reached == nil {
+			b.reached = map[reachKey][]reaches{}
+		}
+		reach = b.reach(p.Workload, p.Template)
+		b.reached[k] = reach
+	}
+	for _, r := range reach {
 		r.count(node, by)
 	}
 }
@@ -311,6 +323,11 @@ func (b *batch) countTerms(l podLabels, node int32, by int64) {
 			w.sum.add(node, by*w.weight)
 		}
 	}
+}
+
+type reachKey struct {
+	workload state.Ref
+	template *state.Template
 }
 
 // A reaches is one term of pods that run which is about the batch's pods.
