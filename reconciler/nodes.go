@@ -92,13 +92,19 @@ func (m *Machine) appOf(p *state.Pod) state.AppName {
 // observed records a change in what an agent says of a pod, unless the pod
 // changes too often.
 func (m *Machine) observed(p *state.Pod, s *state.PodStatus) {
-	if p.Reported && !p.Flapping && sameStatus(p, s) {
+	if p.Reported && !p.Flapping && sameStatus(p, s) || !p.Reported && begins(s) {
 		return
 	}
 	if !m.calm(p, s) {
 		return
 	}
 	m.emit(m.appOf(p), factOf(s))
+}
+
+// begins says whether a status tells no more than that the pod was placed.
+func begins(s *state.PodStatus) bool {
+	return s.Phase == state.Pending && !s.Ready && s.Restarts() == 0 &&
+		(s.Reason == state.ReasonContainerCreating || s.Reason == state.ReasonInitializing)
 }
 
 func factOf(s *state.PodStatus) *state.PodObserved {

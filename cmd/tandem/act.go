@@ -132,16 +132,3 @@ func (c *cli) nodeCommand() *cobra.Command {
 	}
 	return cmd
 }
-
-func (c *cli) downCommand() *cobra.Command {
-	var why string
-	cmd := &cobra.Command{
-		Use: "down", Short: "stop what `up` runs and remove its pods", Args: args(cobra.NoArgs),
-		Example: `  tandem down --data /var/lib/tandem --reason "moving to another machine"`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.command(cmd.Context(), kubeapi.CommandRequest{Verb: state.CmdDown.String(), Reason: why}, "down")
-		},
-	}
-	reason(cmd, &why)
-	return cmd
-}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi"
+	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// downPatience is how long pods may take to end: the longest grace period that
+// is usual, and some more.
+const downPatience = 2 * time.Minute
+
+func (c *cli) downCommand() *cobra.Command {
+	why := "tandem down"
+	cmd := &cobra.Command{
+		Use: "down", Short: "stop what `up` runs and remove its pods", Args: args(cobra.NoArgs),
+		Long: `End every application of a data directory and remove its pods, in order. A running
+up ends with them; where none runs, down itself takes the pods of this machine over
+and removes them. The data directory, and with it the history, stays.`,
+		Example: `  tandem down --data /var/lib/tandem/shop
+  tandem down --reason "moving to another machine"`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.down(cmd.Context(), why) },
+	}
+	cmd.Flags().StringVar(&why, "reason", why, "why, in `WORDS`: kept with the record")
+	return cmd
+}
+
+func (c *cli) down(ctx context.Context, why string) error {
+	ctx, cancel := context.WithTimeout(ctx, downPatience)
+	defer cancel()
+	cl, err := c.connect()
+	if errors.Is(err, errNoServer) && c.data != "" && c.server == "" {
+		return c.downStopped(ctx, why)
+	}
+	if err != nil {
+		return err
+	}
+	defer cl.Close() //nolint:errcheck // it was read from
+	if _, err := cl.command(ctx, kubeapi.CommandRequest{Verb: state.CmdDown.String(), Reason: why}); err != nil {
+		return err
+	}
+	// The controller ends when the last pod has: then nobody answers.
+	for {
+		if _, err := cl.status(ctx); err != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("pods were still ending after %s; see `tandem status`", downPatience)
+			}
+			_, _ = fmt.Fprintln(c.out, "down: no pod is left")
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// downStopped takes the pods of this machine over and removes them.
+func (c *cli) downStopped(ctx context.Context, why string) error {
+	logger, err := c.logger("error")
+	if err != nil {
+		return err
+	}
+	o := serve.Options{Data: c.data, Listen: "127.0.0.1:0", Version: version, Logger: logger}
+	if _, err := os.Stat(filepath.Join(c.data, "node")); err == nil {
+		if ok, problems := serve.Usable(); !ok {
+			return fmt.Errorf("pods of this machine can't be removed: %v", problems)
+		}
+		o.Node = serve.NodeName()
+	}
+	s, err := serve.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	served := make(chan error, 1)
+	go func() {
+		served <- s.Run(run)
+		stop()
+	}()
+	_, err = s.Controller.Do(run, &state.Command{Verb: state.CmdDown, Reason: s.Controller.Text(why)})
+	if err == nil {
+		<-run.Done()
+	}
+	stop()
+	err = errors.Join(err, <-served)
+	if ctx.Err() != nil {
+		err = errors.Join(err, fmt.Errorf("pods were still there after %s: those of other nodes end when these are back", downPatience))
+	}
+	if err = errors.Join(err, s.Close()); err == nil {
+		_, _ = fmt.Fprintln(c.out, "down: no pod is left")
+	}
+	return err
+}
