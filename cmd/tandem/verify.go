@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
 	"github.com/tandem-gitops/tandem/reconciler/history"
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 func (c *cli) verifyCommand() *cobra.Command {
@@ -15,7 +17,7 @@ func (c *cli) verifyCommand() *cobra.Command {
 	var every bool
 	cmd := &cobra.Command{
 		Use: "verify [DIR]", Short: "check a data directory, offline", Args: args(cobra.MaximumNArgs(1)),
-		Long:    "Verify reads every record, recomputes the Merkle tree, and checks the signed checkpoint and what lies beside the log.",
+		Long:    "Verify reads every record, recomputes the Merkle tree, folds the records to a state, and checks the signed checkpoint and what lies beside the log.",
 		Example: "  tandem verify --data /var/lib/tandem --key tandem.pub",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := c.data
@@ -32,6 +34,11 @@ func (c *cli) verifyCommand() *cobra.Command {
 					return fmt.Errorf("read the key: %w", err)
 				}
 				o.PublicKey = strings.TrimSpace(string(raw))
+			}
+			// What is damaged may not open; then Verify says so in its own words.
+			if data, err := serve.OpenData(dir, true); err == nil {
+				defer data.Store.Close() //nolint:errcheck // it was read from
+				o.Record = state.New(data.Library).Apply
 			}
 			r, err := history.Verify(cmd.Context(), dir, o)
 			if err != nil {
@@ -53,8 +60,11 @@ func (c *cli) verified(r *history.Report) error {
 	} else if r.OK() {
 		_, _ = fmt.Fprintf(c.out, "ok: %d records, %d files, %d signatures; checkpoint %d, tree %s; nothing missing from 1 to %d\n",
 			r.Records, r.Files, r.Signatures, r.Head.Seq, r.Head.Root.Short(), r.Head.Seq)
-		for _, n := range append(append([]string(nil), r.Notes...), r.NotChecked...) {
-			_, _ = fmt.Fprintf(c.out, "   %s\n", n)
+		for _, n := range r.Notes {
+			_, _ = fmt.Fprintf(c.out, "   note: %s\n", n)
+		}
+		for _, n := range r.NotChecked {
+			_, _ = fmt.Fprintf(c.out, "   not checked: %s\n", n)
 		}
 	}
 	if r.OK() {

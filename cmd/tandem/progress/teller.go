@@ -16,6 +16,8 @@ type teller struct {
 	shown   map[state.Ref]string // of each workload, what was told last
 	touched map[state.Ref]bool   // since settle was last called
 	at      state.Instant
+	idle    bool          // all had converged
+	since   state.Instant // what came first after that
 }
 
 func (t *teller) line(at state.Instant, format string, args ...any) string {
@@ -29,6 +31,7 @@ func (t *teller) tell(s *state.State, r *state.Record, begun state.Instant) []st
 		t.touched = map[state.Ref]bool{}
 	}
 	t.at = r.At
+	t.disturb(r)
 	switch f := r.Fact.(type) {
 	case *state.NodeReady:
 		if n := s.Nodes[f.Node]; n != nil {
@@ -169,12 +172,23 @@ func (t *teller) converged(s *state.State, r *state.Record, begun state.Instant)
 			return []string{t.line(r.At, "%s converged", r.App)}
 		}
 	}
-	// Since the newest change where that came after the start.
-	from := begun
-	for _, a := range s.Apps {
-		if a.AppliedAt.Mono > from.Mono && a.AppliedAt.Mono > begun.Mono+time.Minute {
-			from = a.AppliedAt
-		}
+	from := t.since
+	if from.IsZero() {
+		from = begun
 	}
+	t.since, t.idle = state.Instant{}, true
 	return []string{t.line(r.At, "converged in %.1f s", r.At.Since(from).Seconds())}
+}
+
+// disturb remembers what first came after all had converged: the next time is
+// counted from there.
+func (t *teller) disturb(r *state.Record) {
+	if !t.idle {
+		return
+	}
+	switch r.Fact.(type) {
+	case *state.RevisionApplied, *state.Degraded, *state.Commanded, *state.NodeLost, *state.PodGone, *state.PodStopping, *state.AppDeclared:
+		t.since, t.idle = r.At, false
+	default:
+	}
 }

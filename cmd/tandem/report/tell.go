@@ -302,7 +302,7 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 			l.Reason = t.words(f.Reason)
 		}
 		if !f.Detail.IsZero() {
-			l.Reason += after("; ", firstLine(t.words(f.Detail)))
+			l.Reason = strings.TrimPrefix(l.Reason+after("; ", firstLine(t.words(f.Detail))), "; ")
 		}
 	default:
 		l.What = l.Kind
