@@ -45,7 +45,7 @@ func (c *cli) historyCommand() *cobra.Command {
 	fl.IntVar(&f.Limit, "limit", 100, "at most the newest `N`; 0: all")
 	fl.BoolVarP(&f.Follow, "follow", "f", false, "go on with what happens")
 	fl.BoolVar(&f.All, "all", false, "also the scheduler's answers")
-	cmd.AddCommand(c.historyShowCommand())
+	cmd.AddCommand(c.historyShowCommand(), c.historyCheckpointCommand())
 	return cmd
 }
 

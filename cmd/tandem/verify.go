@@ -13,7 +13,7 @@ import (
 )
 
 func (c *cli) verifyCommand() *cobra.Command {
-	var key string
+	var key, seen string
 	var every bool
 	cmd := &cobra.Command{
 		Use: "verify [DIR]", Short: "check a data directory, offline", Args: args(cobra.MaximumNArgs(1)),
@@ -35,6 +35,13 @@ func (c *cli) verifyCommand() *cobra.Command {
 				}
 				o.PublicKey = strings.TrimSpace(string(raw))
 			}
+			if seen != "" {
+				raw, err := os.ReadFile(seen)
+				if err != nil {
+					return fmt.Errorf("read the checkpoint: %w", err)
+				}
+				o.Seen = raw
+			}
 			// What is damaged may not open; then Verify says so in its own words.
 			if data, err := serve.OpenData(dir, true); err == nil {
 				defer data.Store.Close() //nolint:errcheck // it was read from
@@ -48,6 +55,7 @@ func (c *cli) verifyCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "`FILE` with the log's public key, kept elsewhere")
+	cmd.Flags().StringVar(&seen, "seen", "", "`FILE` with a checkpoint that was kept elsewhere: the log must lead on from it")
 	cmd.Flags().BoolVar(&every, "every", false, "check the signature of every batch")
 	return cmd
 }
