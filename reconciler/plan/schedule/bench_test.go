@@ -93,3 +93,40 @@ func BenchmarkPlaceOne10kNodes100kPods(b *testing.B) {
 		}
 	}
 }
+
+// Every node is full of pods of low priority; each new pod takes the room of one.
+func BenchmarkPreempt5kNodes(b *testing.B) {
+	w := cluster(5000)
+	low := w.workload("low", state.AnyOS, ask("4", "1Gi"))
+	low.Count = 20_000
+	for _, s := range Place(w.State, low).Spots {
+		w.put(low, s.Node, s.Isolation)
+	}
+	high := w.workload("high", state.Linux, ask("4", "1Gi"), priority(10))
+	high.Count = 2500
+	for b.Loop() {
+		if got := Preempt(w.State, high, nil); len(got) != high.Count || len(got[0].Victims) != 1 {
+			b.Fatalf("%d preemptions", len(got))
+		}
+	}
+	b.ReportMetric(float64(high.Count)*float64(b.N)/b.Elapsed().Seconds(), "pods/s")
+}
+
+// Every node's reason in words, as `tandem why` prints them.
+func BenchmarkExplain5kNodes(b *testing.B) {
+	w := cluster(5000)
+	req := w.workload("web", state.Linux, ask("17", ""), spreads(corev1.LabelTopologyZone, 1, true))
+	req.Count = 0
+	nodes := make([]*state.Node, len(w.Nodes))
+	for _, n := range w.Nodes {
+		nodes[n.Index] = n
+	}
+	for b.Loop() {
+		e := NewExplainer(w.State, req.Template)
+		for _, g := range Place(w.State, req).Groups {
+			for _, i := range Members(g) {
+				e.Node(nodes[i], g.Reason)
+			}
+		}
+	}
+}

@@ -132,9 +132,8 @@ func (a *nodeAffinity) matches(n *state.Node) bool {
 	return false
 }
 
-// A preferredTerm adds its weight to a node that it matches. An empty term
-// matches every node here (Kubernetes: an empty preferred term is a no-op, the
-// same for all nodes).
+// A preferredTerm adds its weight to a node that it matches. Terms without
+// expressions and weights of 0 are left out: they'd be the same for all nodes.
 type preferredTerm struct {
 	weight int64
 	term   nodeTerm

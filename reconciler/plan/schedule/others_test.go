@@ -111,6 +111,11 @@ func TestOthers(t *testing.T) {
 			zones(w, 1, 1)
 			return w.workload("web", state.Linux, spreads(hostKey, 1, true))
 		}, 4, "a2 b2", nil},
+		{"the best node waits for the others and then goes on", func(w *world) Request {
+			zones(w, 1, 1)
+			sized(64000, 256<<30)(w.Nodes["a1"])
+			return w.workload("web", state.Linux, spreads(hostKey, 1, true))
+		}, 7, "a4 b3", map[string]state.NodeReason{"a1": state.NodeSpread}},
 		{"a full zone holds the others back", func(w *world) Request {
 			zones(w, 2, 1)
 			w.Nodes["b1"].Facts.Allocatable.Pods = 1
@@ -284,6 +289,12 @@ func TestOthers(t *testing.T) {
 			w.put(w.workload("db", state.Linux, ask("1m", "1Mi")), w.Nodes["a1"], "")
 			return w.workload("web", state.Linux, rather(zoneKey, "db", -100))
 		}, 1, "b1", nil},
+		{"required affinity of others attracts a little", func(w *world) Request {
+			zones(w, 1, 1)
+			w.put(w.workload("db", state.Linux, ask("1m", "1Mi"), near(zoneKey, "web")), w.Nodes["b1"], "")
+			w.put(w.workload("mq", state.Linux, ask("1m", "1Mi")), w.Nodes["a1"], "")
+			return w.workload("web", state.Linux)
+		}, 1, "b1", nil},
 		{"preferred affinity of others", func(w *world) Request {
 			zones(w, 1, 1)
 			w.put(w.workload("db", state.Linux, rather(zoneKey, "web", 100)), w.Nodes["b1"], "")
@@ -306,5 +317,43 @@ func TestOthers(t *testing.T) {
 				t.Errorf("one by one: %s, as a batch: %s", got, names(a.Spots))
 			}
 		})
+	}
+}
+
+// Two workloads may share a template and still differ in labels.
+func TestMatcherRemembersOnePodAtMost(t *testing.T) {
+	w := newWorld()
+	tmpl := w.workload("x", state.Linux).Template
+	one := podLabels{workload: state.Ref{Kind: "StatefulSet", Name: "one"}, template: tmpl}
+	two := podLabels{workload: state.Ref{Kind: "StatefulSet", Name: "two"}, template: tmpl}
+	m := newMatcher(namespaces{}, app("x"), []string{"controller-revision-hash"}, nil, one)
+	for range 2 {
+		if !m.matches(one) || m.matches(two) {
+			t.Error("pods of another workload match")
+		}
+	}
+	first, second := &state.Pod{Key: state.PodKey{Name: "one-0"}}, &state.Pod{Key: state.PodKey{Name: "one-1"}, Ordinal: 1}
+	m = newMatcher(namespaces{}, &metav1.LabelSelector{MatchLabels: map[string]string{"apps.kubernetes.io/pod-index": "1"}}, nil, nil, one)
+	if m.matches(podLabels{one.workload, tmpl, first}) || !m.matches(podLabels{one.workload, tmpl, second}) {
+		t.Error("pods of one template differ by their index")
+	}
+}
+
+// The labels that selectors see are those that the pod shows.
+func TestPodLabels(t *testing.T) {
+	w := newWorld()
+	for _, kind := range []string{"Deployment", "StatefulSet"} {
+		req := w.workloadIn("default", kind, "x", state.Linux)
+		p := w.put(req, w.node(kind), "")
+		p.Ordinal = 3
+		l := podLabels{workload: p.Workload, template: p.Template, pod: p}
+		for k, v := range p.PodLabels() {
+			if got, ok := l.Lookup(k); !ok || got != v || !l.Has(k) || l.Get(k) != v {
+				t.Errorf("%s: label %s is %q, want %q", kind, k, got, v)
+			}
+		}
+		if l.Has("missing") {
+			t.Error("a label that isn't there")
+		}
 	}
 }

@@ -165,7 +165,11 @@ func TestSkewHolds(t *testing.T) {
 			v, _ := n.Label(key)
 			counts[v] = 0
 		}
-		for _, s := range Place(w.State, req).Spots {
+		spots := Place(w.State, req).Spots
+		if got := names(w.placeOne(req)); got != names(spots) {
+			t.Fatalf("one by one: %s, as a batch: %s", got, names(spots))
+		}
+		for _, s := range spots {
 			v, _ := s.Node.Label(key)
 			counts[v]++
 			for _, n := range counts {
