@@ -51,6 +51,9 @@ type Placement struct {
 // A Planner decides for workloads. It remembers compiled templates, and nothing
 // that could change a decision: a new one decides the same.
 type Planner struct {
+	// Next replaces rollout.Next where a test plants a defect; nil in earnest.
+	Next func(*state.Workload, state.Instant) rollout.Step
+
 	memos map[*state.WorkloadVariant]*memo
 }
 
@@ -63,6 +66,13 @@ func (p *Planner) Forget(s *state.State) {
 		}
 	}
 	maps.DeleteFunc(p.memos, func(v *state.WorkloadVariant, _ *memo) bool { return !live[v] })
+}
+
+func (p *Planner) next(w *state.Workload, now state.Instant) rollout.Step {
+	if p.Next != nil {
+		return p.Next(w, now)
+	}
+	return rollout.Next(w, now)
 }
 
 // Workload decides for one workload. Revisions come alone: what they lead to is
@@ -78,12 +88,16 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	}
 	// What waits for an image or is held isn't what the text wants yet.
 	behind := d.Waiting || len(d.Held) > 0
-	step := rollout.Next(w, now)
+	step := p.next(w, now)
 	d.Stop, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Partial, step.Gone, step.Stalled, step.Wake
 	d.Complete = step.Complete && !behind
 	d.Held = append(d.Held, step.Held...)
+	var after []schedule.Placed
 	for _, start := range step.Start {
-		answer := schedule.Place(s, schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count})
+		answer := schedule.Place(s, schedule.Request{
+			Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count, After: after,
+		})
+		after = append(after, schedule.Placed{Workload: w, Template: start.Template, Spots: answer.Spots})
 		d.Decided = append(d.Decided, Placement{start, answer})
 		if lack := start.Count - len(answer.Spots); lack > 0 {
 			d.Waiting = true
