@@ -13,11 +13,11 @@ import (
 
 // command asks the controller for something that leaves a record.
 func (c *cli) command(ctx context.Context, r kubeapi.CommandRequest, what string) error {
-	cl, err := c.connect()
+	cl, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer cl.Close() //nolint:errcheck // it was read from
+	defer cl.Close()
 	seq, err := cl.command(ctx, r)
 	if err != nil {
 		return err
@@ -79,11 +79,11 @@ func (c *cli) restartCommand() *cobra.Command {
 
 // find asks the controller which object people mean.
 func (c *cli) find(ctx context.Context, object string) (state.Ref, error) {
-	cl, err := c.connect()
+	cl, err := c.connect(ctx)
 	if err != nil {
 		return state.Ref{}, err
 	}
-	defer cl.Close() //nolint:errcheck // it was read from
+	defer cl.Close()
 	d, err := cl.detail(ctx, object, c.namespace)
 	if err != nil {
 		return state.Ref{}, err

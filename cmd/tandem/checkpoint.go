@@ -18,7 +18,7 @@ func (c *cli) historyCheckpointCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer data.Store.Close() //nolint:errcheck // it was read from
+			defer data.Store.Close()
 			text, err := data.Store.Checkpoint()
 			if err != nil {
 				return err

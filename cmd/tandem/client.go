@@ -54,8 +54,8 @@ func (c *client) Close() error {
 
 // open finds who answers: --server, else the controller of --data, else the
 // data directory itself.
-func (c *cli) open() (reader, error) {
-	cl, err := c.connect()
+func (c *cli) open(ctx context.Context) (reader, error) {
+	cl, err := c.connect(ctx)
 	if err == nil {
 		return cl, nil
 	}
@@ -66,7 +66,7 @@ func (c *cli) open() (reader, error) {
 }
 
 // connect finds the running controller.
-func (c *cli) connect() (*client, error) {
+func (c *cli) connect(ctx context.Context) (*client, error) {
 	server := c.server
 	if server == "" && c.data == "" {
 		server = os.Getenv("TANDEM_SERVER")
@@ -84,7 +84,7 @@ func (c *cli) connect() (*client, error) {
 	if err != nil || u.Host == "" {
 		return nil, usageError("server %q: want a URL such as https://127.0.0.1:7443", config.Host)
 	}
-	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(context.Background(), "tcp", u.Host)
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", errNoServer, config.Host, err)
 	}
@@ -188,8 +188,7 @@ func (c *client) do(ctx context.Context, method, path string, q url.Values, body
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
-		var cert *tls.CertificateVerificationError
-		if errors.As(err, &cert) {
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 			return nil, fmt.Errorf("ask %s: its certificate is not of the authority known here: %w", c.config.Host, err)
 		}
 		return nil, fmt.Errorf("ask %s: %w", c.config.Host, err)
@@ -197,7 +196,7 @@ func (c *client) do(ctx context.Context, method, path string, q url.Values, body
 	if resp.StatusCode < 300 {
 		return resp, nil
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read from
+	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of %s: %w", c.config.Host, err)
@@ -215,7 +214,7 @@ func (c *client) ask(ctx context.Context, method, path string, q url.Values, bod
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read from
+	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
 		return fmt.Errorf("read the answer of %s: %w", c.config.Host, err)
 	}
@@ -246,7 +245,7 @@ func (c *client) history(ctx context.Context, f report.Filter, each func(report.
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read from
+	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {

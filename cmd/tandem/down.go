@@ -37,14 +37,14 @@ and removes them. The data directory, and with it the history, stays.`,
 func (c *cli) down(ctx context.Context, why string) error {
 	ctx, cancel := context.WithTimeout(ctx, downPatience)
 	defer cancel()
-	cl, err := c.connect()
+	cl, err := c.connect(ctx)
 	if errors.Is(err, errNoServer) && c.data != "" && c.server == "" {
 		return c.downStopped(ctx, why)
 	}
 	if err != nil {
 		return err
 	}
-	defer cl.Close() //nolint:errcheck // it was read from
+	defer cl.Close()
 	if _, err := cl.command(ctx, kubeapi.CommandRequest{Verb: state.CmdDown.String(), Reason: why}); err != nil {
 		return err
 	}

@@ -50,11 +50,11 @@ func (c *cli) historyCommand() *cobra.Command {
 }
 
 func (c *cli) history(cmd *cobra.Command, f report.Filter) error {
-	from, err := c.open()
+	from, err := c.open(cmd.Context())
 	if err != nil {
 		return err
 	}
-	defer from.Close() //nolint:errcheck // it was read from
+	defer from.Close()
 	if f.Follow {
 		first := true
 		return from.history(cmd.Context(), f, func(l report.Line) error {
@@ -90,11 +90,11 @@ func (c *cli) historyShowCommand() *cobra.Command {
 			if err != nil || n == 0 {
 				return usageError("record %q: want a number from 1", args[0])
 			}
-			from, err := c.open()
+			from, err := c.open(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer from.Close() //nolint:errcheck // it was read from
+			defer from.Close()
 			bySeq := map[state.Seq]report.Line{}
 			if err := from.history(cmd.Context(), report.Filter{All: true}, func(l report.Line) error {
 				if l.Seq <= state.Seq(n) {

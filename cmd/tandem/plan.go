@@ -28,11 +28,11 @@ func (c *cli) planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			from, err := c.open()
+			from, err := c.open(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer from.Close() //nolint:errcheck // it was read from
+			defer from.Close()
 			var p report.Plan
 			switch from := from.(type) {
 			case *client:

@@ -71,7 +71,7 @@ func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (*
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
 	renderer := overlay.New(overlay.Options{Tokens: keyed(key)})
-	snap, err := t.snapshot(ctx, where, t.ref, t.commit, logger)
+	snap, err := snapshot(ctx, open.Spec{Where: where, Ref: t.ref, Commit: t.commit, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (*
 	}
 	out.app = out.others[i]
 	if s := out.app.Source; s.Repo != "" {
-		if out.snapshot, err = t.snapshot(ctx, s.Repo, s.Ref, s.Commit, logger); err != nil {
+		if out.snapshot, err = snapshot(ctx, open.Spec{Where: s.Repo, Ref: s.Ref, Commit: s.Commit, Tag: s.Tag, Semver: s.Semver, Logger: logger}); err != nil {
 			return nil, err
 		}
 	}
@@ -101,12 +101,14 @@ func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (*
 	return out, err
 }
 
-func (t *tree) snapshot(ctx context.Context, where, ref, commit string, logger *slog.Logger) (_ sources.Snapshot, err error) {
+// snapshot reads one snapshot of what spec names.
+func snapshot(ctx context.Context, spec open.Spec) (_ sources.Snapshot, err error) {
 	cache, err := os.MkdirTemp("", "tandem-fetch-")
 	if err != nil {
 		return sources.Snapshot{}, fmt.Errorf("make a place to fetch into: %w", err)
 	}
-	source, kind, err := open.Source(open.Spec{Where: where, Ref: ref, Commit: commit, Cache: cache, Logger: logger})
+	spec.Cache = cache
+	source, kind, err := open.Source(spec)
 	if err != nil {
 		return sources.Snapshot{}, errors.Join(err, os.RemoveAll(cache))
 	}

@@ -15,11 +15,11 @@ func (c *cli) statusCommand() *cobra.Command {
 		Use: "status [OBJECT]", Short: "applications, workloads, nodes; what is waited for; what is held", Args: args(cobra.MaximumNArgs(1)),
 		Example: "  tandem status deploy/web\n  tandem status --watch",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, err := c.open()
+			from, err := c.open(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer from.Close() //nolint:errcheck // it was read from
+			defer from.Close()
 			show := func(ctx context.Context) error {
 				if len(args) == 1 {
 					d, err := from.detail(ctx, args[0], c.namespace)
@@ -55,7 +55,7 @@ func (c *cli) watch(ctx context.Context, from reader, show func(context.Context)
 	for {
 		s, err := from.status(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // interrupted by the person who watches
+			return nil
 		}
 		if err != nil {
 			return err

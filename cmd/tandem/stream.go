@@ -28,11 +28,11 @@ func (c *cli) logsCommand() *cobra.Command {
 		Use: "logs OBJECT", Short: "what a pod, or every pod of a workload, has said", Args: args(cobra.ExactArgs(1)),
 		Example: "  tandem logs db-1 --previous\n  tandem logs deploy/web --tail 20",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.connect()
+			cl, err := c.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer cl.Close() //nolint:errcheck // it was read from
+			defer cl.Close()
 			pods, err := podsOf(cmd.Context(), cl, args[0], c.namespace)
 			if err != nil {
 				return err
@@ -104,11 +104,11 @@ func (c *cli) execCommand() *cobra.Command {
 		Use: "exec POD -- COMMAND [ARGUMENT]...", Short: "run a command in a container; it is recorded", Args: args(cobra.MinimumNArgs(2)),
 		Example: "  tandem exec -it db-0 -- sh",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.connect()
+			cl, err := c.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer cl.Close() //nolint:errcheck // it was read from
+			defer cl.Close()
 			pods, err := podsOf(cmd.Context(), cl, args[0], c.namespace)
 			if err != nil {
 				return err
@@ -145,12 +145,11 @@ func (c *cli) exec(ctx context.Context, cl *client, target string, stdin, tty bo
 		if err != nil {
 			return fmt.Errorf("exec: make the terminal raw: %w", err)
 		}
-		defer term.Restore(int(f.Fd()), old) //nolint:errcheck // the terminal may have gone
+		defer func() { _ = term.Restore(int(f.Fd()), old) }()
 		o.TerminalSizeQueue = &sizeOnce{fd: int(f.Fd())}
 	}
 	err = executor.StreamWithContext(ctx, o)
-	var exit utilexec.CodeExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[utilexec.CodeExitError](err); ok {
 		return &codeError{code: exit.Code}
 	}
 	return err

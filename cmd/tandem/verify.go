@@ -44,7 +44,7 @@ func (c *cli) verifyCommand() *cobra.Command {
 			}
 			// What is damaged may not open; then Verify says so in its own words.
 			if data, err := serve.OpenData(dir, true); err == nil {
-				defer data.Store.Close() //nolint:errcheck // it was read from
+				defer data.Store.Close()
 				o.Record = state.New(data.Library).Apply
 			}
 			r, err := history.Verify(cmd.Context(), dir, o)

@@ -9,7 +9,7 @@ import (
 )
 
 // version is the release, set when it is built: -ldflags "-X main.version=…".
-var version = "0.1.0" //nolint:gochecknoglobals // the linker sets it
+var version = "0.1.0"
 
 // versionInfo is what `tandem version` prints.
 type versionInfo struct {

@@ -3,6 +3,7 @@ package kubeapi
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -43,9 +44,7 @@ func (a *api) pod(s *state.State, p *state.Pod) *corev1.Pod {
 		},
 		Spec: *podSpec(&p.Template.Spec.Spec),
 	}
-	for k, v := range p.Template.Spec.Annotations {
-		out.Annotations[k] = v
-	}
+	maps.Copy(out.Annotations, p.Template.Spec.Annotations)
 	if p.Isolation != state.NoIsolation {
 		out.Annotations["tandem.dev/isolation"] = string(p.Isolation)
 	}

@@ -115,7 +115,8 @@ func (a *api) list(c *call, t target) error {
 		Items           []json.RawMessage `json:"items"`
 	}{
 		metav1.TypeMeta{Kind: t.resource.kind + "List", APIVersion: t.resource.apiVersion()},
-		metav1.ListMeta{ResourceVersion: version}, items,
+		metav1.ListMeta{ResourceVersion: version},
+		items,
 	})
 	return nil
 }

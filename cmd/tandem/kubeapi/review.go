@@ -47,8 +47,8 @@ func (a *api) accessReview(c *call) error {
 	}
 	v.TypeMeta = metav1.TypeMeta{Kind: "SelfSubjectAccessReview", APIVersion: "authorization.k8s.io/v1"}
 	x := v.Spec.ResourceAttributes
-	switch {
-	case x == nil:
+	switch x {
+	case nil:
 		v.Status.Allowed = v.Spec.NonResourceAttributes != nil && v.Spec.NonResourceAttributes.Verb == "get"
 	default:
 		what := x.Resource

@@ -2,6 +2,7 @@ package kubeapi
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -84,9 +85,7 @@ func replicaSet(s *state.State, r *revision, d *appsv1.Deployment) *appsv1.Repli
 	w, t := r.workload, r.Template
 	ref := replicaSetRef(w, t)
 	labels := map[string]string{}
-	for k, v := range t.Spec.Labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, t.Spec.Labels)
 	labels["pod-template-hash"] = t.Hash
 	wanted := r.pods
 	if r.current {
@@ -110,9 +109,7 @@ func replicaSet(s *state.State, r *revision, d *appsv1.Deployment) *appsv1.Repli
 	out.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"pod-template-hash": t.Hash}}
 	if d.Spec.Selector != nil {
 		out.Spec.Selector.MatchExpressions = d.Spec.Selector.MatchExpressions
-		for k, v := range d.Spec.Selector.MatchLabels {
-			out.Spec.Selector.MatchLabels[k] = v
-		}
+		maps.Copy(out.Spec.Selector.MatchLabels, d.Spec.Selector.MatchLabels)
 	}
 	return out
 }
@@ -146,9 +143,7 @@ func scanControllerRevisions(s *scan) {
 
 func controllerRevision(s *state.State, w *state.Workload, h *state.TemplateRevision, ref state.Ref) *appsv1.ControllerRevision {
 	labels := map[string]string{"controller.kubernetes.io/hash": h.Template.Hash}
-	for k, v := range h.Template.Spec.Labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, h.Template.Spec.Labels)
 	patch := map[string]any{"spec": map[string]any{"template": shownTemplate(h.Template, h.Template.Spec.Labels)}}
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{

@@ -42,12 +42,12 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	user, err := a.Access.Authenticate(r)
 	if err != nil {
-		a.fail(&call{w: w, r: r}, apierrors.NewUnauthorized(err.Error()))
+		a.fail(&call{w: w, r: r}, apierrors.NewUnauthorized(err.Error())) //nolint:contextcheck // a call holds its request, and that the context
 		return
 	}
 	c := &call{w: w, r: r, user: user}
-	if err := a.route(c); err != nil {
-		a.fail(c, err)
+	if err := a.route(c); err != nil { //nolint:contextcheck // a call holds its request, and that the context
+		a.fail(c, err) //nolint:contextcheck // likewise
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,10 +67,8 @@ func (a *api) locate(t target, container string) (place, error) {
 		for i := range spec.Containers {
 			names = append(names, spec.Containers[i].Name)
 		}
-		for _, n := range names {
-			if n == pl.container {
-				return
-			}
+		if slices.Contains(names, pl.container) {
+			return
 		}
 		problem = apierrors.NewBadRequest(fmt.Sprintf("pod %s has no container %s: it has %s", t.name, pl.container, strings.Join(names, ", ")))
 	})
@@ -104,7 +103,7 @@ func (a *api) log(c *call, t target) error {
 	if err != nil {
 		return unreachable(pl, err)
 	}
-	defer from.Close() //nolint:errcheck // it was read from
+	defer from.Close()
 	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	c.w.WriteHeader(http.StatusOK)
 	if err := pour(c.w, from); err != nil && c.r.Context().Err() == nil {
@@ -304,7 +303,7 @@ func (x *execution) webSocket(c *call, command []string, o *remotecommand.Option
 	if err != nil {
 		return // the handshake told the client
 	}
-	defer conn.Close() //nolint:errcheck // the connection ends either way
+	defer conn.Close()
 	// An empty message tells the client that the stream is open.
 	_, _ = streams[errorChannel].Write(nil)
 	var in io.Reader
@@ -377,10 +376,10 @@ func (a *api) portForward(c *call, t target) error {
 		up := websocket.Upgrader{Subprotocols: []string{tunnelProtocol}, CheckOrigin: func(*http.Request) bool { return true }}
 		conn, err := up.Upgrade(w, r, nil)
 		if err != nil {
-			return nil //nolint:nilerr // Upgrade told the client
+			return nil // Upgrade told the client
 		}
 		tunnel := portforward.NewTunnelingConnection("server", conn)
-		defer tunnel.Close() //nolint:errcheck // the connection ends either way
+		defer tunnel.Close()
 		r = r.Clone(r.Context())
 		r.Header = http.Header{
 			"Connection": {"Upgrade"}, "Upgrade": {"SPDY/3.1"}, "X-Stream-Protocol-Version": {criforward.ProtocolV1Name},

@@ -52,7 +52,7 @@ func (c *caller) do(method, path string, body any) (code int, answer []byte) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read from
+	defer resp.Body.Close()
 	answer, err = io.ReadAll(resp.Body)
 	if err != nil {
 		c.t.Fatal(err)
@@ -125,7 +125,7 @@ func TestHistoryFollows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read from
+	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
 	next := func() (l report.Line) {
 		t.Helper()
@@ -279,7 +279,7 @@ func TestKubectlPortForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // it was read from
+	defer conn.Close()
 	said, err := io.ReadAll(conn)
 	if err != nil || string(said) != "port 8080\n" {
 		t.Errorf("%q, %v", said, err)

@@ -219,8 +219,7 @@ func unschedulable(raw []byte) (on, ok bool) {
 func (a *api) decode(c *call, into runtime.Object) error {
 	raw, err := io.ReadAll(c.r.Body)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("want at most %d bytes", tooLarge.Limit))
 		}
 		return apierrors.NewBadRequest(fmt.Sprintf("read the body: %v", err))

@@ -245,7 +245,7 @@ func (w *Watch) tell(ctx context.Context) error {
 	var fresh []*state.Record
 	for r, err := range w.controller.Records(ctx, w.next) {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the run ends
+			return nil // the run ends
 		}
 		if err != nil {
 			return fmt.Errorf("read the log: %w", err)

@@ -159,9 +159,9 @@ func NewWorkload(s *state.State, w *state.Workload) Workload {
 			return &out.Linux
 		case state.Windows:
 			return &out.Windows
-		default:
-			return &out.Any
+		case state.AnyOS:
 		}
+		return &out.Any
 	}
 	for _, v := range w.Variants {
 		part(v.OS).Wanted += v.Replicas

@@ -172,11 +172,7 @@ func (t *Teller) observed(l *Line, f *state.PodObserved) {
 		l.Outcome = "ready"
 	case f.Reason != state.ReasonNone:
 		l.Outcome = f.Reason.String()
-		switch f.Reason {
-		case state.ReasonContainerCreating, state.ReasonInitializing, state.ReasonCompleted, state.ReasonImagePull:
-		default:
-			l.Bad = true
-		}
+		l.Bad = !underway(f.Reason)
 	default:
 		l.Outcome = f.Phase.String()
 	}
@@ -328,4 +324,9 @@ func Lines(w io.Writer, lines []Line, header bool) {
 		rows = append(rows, []string{fmt.Sprint(l.Seq), clock(l.At, now), l.What, object, l.Outcome, orDash(l.Actor), orDash(l.Commit), l.Reason})
 	}
 	table(w, rows...)
+}
+
+// underway says whether a reason is a step on the way and no trouble.
+func underway(r state.PodReason) bool {
+	return r == state.ReasonContainerCreating || r == state.ReasonInitializing || r == state.ReasonCompleted || r == state.ReasonImagePull
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -86,7 +87,7 @@ func TestTokensAreKeptHashed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	if _, err := s.Authenticate(r); !errors.Is(err, ErrUnauthenticated) {
 		t.Errorf("no token: %v", err)
 	}
@@ -118,7 +119,7 @@ func TestClientCertificates(t *testing.T) {
 		organization string
 		want         Role
 	}{{"tandem:viewer", Viewer}, {"tandem:admin", Admin}, {"tandem:nodes", ""}, {"system:masters", ""}} {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		cert := &x509.Certificate{Subject: pkix.Name{CommonName: "sam", Organization: []string{c.organization}}}
 		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
 		if _, err := s.Authenticate(r); err == nil {
