@@ -19,6 +19,8 @@ type AppSource struct {
 	Repo   string `json:"repo,omitempty" pb:"1"`
 	Ref    string `json:"ref,omitempty" pb:"2"` // a branch
 	Commit string `json:"commit,omitempty" pb:"3"`
+	Tag    string `json:"tag,omitempty" pb:"4"`    // a tag's short name
+	Semver string `json:"semver,omitempty" pb:"5"` // a range of versions; the highest tag in it
 }
 
 // Prune says whether objects that left the text are removed.

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/sources/refs"
 )
 
 // application is kind Application of tandem.dev/v1 as it is written.
@@ -41,9 +43,9 @@ type applicationSource struct {
 	Repo   string `json:"repo,omitempty"`
 	Ref    string `json:"ref,omitempty"`
 	Commit string `json:"commit,omitempty"`
+	Tag    string `json:"tag,omitempty"`
+	Semver string `json:"semver,omitempty"`
 
-	Tag    any `json:"tag,omitempty"`
-	Semver any `json:"semver,omitempty"`
 	Verify any `json:"verify,omitempty"`
 }
 
@@ -97,19 +99,13 @@ func (c *validator) application(a *application) state.Application {
 	}
 	app := state.Application{
 		Name: state.AppName(a.Name), Path: a.Spec.Path, Namespace: a.Spec.Namespace,
-		Source: state.AppSource{Repo: a.Spec.Source.Repo, Ref: a.Spec.Source.Ref, Commit: a.Spec.Source.Commit},
+		Source: c.source(spec.Key("source"), &a.Spec.Source),
 	}
 	if a.Spec.Path == "" {
 		app.Path = "."
 	}
 	if clean := path.Clean(app.Path); path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
 		c.fail(spec.Key("path"), "leads out of the repository", "give a path inside it")
-	}
-	if app.Source.Ref != "" && app.Source.Commit != "" {
-		c.fail(spec.Key("source"), "has both ref and commit", "keep one of them")
-	}
-	if s := app.Source.Commit; s != "" && (len(s) != 40 || strings.Trim(s, "0123456789abcdef") != "") {
-		c.fail(spec.Key("source", "commit"), "want 40 hexadecimal digits", "give the whole hash, as `git rev-parse` prints it")
 	}
 	for i, os := range a.Spec.Variants {
 		if state.OS(os) != state.Linux && state.OS(os) != state.Windows {
@@ -137,4 +133,41 @@ func (c *validator) application(a *application) state.Application {
 		}
 	}
 	return app
+}
+
+// source is where the text comes from: one of a branch, a tag, a range of
+// versions and a commit.
+func (c *validator) source(at Path, s *applicationSource) state.AppSource {
+	var given []string
+	for _, f := range [][2]string{{"ref", s.Ref}, {"tag", s.Tag}, {"semver", s.Semver}, {"commit", s.Commit}} {
+		if f[1] != "" {
+			given = append(given, f[0])
+		}
+	}
+	switch len(given) {
+	case 0, 1:
+	case 2:
+		c.fail(at, "has both "+strings.Join(given, " and "), "keep one of them")
+	default:
+		c.fail(at, "has "+strings.Join(given[:len(given)-1], ", ")+" and "+given[len(given)-1], "keep one of them")
+	}
+	told := func(field string, err error) {
+		var p state.Problem
+		if errors.As(err, &p) {
+			c.fail(at.Key(field), p.Cause, p.Remedy)
+		}
+	}
+	if s.Commit != "" && (len(s.Commit) != 40 || strings.Trim(s.Commit, "0123456789abcdef") != "") {
+		c.fail(at.Key("commit"), "want 40 hexadecimal digits", "give the whole hash, as `git rev-parse` prints it")
+	}
+	if s.Ref != "" && !refs.Valid(s.Ref) {
+		c.fail(at.Key("ref"), fmt.Sprintf("%q is no name of a branch", clip(s.Ref)), "give a branch such as main")
+	}
+	if s.Tag != "" {
+		told("tag", refs.CheckTag(s.Tag))
+	}
+	if s.Semver != "" {
+		told("semver", refs.CheckRange(s.Semver))
+	}
+	return state.AppSource{Repo: s.Repo, Ref: s.Ref, Commit: s.Commit, Tag: s.Tag, Semver: s.Semver}
 }

@@ -72,6 +72,7 @@ type stored struct {
 	Reads    []state.Read    `json:"reads,omitempty"`
 	Pairs    []string        `json:"pairs,omitempty"`
 	Warnings []state.Problem `json:"warnings,omitempty"`
+	Tokens   bool            `json:"tokens,omitempty"` // a Secret's values are tokens: the form for strangers
 }
 
 type storedObject struct {
@@ -89,11 +90,30 @@ type storedVariant struct {
 // Encode gives the stored form of a manifest: canonical JSON, no secret in
 // clear. Equal manifests give equal bytes where Seal does.
 func Encode(m *state.Manifest, secrets Secrets) ([]byte, error) {
-	out := stored{App: m.App, Reads: m.Reads, Pairs: m.Pairs, Warnings: m.Warnings}
+	return encode(m, secrets.Seal, false)
+}
+
+// EncodeTokens gives a manifest for those who may not read its Secrets: each
+// value is replaced by its token, so that every digest can be recomputed, and
+// none of the values.
+func EncodeTokens(m *state.Manifest, tokens Tokens) ([]byte, error) {
+	return encode(m, func(v []byte) ([]byte, error) { return []byte(tokens.Token(v)), nil }, true)
+}
+
+// HasTokens says whether a stored manifest is what EncodeTokens gave.
+func HasTokens(raw []byte) bool {
+	var in struct {
+		Tokens bool `json:"tokens"`
+	}
+	return json.Unmarshal(raw, &in) == nil && in.Tokens
+}
+
+func encode(m *state.Manifest, hide func([]byte) ([]byte, error), tokens bool) ([]byte, error) {
+	out := stored{App: m.App, Reads: m.Reads, Pairs: m.Pairs, Warnings: m.Warnings, Tokens: tokens}
 	for _, o := range m.Objects {
 		so := storedObject{Ref: o.Ref}
 		for _, v := range o.Variants {
-			raw, err := canonical(v.Body, secrets.Seal)
+			raw, err := canonical(v.Body, hide)
 			if err != nil {
 				return nil, fmt.Errorf("encode manifest of %s: %w", m.App, err)
 			}
@@ -108,11 +128,15 @@ func Encode(m *state.Manifest, secrets Secrets) ([]byte, error) {
 	return raw, nil
 }
 
-// DecodeManifest reads what Encode wrote.
+// DecodeManifest reads what Encode wrote; of what EncodeTokens wrote, a Secret's
+// values are the tokens.
 func DecodeManifest(raw []byte, secrets Secrets) (*state.Manifest, error) {
 	var in stored
 	if err := json.Unmarshal(raw, &in); err != nil {
 		return nil, fmt.Errorf("decode manifest: %w", err)
+	}
+	if in.Tokens {
+		secrets = noSecrets{}
 	}
 	m := &state.Manifest{App: in.App, Reads: in.Reads, Pairs: in.Pairs, Warnings: in.Warnings}
 	for _, so := range in.Objects {
@@ -157,3 +181,12 @@ func openBody(kind string, raw []byte, secrets Secrets) (state.Body, error) {
 	}
 	return nil, fmt.Errorf("unknown kind %q", kind)
 }
+
+// noSecrets gives a Secret's values as they are stored.
+type noSecrets struct{}
+
+// Seal implements Secrets.
+func (noSecrets) Seal(clear []byte) ([]byte, error) { return clear, nil }
+
+// Open implements Secrets.
+func (noSecrets) Open(sealed []byte) ([]byte, error) { return sealed, nil }

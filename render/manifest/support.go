@@ -80,7 +80,7 @@ func supported() map[reflect.Type]map[string]bool {
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
 		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend",
-		reflect.TypeFor[applicationSource]():    "repo ref commit",
+		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver",
 		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
 	}
 	out := make(map[reflect.Type]map[string]bool, len(table))

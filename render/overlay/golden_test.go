@@ -2,6 +2,7 @@ package overlay_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -115,7 +116,11 @@ func outcome(t *testing.T, in *txtar.Archive) []txtar.File {
 	add("problems", problems(res.Problems))
 	var apps bytes.Buffer
 	for _, a := range res.Apps {
-		fmt.Fprintf(&apps, "%s path=%s source=%+v namespace=%q variants=%v prune=%+v suspend=%+v at %s\n", a.Name, a.Path, a.Source, a.Namespace, a.Variants, a.Prune, a.Suspend, a.At)
+		said, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&apps, "%s\n", said)
 	}
 	add("applications", apps.Bytes())
 	if res.Manifest == nil {

@@ -1,4 +1,5 @@
-// Package git follows one branch, or stays at one commit, of a Git repository.
+// Package git follows one branch, a tag or a range of versions, or stays at one
+// commit, of a Git repository.
 //
 //	HTTPS, SSH ──fetch──► store on disk ─┐
 //	repository on this machine ──────────┴─objects──► [ sources/git ] ──Snapshot──► render

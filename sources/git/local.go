@@ -19,6 +19,7 @@ import (
 	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 
 	"github.com/tandem-gitops/tandem/sources"
+	"github.com/tandem-gitops/tandem/sources/refs"
 )
 
 // A Location is where the parts of a repository lie.
@@ -167,8 +168,16 @@ func (o *localOrigin) resolve(storage *filesystem.Storage) (plumbing.Hash, strin
 	if o.options.Commit != "" {
 		return plumbing.NewHash(o.options.Commit), "", nil
 	}
-	name := plumbing.ReferenceName(fullName(o.options.Ref))
-	if o.options.Ref == "" {
+	var names []string
+	if o.options.Semver != "" {
+		names = refNames(storage)
+	}
+	full, err := o.options.name(names)
+	if err != nil {
+		return plumbing.ZeroHash, "", err
+	}
+	name := plumbing.ReferenceName(full)
+	if full == "" {
 		head, err := storage.Reference(plumbing.HEAD)
 		if err != nil {
 			return plumbing.ZeroHash, "", fmt.Errorf("read HEAD: %w", err)
@@ -180,19 +189,24 @@ func (o *localOrigin) resolve(storage *filesystem.Storage) (plumbing.Hash, strin
 	}
 	ref, err := storer.ResolveReference(storage, name)
 	if errors.Is(err, plumbing.ErrReferenceNotFound) {
-		var names []string
-		if all, err := storage.IterReferences(); err == nil {
-			_ = all.ForEach(func(r *plumbing.Reference) error { // only to list names
-				names = append(names, r.Name().String())
-				return nil
-			})
-		}
-		return plumbing.ZeroHash, "", noSuchRef(name.String(), names)
+		return plumbing.ZeroHash, "", noSuchRef(name.String(), refNames(storage))
 	}
 	if err != nil {
 		return plumbing.ZeroHash, "", fmt.Errorf("read %s: %w", name, err)
 	}
 	return ref.Hash(), name.String(), nil
+}
+
+// refNames lists the refs; one that can't be read is no name that is missed.
+func refNames(storage *filesystem.Storage) []string {
+	var names []string
+	if all, err := storage.IterReferences(); err == nil {
+		_ = all.ForEach(func(r *plumbing.Reference) error {
+			names = append(names, r.Name().String())
+			return nil
+		})
+	}
+	return names
 }
 
 // noSuchRef says which branches there are instead.
@@ -205,6 +219,9 @@ func noSuchRef(full string, names []string) error {
 	}
 	slices.Sort(branches)
 	what := "branch " + shortName(full)
+	if tag, ok := strings.CutPrefix(full, refs.Tags); ok {
+		return fmt.Errorf("there is no tag %s: push it, or follow another: %w", tag, sources.ErrNotFound)
+	}
 	if !strings.HasPrefix(full, "refs/heads/") {
 		what = full
 	}

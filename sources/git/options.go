@@ -13,6 +13,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/sources/refs"
 )
 
 // Options say which repository to follow, and how.
@@ -25,6 +26,12 @@ type Options struct {
 	Ref string
 	// Commit is a whole commit hash to stay at, instead of a Ref.
 	Commit string
+	// Tag is a tag's short name ("v1.4.0"), instead of a Ref. Where the tag is
+	// moved, what it names now is followed.
+	Tag string
+	// Semver is a range ("1.x"), instead of a Ref: the tag with the highest version
+	// in it is followed.
+	Semver string
 	// Cache is a directory for what is fetched. Each Source owns its own; it may
 	// be deleted while nothing runs. Repositories on this machine need none.
 	Cache string
@@ -151,15 +158,31 @@ func or(s, otherwise string) string {
 
 // check refuses what can't be followed, before anything is tried.
 func (o *Options) check(a address) error {
-	if o.Commit != "" {
-		if o.Ref != "" {
-			return state.Problem{Cause: fmt.Sprintf("both a ref (%s) and a commit are given", o.Ref), Remedy: "give the one that is to be followed"}
+	var given []string
+	for _, what := range [][2]string{{"a ref", o.Ref}, {"a tag", o.Tag}, {"a range of versions", o.Semver}, {"a commit", o.Commit}} {
+		if what[1] != "" {
+			given = append(given, fmt.Sprintf("%s (%s)", what[0], what[1]))
 		}
+	}
+	if len(given) > 1 {
+		return state.Problem{Cause: strings.Join(given, " and ") + " are given", Remedy: "give the one that is to be followed"}
+	}
+	if o.Tag != "" {
+		if err := refs.CheckTag(o.Tag); err != nil {
+			return err
+		}
+	}
+	if o.Semver != "" {
+		if err := refs.CheckRange(o.Semver); err != nil {
+			return err
+		}
+	}
+	if o.Commit != "" {
 		if !plumbing.IsHash(o.Commit) || len(o.Commit) != 40 {
 			return state.Problem{Cause: fmt.Sprintf("%q is not a whole commit hash", o.Commit), Remedy: "give all 40 digits, as git rev-parse prints them"}
 		}
 	}
-	if o.Ref != "" && !validRef(o.Ref) {
+	if o.Ref != "" && !refs.Valid(o.Ref) {
 		return state.Problem{Cause: fmt.Sprintf("%q is no name of a branch", o.Ref), Remedy: "give a branch such as main, or a full name such as refs/tags/v1"}
 	}
 	if a.scheme != local && o.Cache == "" {
@@ -177,13 +200,19 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// validRef follows git check-ref-format, and refuses "@" too: it separates a
-// revision's parts.
-func validRef(ref string) bool {
-	if len(ref) > 250 || strings.HasPrefix(ref, "-") || strings.Contains(ref, "@") {
-		return false
+// name is the full name of the ref that the options ask for among those that
+// there are; "" asks for the one that HEAD names.
+func (o *Options) name(names []string) (string, error) {
+	switch {
+	case o.Tag != "":
+		return refs.Tags + o.Tag, nil
+	case o.Semver != "":
+		return refs.Newest(o.Semver, names)
+	case o.Ref != "":
+		return fullName(o.Ref), nil
+	default:
+		return "", nil
 	}
-	return plumbing.ReferenceName(fullName(ref)).Validate() == nil && (!strings.HasPrefix(ref, "refs/") || strings.Count(ref, "/") >= 2)
 }
 
 // fullName is "refs/heads/main" for "main".
@@ -191,10 +220,10 @@ func fullName(ref string) string {
 	if strings.HasPrefix(ref, "refs/") {
 		return ref
 	}
-	return "refs/heads/" + ref
+	return refs.Branches + ref
 }
 
 // shortName is "main" for "refs/heads/main".
 func shortName(full string) string {
-	return strings.TrimPrefix(full, "refs/heads/")
+	return strings.TrimPrefix(full, refs.Branches)
 }

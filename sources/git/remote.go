@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -98,8 +99,12 @@ func (o *remoteOrigin) converse(ctx context.Context, s session) (found, error) {
 
 // choose finds the ref among those that the server told.
 func (o *remoteOrigin) choose(advertised *packp.AdvRefs) (plumbing.Hash, string, error) {
-	full := fullName(o.options.Ref)
-	if o.options.Ref == "" {
+	names := slices.Collect(maps.Keys(advertised.References))
+	full, err := o.options.name(names)
+	if err != nil {
+		return plumbing.ZeroHash, "", err
+	}
+	if full == "" {
 		full = headOf(advertised)
 		if full == "" {
 			return plumbing.ZeroHash, "", fmt.Errorf("the repository's HEAD names no branch: name one: %w", sources.ErrNotFound)
@@ -107,10 +112,6 @@ func (o *remoteOrigin) choose(advertised *packp.AdvRefs) (plumbing.Hash, string,
 	}
 	hash, ok := advertised.References[full]
 	if !ok {
-		var names []string
-		for name := range advertised.References {
-			names = append(names, name)
-		}
 		return plumbing.ZeroHash, "", noSuchRef(full, names)
 	}
 	return hash, full, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/sources"
+	"github.com/tandem-gitops/tandem/sources/refs"
 	"github.com/tandem-gitops/tandem/sources/tree"
 	"github.com/tandem-gitops/tandem/sources/watch"
 )
@@ -205,6 +207,9 @@ func (s *Source) refreshOnce(ctx context.Context) error {
 	if err != nil {
 		return classed(errors.Join(errDamaged, err))
 	}
+	if before := s.current.Revision; movedTag(before, revision) {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "found a tag moved", slog.String("rev", string(revision)), slog.String("before", string(before)))
+	}
 	s.current, s.dirs = snapshot, dirs
 	s.logger.LogAttrs(ctx, slog.LevelInfo, "fetched revision", slog.String("rev", string(revision)))
 	return nil
@@ -231,6 +236,13 @@ func (s *Source) snapshot(f found, revision state.Revision) (sources.Snapshot, m
 // revisionOf is "main@sha1:…", or "commit@sha1:…" where no ref led to it.
 func revisionOf(f found) state.Revision {
 	return state.Revision(or(shortName(f.ref), "commit") + "@sha1:" + f.hash.String())
+}
+
+// movedTag says whether one tag names another commit than before.
+func movedTag(before, now state.Revision) bool {
+	was, _, _ := strings.Cut(string(before), "@")
+	is, _, _ := strings.Cut(string(now), "@")
+	return was == is && strings.HasPrefix(is, refs.Tags) && before != now
 }
 
 // classed puts every error of the other side into the class ErrUnavailable.

@@ -157,8 +157,17 @@ func (s *store) renew() error {
 // has says whether the store has the commit with all that belongs to it.
 func (s *store) has(hash plumbing.Hash) bool { return slices.Contains(s.whole, hash) }
 
-// tips are the commits that the store has whole.
-func (s *store) tips() []plumbing.Hash { return slices.Clone(s.whole) }
+// tips are the commits that the store has whole. A tag object stands for its
+// commit: servers refuse to hear of a shallow tag.
+func (s *store) tips() []plumbing.Hash {
+	var out []plumbing.Hash
+	for _, h := range s.whole {
+		if commit, err := s.objects.peel(h); err == nil && !slices.Contains(out, commit) {
+			out = append(out, commit)
+		}
+	}
+	return out
+}
 
 // full says whether it is time for another generation.
 func (s *store) full() bool {

@@ -8,6 +8,7 @@
 package open
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,8 @@ type Spec struct {
 	Where    string        // a path, a URL or user@host:path
 	Ref      string        // a branch; a path is then a repository, not a work tree
 	Commit   string        // a whole hash, likewise
+	Tag      string        // a tag's short name, likewise
+	Semver   string        // a range of versions, likewise
 	Cache    string        // a directory of this source's own, for what is fetched
 	Interval time.Duration // between looks at a remote repository; 0 means git.DefaultInterval
 	Auth     git.Auth
@@ -74,7 +77,7 @@ func Source(spec Spec) (sources.Source, Kind, error) {
 		}
 		return s, kind, nil
 	}
-	s, err := git.New(git.Options{URL: spec.Where, Ref: spec.Ref, Commit: spec.Commit, Cache: spec.Cache, Interval: spec.Interval, Auth: spec.Auth, Logger: spec.Logger})
+	s, err := git.New(git.Options{URL: spec.Where, Ref: spec.Ref, Commit: spec.Commit, Tag: spec.Tag, Semver: spec.Semver, Cache: spec.Cache, Interval: spec.Interval, Auth: spec.Auth, Logger: spec.Logger})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -108,22 +111,15 @@ func kindOf(spec Spec) (Kind, error) {
 	if err != nil && !errors.Is(err, sources.ErrNotFound) {
 		return 0, fmt.Errorf("look at %s: %w", spec.Where, err)
 	}
-	asked := spec.Ref != "" || spec.Commit != ""
+	asked := cmp.Or(spec.Ref, spec.Commit, spec.Tag, spec.Semver)
 	switch {
-	case found && (asked || location.WorkTree == ""):
+	case found && (asked != "" || location.WorkTree == ""):
 		return Repository, nil
-	case asked:
-		return 0, state.Problem{Cause: fmt.Sprintf("%s is no Git repository, so it has no %s", spec.Where, or(spec.Ref, spec.Commit)), Remedy: "give the root of the repository, or leave the ref out to follow the directory as it is"}
+	case asked != "":
+		return 0, state.Problem{Cause: fmt.Sprintf("%s is no Git repository, so it has no %s", spec.Where, asked), Remedy: "give the root of the repository, or leave the ref out to follow the directory as it is"}
 	default:
 		return Directory, nil
 	}
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // missing teaches what was probably meant by something that isn't there.

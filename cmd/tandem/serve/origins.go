@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -45,11 +46,8 @@ func (g *origins) spec(s state.AppSource) open.Spec {
 		spec = open.Spec{Where: s.Repo, Interval: g.interval, Logger: g.logger}
 	}
 	if !g.isDir || spec.Where != g.root.Where {
-		if s.Ref != "" {
-			spec.Ref = s.Ref
-		}
-		if s.Commit != "" {
-			spec.Commit, spec.Ref = s.Commit, ""
+		if cmp.Or(s.Ref, s.Tag, s.Semver, s.Commit) != "" {
+			spec.Ref, spec.Tag, spec.Semver, spec.Commit = s.Ref, s.Tag, s.Semver, s.Commit
 		}
 	}
 	key := g.key(spec)
@@ -58,7 +56,7 @@ func (g *origins) spec(s state.AppSource) open.Spec {
 }
 
 func (g *origins) key(spec open.Spec) string {
-	return strings.Join([]string{spec.Where, spec.Ref, spec.Commit}, "\x00")
+	return strings.Join([]string{spec.Where, spec.Ref, spec.Commit, spec.Tag, spec.Semver}, "\x00")
 }
 
 // Open implements act.Origins.
