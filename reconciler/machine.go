@@ -220,6 +220,7 @@ func (m *Machine) touch(r *state.Record) {
 		m.helped()
 		m.touchNode(f)
 	case *state.NodeLost:
+		m.helped() // what is held for want of a node may be held for want of another
 		for _, p := range m.fold.Nodes[f.Node].Pods {
 			m.touchWorkload(p.Workload)
 		}
@@ -362,7 +363,7 @@ func (m *Machine) wake() time.Duration {
 func (m *Machine) Check() error {
 	planner := &m.planner
 	if m.fold.Seq%16 == 0 {
-		planner = new(plan.Planner) // what is remembered changes no decision either
+		planner = &plan.Planner{Next: planner.Next} // what is remembered changes no decision either
 	}
 	for _, w := range m.fold.SortedWorkloads() {
 		d := planner.Workload(m.fold, w, m.now)

@@ -17,11 +17,12 @@ import (
 
 // author commits: it adds, changes, breaks, mends and removes workloads.
 type author struct {
-	w       *world
-	specs   []*spec
-	commits int
-	last    *state.RootRendered
-	digest  state.Digest
+	w        *world
+	specs    []*spec
+	commits  int
+	last     *state.RootRendered
+	digest   state.Digest
+	renderer int // its version, where another one renders other bytes on purpose
 }
 
 // spec is a workload as the author thinks of it.
@@ -118,9 +119,19 @@ func (a *author) edit() {
 // commit renders the text and tells the controller.
 func (a *author) commit() {
 	a.commits++
+	m := a.manifest()
+	rev := state.Revision(fmt.Sprintf("main@sha1:%040x", a.commits))
+	a.last = &state.RootRendered{Revision: rev, Commit: state.Commit{Hash: rev.Commit(), Author: a.w.text("Ada")}, Manifest: m}
+	a.digest = m.Digest
+	a.w.logf("commit %d: %d objects", a.commits, len(m.Objects))
+	a.resend()
+}
+
+// manifest renders the text.
+func (a *author) manifest() *state.Manifest {
 	m := &state.Manifest{App: state.RootApp}
 	for _, s := range a.specs {
-		m.Objects = append(m.Objects, s.object(), s.configMap())
+		m.Objects = append(m.Objects, s.object(a.renderer), s.configMap())
 	}
 	slices.SortFunc(m.Objects, func(x, y *state.Object) int { return x.Ref.Compare(y.Ref) })
 	var b []byte
@@ -129,18 +140,20 @@ func (a *author) commit() {
 		b = fmt.Appendf(b, "%s %s\n", o.Ref, d)
 	}
 	m.Digest = state.DigestOf(b)
-	rev := state.Revision(fmt.Sprintf("main@sha1:%040x", a.commits))
-	a.last = &state.RootRendered{Revision: rev, Commit: state.Commit{Hash: rev.Commit(), Author: a.w.text("Ada")}, Manifest: m}
-	a.digest = m.Digest
-	a.w.logf("commit %d: %d objects", a.commits, len(m.Objects))
-	a.resend()
+	return m
 }
 
 // resend is the shell reading the source again, as it does when it starts.
 func (a *author) resend() {
-	if a.last != nil {
-		a.w.ctl.submit(a.last)
+	if a.last == nil {
+		return
 	}
+	if a.w.opts.Mutate == MutateOtherRender {
+		a.renderer++
+		a.last.Manifest = a.manifest()
+		a.digest = a.last.Manifest.Digest
+	}
+	a.w.ctl.submit(a.last)
 }
 
 func (s *spec) configMap() *state.Object {
@@ -164,14 +177,14 @@ func variant(body state.Body, os state.OS) state.Variant {
 }
 
 // object is the workload: one variant, or one per OS.
-func (s *spec) object() *state.Object {
+func (s *spec) object(renderer int) *state.Object {
 	var out *state.Object
 	start := int32(0)
 	for i, os := range []state.OS{state.Linux, state.Windows} {
 		if s.replicas[i] == 0 && s.replicas[1-i] > 0 {
 			continue
 		}
-		kind, body := s.body(os, s.replicas[i], start)
+		kind, body := s.body(os, s.replicas[i], start, renderer)
 		start = 100
 		if out == nil {
 			out = object(kind, body, os)
@@ -182,7 +195,7 @@ func (s *spec) object() *state.Object {
 	return out
 }
 
-func (s *spec) body(os state.OS, replicas, start int32) (string, state.Body) {
+func (s *spec) body(os state.OS, replicas, start int32, renderer int) (string, state.Body) {
 	meta := metav1.ObjectMeta{Name: s.name, Namespace: "default"}
 	labels := map[string]string{"app": s.name}
 	template := corev1.PodTemplateSpec{
@@ -199,6 +212,10 @@ func (s *spec) body(os state.OS, replicas, start int32) (string, state.Body) {
 				Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")}},
 			}},
 		},
+	}
+	if renderer > 0 {
+		// What a default written out looks like.
+		template.Spec.TerminationGracePeriodSeconds = new(int64(30 + renderer))
 	}
 	if !s.set {
 		surge, away := intstr.FromInt(s.surge), intstr.FromInt(s.away)

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
@@ -15,16 +14,27 @@ import (
 type controller struct {
 	w       *world
 	machine *reconciler.Machine // nil while it is down
+	born    time.Duration       // when this process began
 	life    int                 // counts processes: what an earlier one asked for is void
 	disk    [][]byte            // durable records, encoded
+	full    time.Duration       // the disk takes nothing until then
+	cache   []byte              // a snapshot of the fold, encoded; nil before the first
+	cached  int                 // how many records it stands for
+	sends   uint64              // numbers reports where fencing is broken on purpose
 	blobs   *blobs
 	view    *state.State // the fold at the durable watermark
 
 	events  []state.Event
 	stepped bool // a step is due at once
-	waiting []reconciler.Output
+	waiting []batch
 	writing bool
 	wake    uint64 // of the newest timer asked for
+}
+
+// batch is what one step decided, its records as they are written.
+type batch struct {
+	reconciler.Output
+	raw [][]byte
 }
 
 // blobs is what lies beside the log.
@@ -63,32 +73,67 @@ func newController(w *world) *controller {
 
 func (c *controller) seq() state.Seq { return state.Seq(len(c.disk)) }
 
-// start begins a process: it replays the disk and goes on.
+// start begins a process: it replays the disk and goes on. Half of the time it
+// begins at a snapshot: a snapshot is a cache, and changes nothing.
 func (c *controller) start() {
 	w := c.w
 	c.life++
 	c.machine = reconciler.New(c.blobs)
+	if w.opts.Plant != nil {
+		w.opts.Plant(c.machine)
+	}
 	c.events, c.waiting, c.writing, c.stepped = nil, nil, false, false
+	from := 0
+	if c.cache != nil && w.rng.IntN(2) == 0 {
+		from = c.restore()
+	}
 	view := state.New(c.blobs)
 	for i, raw := range c.disk {
-		for _, fold := range []func(*state.Record) error{c.machine.Replay, view.Apply} {
-			r, err := recordpb.UnmarshalRecord(raw)
-			if err == nil {
-				err = fold(r)
-			}
-			if err != nil {
-				w.fail("replay of record %d: %v", i+1, err)
-				return
-			}
+		c.replay(raw, view.Apply)
+		if i >= from {
+			c.replay(raw, c.machine.Replay)
 		}
 	}
-	if len(c.disk) > 0 && !reflect.DeepEqual(view.Snapshot(), c.view.Snapshot()) {
-		w.fail("replay gives another state than the one at the watermark")
+	if w.err != nil {
+		return
+	}
+	if len(c.disk) > 0 && !w.opts.Unchecked {
+		w.sameFold("replay", view, c.machine.State())
+		w.sameFold("the fold at the watermark", view, c.view)
+	}
+	for _, n := range w.nodes {
+		if n.told > c.seq() {
+			w.fail("%s was told of record %d, %d survived", n.name, n.told, c.seq())
+		}
 	}
 	c.view = view
 	w.logf("controller starts, %d records", len(c.disk))
+	c.born = w.now
 	c.take(c.machine.Start(w.instant(), state.DigestOf(fmt.Append(nil, w.opts.Seed)), "sim"))
 	c.soon()
+}
+
+func (c *controller) replay(raw []byte, fold func(*state.Record) error) {
+	r, err := recordpb.UnmarshalRecord(raw)
+	if err == nil {
+		err = fold(r)
+	}
+	if err != nil {
+		c.w.fail("replay: %v", err)
+	}
+}
+
+// restore begins at the snapshot and says how many records it stands for.
+func (c *controller) restore() int {
+	snap := new(state.Snapshot)
+	err := recordpb.Unmarshal(c.cache, snap)
+	if err == nil {
+		err = c.machine.Restore(snap)
+	}
+	if err != nil {
+		c.w.fail("restore the snapshot of record %d: %v", c.cached, err)
+	}
+	return c.cached
 }
 
 // crash ends the process: what wasn't durable is lost, and so are sessions.
@@ -99,6 +144,10 @@ func (c *controller) crash(why string) {
 	}
 	w.logf("controller crashes: %s", why)
 	c.machine = nil
+	if w.opts.Mutate == MutateLyingDisk {
+		c.disk = c.disk[:len(c.disk)-min(len(c.disk), 3)]
+	}
+	kept := c.waiting
 	c.life++
 	for _, n := range w.nodes {
 		n.hangUp()
@@ -107,6 +156,9 @@ func (c *controller) crash(why string) {
 	w.after(w.between(100*time.Millisecond, 20*time.Second), func() {
 		if c.life == life {
 			c.start()
+			if w.opts.Mutate == MutateKeepSuffix {
+				c.waiting = append(kept, c.waiting...)
+			}
 			w.author.resend()
 		}
 	})
@@ -139,23 +191,45 @@ func (c *controller) timed(d time.Duration) {
 }
 
 func (c *controller) step() {
+	w := c.w
 	c.stepped = false
 	events := c.events
 	c.events = nil
+	if w.opts.Unchecked {
+		c.take(c.call(events))
+		return
+	}
 	before := observe(c.machine.State())
-	out := c.machine.Step(c.w.instant(), events)
-	c.w.obey(before, c.machine.State(), out.Records)
+	out := c.call(events)
+	w.obey(before, c.machine.State(), out.Records)
 	if err := c.machine.Check(); err != nil {
-		c.w.fail("%v", err)
+		w.fail("%v", err)
 	}
 	c.take(out)
+}
+
+func (c *controller) call(events []state.Event) reconciler.Output {
+	if c.w.opts.Step != nil {
+		return c.w.opts.Step(c.machine, c.w.instant(), events)
+	}
+	return c.machine.Step(c.w.instant(), events)
 }
 
 // take queues a step for the disk and asks for the next.
 func (c *controller) take(out reconciler.Output) {
 	w := c.w
+	step := batch{Output: out}
 	for _, r := range out.Records {
-		w.logf("record %d %s %+v", r.Seq, r.Fact.Kind(), r.Fact)
+		raw, err := recordpb.MarshalRecord(r)
+		if err != nil {
+			w.fail("encode record %d: %v", r.Seq, err)
+			return
+		}
+		step.raw = append(step.raw, raw)
+		w.mark(raw)
+		if w.opts.Trace != nil {
+			w.opts.Trace(w.now, fmt.Sprintf("record %d %s %+v", r.Seq, r.Fact.Kind(), r.Fact))
+		}
 	}
 	for _, b := range out.Blobs {
 		if b.Manifest != nil {
@@ -164,23 +238,26 @@ func (c *controller) take(out reconciler.Output) {
 			c.blobs.templates[b.Digest] = b.Template
 		}
 	}
+	if w.opts.Mutate == MutateEarly {
+		c.release([]batch{step})
+	}
 	if !out.Wake.IsZero() {
-		c.timed(out.Wake.Mono - w.now)
+		c.timed(out.Wake.Mono - w.mono())
 	}
 	if len(out.Records)+len(out.Assignments)+len(out.Effects) > 0 {
-		c.waiting = append(c.waiting, out)
+		c.waiting = append(c.waiting, step)
 	}
 	c.flush()
 }
 
-// flush writes what waits, as one batch; what follows leaves afterwards.
+// flush writes what waits, as one group; what follows leaves afterwards.
 func (c *controller) flush() {
 	w := c.w
 	if c.writing || len(c.waiting) == 0 {
 		return
 	}
 	c.writing = true
-	batch := c.waiting
+	group := c.waiting
 	c.waiting = nil
 	life := c.life
 	took := w.between(50*time.Microsecond, 4*time.Millisecond)
@@ -192,52 +269,87 @@ func (c *controller) flush() {
 			return
 		}
 		c.writing = false
-		if w.chance(3000) {
-			c.crash("the disk refuses a write")
+		if c.refuses(group) {
 			return
 		}
-		c.durable(batch)
+		c.durable(group, -1)
 		if w.chance(1000) {
 			c.crash("between a write and what follows from it")
 			return
 		}
-		c.release(batch)
+		c.release(group)
 		c.flush()
 	})
 }
 
-func (c *controller) durable(batch []reconciler.Output) {
-	for _, out := range batch {
-		for _, r := range out.Records {
-			raw, err := recordpb.MarshalRecord(r)
-			if err != nil {
-				c.w.fail("encode record %d: %v", r.Seq, err)
+// refuses says whether the disk fails this write: full, or an error. The
+// controller is fail-stop: it exits, whatever part of the group is on the disk,
+// and goes on from what it finds there.
+func (c *controller) refuses(group []batch) bool {
+	w := c.w
+	records := 0
+	for _, b := range group {
+		records += len(b.raw)
+	}
+	switch {
+	case records == 0:
+		return false
+	case w.now < c.full:
+		c.crash("no space left on the disk")
+		return true
+	case w.chance(400):
+		kept := w.rng.IntN(records + 1)
+		w.logf("the disk fails, %d of %d records are on it", kept, records)
+		c.durable(group, kept)
+		if w.opts.Mutate == MutateRetryWrite {
+			return false
+		}
+		c.crash("an error of the disk")
+		return true
+	}
+	return false
+}
+
+// durable puts a group on the disk, or only its first records.
+func (c *controller) durable(group []batch, most int) {
+	w := c.w
+	for _, b := range group {
+		for i, r := range b.Records {
+			if most == 0 {
 				return
 			}
+			most--
 			if r.Seq != c.seq()+1 {
-				c.w.fail("record %d is written after record %d", r.Seq, c.seq())
+				w.fail("record %d is written after record %d", r.Seq, c.seq())
 				return
 			}
-			c.disk = append(c.disk, raw)
-			back, err := recordpb.UnmarshalRecord(raw)
-			if err == nil {
-				err = c.view.Apply(back)
-			}
-			if err != nil {
-				c.w.fail("fold at the watermark: %v", err)
+			c.disk = append(c.disk, b.raw[i])
+			c.replay(b.raw[i], c.view.Apply)
+			if w.err != nil {
 				return
 			}
 		}
 	}
+	if len(c.disk)-c.cached >= snapshotEvery {
+		raw, err := recordpb.Marshal(c.view.Snapshot())
+		if err != nil {
+			w.fail("encode a snapshot: %v", err)
+			return
+		}
+		c.cache, c.cached = raw, len(c.disk)
+	}
 }
 
+// snapshotEvery is how many records lie between two snapshots.
+const snapshotEvery = 150
+
 // release lets assignments and effects out: of each node the newest.
-func (c *controller) release(batch []reconciler.Output) {
+func (c *controller) release(group []batch) {
 	w := c.w
 	newest := map[state.NodeName]state.Assignment{}
 	var order []state.NodeName
-	for _, out := range batch {
-		for _, a := range out.Assignments {
+	for _, b := range group {
+		for _, a := range b.Assignments {
 			if a.Seq > c.seq() {
 				w.fail("an assignment as of record %d leaves while %d are durable", a.Seq, c.seq())
 			}
@@ -253,8 +365,8 @@ func (c *controller) release(batch []reconciler.Output) {
 			n.assign(newest[name])
 		}
 	}
-	for _, out := range batch {
-		for _, e := range out.Effects {
+	for _, b := range group {
+		for _, e := range b.Effects {
 			if l, ok := e.(*state.LookUp); ok {
 				c.lookUp(l)
 			}

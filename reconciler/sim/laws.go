@@ -1,12 +1,15 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -55,6 +58,7 @@ func count(w *state.Workload) counts {
 
 // obey checks the laws that a step can break.
 func (w *world) obey(before seen, s *state.State, records []*state.Record) {
+	w.obeyLeases(s)
 	for _, n := range s.Nodes {
 		var used state.Resources
 		for _, p := range n.Pods {
@@ -72,6 +76,14 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 	}
 	for _, r := range records {
 		switch f := r.Fact.(type) {
+		case *state.PodGone:
+			w.obeyGone(f)
+		case *state.NodeLost:
+			if n := w.node(f.Node); n != nil && w.now-max(n.fresh, w.ctl.born) < state.LeaseWait {
+				w.fail("%s is lost, and was heard of %s ago", n.name, w.now-n.fresh)
+			}
+		case *state.RevisionApplied:
+			w.obeyApplied(f)
 		case *state.PodPlaced:
 			w.obeyPlaced(s, f)
 		case *state.PodStopping:
@@ -87,6 +99,44 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 		if c := count(wl); c.alive > max(int(wl.Replicas())+surge, before[ref].alive) {
 			w.fail("%s has %d pods, %d replicas and %d surge", ref, c.alive, wl.Replicas(), surge)
 		}
+	}
+}
+
+// obeyGone: what is gone does not run.
+func (w *world) obeyGone(f *state.PodGone) {
+	for _, n := range w.nodes {
+		for k, c := range n.containers {
+			if k.uid == f.UID && c.Running {
+				w.fail("%s counts as gone and runs on %s", c.pod.Key, n.name)
+			}
+		}
+	}
+}
+
+// obeyApplied: one revision has one meaning.
+func (w *world) obeyApplied(f *state.RevisionApplied) {
+	if old, ok := w.applied[f.Revision]; ok && old != f.Manifest {
+		w.fail("revision %s is applied again, as something else", f.Revision)
+	}
+	w.applied[f.Revision] = f.Manifest
+}
+
+// obeyLeases: a node that is silent for longer than a lease is known to be lost.
+func (w *world) obeyLeases(s *state.State) {
+	for _, n := range w.nodes {
+		silent := w.now - max(n.any, w.ctl.born)
+		if fold := s.Nodes[n.name]; fold != nil && fold.Ready && silent > state.LeaseWait+time.Second {
+			w.fail("%s is silent for %s and counts as ready", n.name, silent)
+		}
+	}
+}
+
+// sameFold: there is one state for one log.
+func (w *world) sameFold(what string, a, b *state.State) {
+	x, err := recordpb.Marshal(a.Snapshot())
+	y, err2 := recordpb.Marshal(b.Snapshot())
+	if err != nil || err2 != nil || !bytes.Equal(x, y) {
+		w.fail("%s gives another state (%v, %v)", what, err, err2)
 	}
 }
 
@@ -121,7 +171,7 @@ func (w *world) obeyPlaced(s *state.State, f *state.PodPlaced) {
 			continue
 		}
 		i := slices.IndexFunc(wl.Pods, func(p *state.Pod) bool { return p.Ordinal == ordinal && !p.Stopping })
-		if i < 0 || !wl.Pods[i].Ready {
+		if i < 0 || !wl.Pods[i].Ready || wl.Pods[i].Lost {
 			w.fail("%s starts while %s-%d is not ready", f.Pod, wl.Ref.Name, ordinal)
 		}
 	}
@@ -196,6 +246,12 @@ func (w *world) missing() string {
 		return "something is held"
 	}
 	for _, n := range w.nodes {
+		if n.dead {
+			if s.Nodes[n.name] != nil {
+				return fmt.Sprintf("%s is dead and not removed", n.name)
+			}
+			continue
+		}
 		if why := w.nodeMissing(s, n); why != "" {
 			return why
 		}

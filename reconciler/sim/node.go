@@ -27,7 +27,17 @@ type node struct {
 	session int  // counts sessions; 0 is never
 	online  bool // a session is open
 	cut     bool // the network lets nothing through
+	deaf    bool // nothing reaches it
+	mute    bool // nothing of it arrives
 	gone    bool // the machine is off
+	dead    bool // for good
+
+	told  state.Seq     // the highest record that an assignment spoke of
+	fresh time.Duration // when the controller last heard of its present session
+	any   time.Duration // when it last heard anything, however old
+
+	hung    bool // its agent stands still
+	backlog []step.Event
 
 	// The runtime: it outlives the agent, not the machine.
 	sandboxes  map[state.UID]step.Sandbox
@@ -55,6 +65,7 @@ func (n *node) bootID() string { return fmt.Sprintf("%s-boot-%d", n.name, n.boot
 func (n *node) startAgent() {
 	n.life++
 	n.incarnation++
+	n.hung, n.backlog = false, nil
 	n.machine = step.New(step.Config{Node: n.name, Facts: &n.facts, BootID: n.bootID(), Incarnation: n.incarnation}, n.saved)
 	n.w.logf("%s: agent %d starts", n.name, n.incarnation)
 	n.drive(n.everything())
@@ -84,14 +95,34 @@ func (n *node) reboot() {
 	n.machine, n.gone = nil, true
 	n.life++
 	n.hangUp()
+	n.hung, n.backlog = false, nil
 	n.sandboxes, n.containers = map[state.UID]step.Sandbox{}, map[ckey]*container{}
 	n.boot++
 	life := n.life
 	n.w.after(n.w.between(5*time.Second, 3*time.Minute), func() {
-		if n.life == life {
+		if n.life == life && !n.dead {
 			n.gone = false
 			n.startAgent()
 		}
+	})
+}
+
+// hang stops the agent's process for a while, as SIGSTOP does.
+func (n *node) hang(d time.Duration) {
+	if n.machine == nil || n.hung {
+		return
+	}
+	n.w.logf("%s: agent stands still for %s", n.name, d)
+	n.hung = true
+	life := n.life
+	n.w.after(d, func() {
+		if n.life != life || !n.hung {
+			return
+		}
+		n.hung = false
+		events := n.backlog
+		n.backlog = nil
+		n.drive(events...)
 	})
 }
 
@@ -123,17 +154,20 @@ func (n *node) dial() {
 		if n.life != life || n.machine == nil || n.online {
 			return
 		}
-		if n.cut || n.w.ctl.machine == nil {
+		if n.unreachable() || n.hung || n.w.ctl.machine == nil {
 			n.dial()
 			return
 		}
 		n.session++
 		n.online = true
+		n.fresh, n.any = n.w.now, n.w.now
 		n.w.ctl.submit(&state.NodeHello{Node: n.name, Facts: n.facts, BootID: n.bootID(), Incarnation: n.incarnation})
 		n.drive(&step.Connected{})
 		n.renew(n.session)
 	})
 }
+
+func (n *node) unreachable() bool { return n.cut || n.deaf || n.mute }
 
 func (n *node) hangUp() {
 	if n.online {
@@ -150,7 +184,9 @@ func (n *node) renew(session int) {
 		if n.session != session || !n.online {
 			return
 		}
-		n.send(&state.Renewed{Node: n.name})
+		if !n.hung {
+			n.send(&state.Renewed{Node: n.name})
+		}
 		n.renew(session)
 	})
 }
@@ -163,14 +199,19 @@ func (n *node) send(e state.Event) {
 	if !n.online {
 		return
 	}
-	if n.cut {
+	if n.cut || n.mute {
 		return // nobody hears it; the session is found dead later
 	}
-	life := w.ctl.life
+	life, session := w.ctl.life, n.session
 	deliver := func() {
-		if w.ctl.life == life {
-			w.ctl.submit(e)
+		if w.ctl.life != life || w.ctl.machine == nil {
+			return
 		}
+		n.any = w.now
+		if _, ok := e.(*state.Renewed); ok && n.session == session && n.online {
+			n.fresh = w.now
+		}
+		w.ctl.submit(w.forged(e))
 	}
 	if w.chance(150) {
 		w.logf("%s: the session breaks, a message is lost", n.name)
@@ -189,11 +230,12 @@ func (n *node) send(e state.Event) {
 // assign brings an assignment from the controller.
 func (n *node) assign(a state.Assignment) {
 	session := n.session
-	if !n.online || n.cut {
+	if !n.online || n.cut || n.deaf {
 		return
 	}
 	n.w.after(time.Millisecond, func() {
 		if n.session == session && n.machine != nil {
+			n.told = max(n.told, a.Seq)
 			n.drive(&step.Assigned{Assignment: &a})
 		}
 	})
@@ -202,6 +244,10 @@ func (n *node) assign(a state.Assignment) {
 // drive steps the agent's machine and does what it asks.
 func (n *node) drive(events ...step.Event) {
 	if n.machine == nil {
+		return
+	}
+	if n.hung {
+		n.backlog = append(n.backlog, events...)
 		return
 	}
 	out := n.machine.Step(state.Instant{Mono: n.w.now, Wall: n.w.wall + int64(n.w.now)}, events...)

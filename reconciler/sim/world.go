@@ -3,13 +3,14 @@ package sim
 import (
 	"container/heap"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"math/rand/v2"
 	"time"
 
+	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -30,15 +31,35 @@ func Scenarios() []Scenario { return []Scenario{Calm, Faults, Partition} }
 type Options struct {
 	Seed     uint64
 	Scenario Scenario
-	// Mutate breaks something on purpose, to see that a law notices; "" in
-	// earnest.
+	// Mutate breaks something of the world on purpose, to see that a law
+	// notices; "" in earnest.
 	Mutate Mutation
+	// Plant breaks something of each new machine on purpose; nil in earnest.
+	Plant func(*reconciler.Machine)
+	// Step calls the machine, where a test does it wrongly on purpose; nil in
+	// earnest.
+	Step func(*reconciler.Machine, state.Instant, []state.Event) reconciler.Output
+	// Unchecked is for the second run of a seed: only its digest counts, and
+	// what the laws say of equal traces is known.
+	Unchecked bool
 	// Trace is called with each line of the trace; nil: only its digest is kept.
 	Trace func(at time.Duration, line string)
 }
 
-// A Mutation is a defect that a test plants.
+// A Mutation is a defect of the world that a test plants.
 type Mutation string
+
+// The mutations.
+const (
+	MutateEarly       Mutation = "effects leave before their records are durable"
+	MutateLyingDisk   Mutation = "the disk forgets what it said it has"
+	MutateKeepSuffix  Mutation = "what was not durable survives a crash of the controller"
+	MutateNoFencing   Mutation = "an old report is taken for a new one"
+	MutateAbsentGone  Mutation = "what is absent from a report is gone, whatever the report follows"
+	MutateWallClock   Mutation = "deadlines go by the wall clock"
+	MutateRetryWrite  Mutation = "a failed write is tried again on the same file"
+	MutateOtherRender Mutation = "a new version renders the same commit to other bytes"
+)
 
 // Result is what came of a run.
 type Result struct {
@@ -50,9 +71,6 @@ type Result struct {
 	Virtual  time.Duration // simulated time that passed
 	Err      error         // the first law that was broken
 }
-
-// errStop ends a run early.
-var errStop = errors.New("stop")
 
 // world is one run: a clock that jumps from event to event.
 type world struct {
@@ -66,12 +84,13 @@ type world struct {
 	err    error
 	steps  int
 
-	ctl    *controller
-	nodes  []*node
-	texts  map[string]state.Text
-	author *author
-	faults bool // whether faults may still happen
-	quiet  time.Duration
+	ctl     *controller
+	nodes   []*node
+	author  *author
+	applied map[state.Revision]state.Digest // what each revision was
+	faults  bool                            // whether faults may still happen
+	quiet   time.Duration                   // since when all is as Git says; 0: it isn't
+	looked  time.Duration                   // when that was last looked at
 }
 
 // timer is something that happens at a time.
@@ -125,10 +144,19 @@ func (w *world) chance(n int) bool {
 // logf adds a line to the trace.
 func (w *world) logf(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
-	fmt.Fprintf(w.trace, "%d %s\n", w.now, line)
+	w.mark([]byte(line))
 	if w.opts.Trace != nil {
 		w.opts.Trace(w.now, line)
 	}
+}
+
+// mark adds bytes to the trace's digest.
+func (w *world) mark(b []byte) {
+	var head [16]byte
+	binary.LittleEndian.PutUint64(head[:8], uint64(w.now))
+	binary.LittleEndian.PutUint64(head[8:], uint64(len(b)))
+	w.trace.Write(head[:])
+	w.trace.Write(b)
 }
 
 // fail keeps the first broken law.
@@ -143,14 +171,18 @@ func (w *world) fail(format string, args ...any) {
 const (
 	trouble = 10 * time.Minute // faults and commits happen
 	healing = 45 * time.Minute // by then all is as Git says
-	settle  = 3 * time.Minute  // and stays so
+	settle  = 90 * time.Second // and stays so: longer than a lease
+	glance  = time.Second      // how often it is looked whether all is well
 )
+
+// epoch is the wall time at which every world begins: 2026-01-05 09:00 UTC.
+const epoch = 1767603600 * int64(time.Second)
 
 // Run lives through one world: trouble, then peace, and all must be well.
 func Run(opts Options) Result {
 	w := &world{
 		opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 0x7a6e64656d)), trace: sha256.New(),
-		wall: time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC).UnixNano(), texts: map[string]state.Text{}, faults: true,
+		wall: epoch, applied: map[state.Revision]state.Digest{}, faults: true,
 	}
 	w.ctl = newController(w)
 	w.author = newAuthor(w)
@@ -158,6 +190,7 @@ func Run(opts Options) Result {
 	w.ctl.start()
 	w.author.work()
 	w.mischief()
+	w.person()
 	w.run(trouble)
 	w.faults = false
 	w.heal()
@@ -174,15 +207,16 @@ func Run(opts Options) Result {
 // and all has converged.
 func (w *world) run(until time.Duration) {
 	for w.err == nil && len(w.queue) > 0 && w.queue[0].at <= until {
-		if !w.faults && w.converged() {
-			if w.quiet == 0 {
+		if !w.faults && w.now-w.looked >= glance {
+			w.looked = w.now
+			switch {
+			case !w.converged():
+				w.quiet = 0
+			case w.quiet == 0:
 				w.quiet = w.now
-			}
-			if w.now-w.quiet > settle {
+			case w.now-w.quiet > settle:
 				return
 			}
-		} else {
-			w.quiet = 0
 		}
 		t := heap.Pop(&w.queue).(timer)
 		w.now = t.at
@@ -196,7 +230,15 @@ func (w *world) run(until time.Duration) {
 
 // instant is what the controller's clocks say.
 func (w *world) instant() state.Instant {
-	return state.Instant{Mono: w.now, Wall: w.wall + int64(w.now)}
+	return state.Instant{Mono: w.mono(), Wall: w.wall + int64(w.now)}
+}
+
+// mono is what the controller's steady clock says.
+func (w *world) mono() time.Duration {
+	if w.opts.Mutate == MutateWallClock {
+		return w.now + time.Duration(w.wall-epoch)
+	}
+	return w.now
 }
 
 // text stands for words, without salt: a world has no secrets.

@@ -100,9 +100,9 @@ func (s *State) applyNode(r *Record) error {
 		}
 		n.Ready, n.ReadyChange = false, r.At
 		for _, p := range n.Pods {
-			p.Lost, p.Ready = true, false
-			p.Changed = r.Seq
-			p.Reason = ReasonNodeLost
+			// Ready and Reason stay as its agent last said: where the same session
+			// goes on, nobody says it again.
+			p.Lost, p.Changed = true, r.Seq
 		}
 	case *NodeCordoned:
 		n, err := s.node(f.Node)

@@ -21,10 +21,14 @@ type part struct {
 	want      int
 	current   []*state.Pod // of the template wanted now
 	old       []*state.Pod
-	available int                 // of both
-	up        map[*state.Pod]bool // the available ones
-	blocked   bool                // waits for another OS to finish first
+	available int  // of both
+	blocked   bool // waits for another OS to finish first
+	now       state.Instant
+	least     time.Duration // how long a pod is ready before it counts
 }
+
+// up says whether a pod counts as available.
+func (p *part) up(pod *state.Pod) bool { return pod.Available(p.now, p.least) }
 
 // deployment follows Kubernetes's deployment controller (rolling.go, recreate.go),
 // with one budget over both OSes, and never takes down all of a variant.
@@ -74,12 +78,15 @@ func current(w *state.Workload) bool {
 // split sorts the pods that count by variant. Pods on a lost node are stopped
 // and don't count; pods that are ending are only counted.
 func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (parts []*part, ending int) {
-	byVariant := map[*state.WorkloadVariant]*part{}
-	for _, v := range w.Variants {
-		p := &part{variant: v, want: int(v.Replicas), up: map[*state.Pod]bool{}}
-		parts, byVariant[v] = append(parts, p), p
+	store := make([]part, len(w.Variants)+1) // the last: pods whose variant left the text
+	for i := range store {
+		store[i].now, store[i].least = now, least
+		if i < len(w.Variants) {
+			store[i].variant, store[i].want = w.Variants[i], int(w.Variants[i].Replicas)
+			parts = append(parts, &store[i])
+		}
 	}
-	stray := &part{up: map[*state.Pod]bool{}}
+	stray := &store[len(w.Variants)]
 	for _, pod := range w.Pods {
 		if pod.Stopping {
 			ending++
@@ -91,7 +98,7 @@ func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (
 		}
 		p := stray
 		if v := w.Variant(pod.OS); v != nil {
-			p = byVariant[v]
+			p = &store[slices.Index(w.Variants, v)]
 		}
 		if w.IsCurrent(pod) || p.variant != nil && p.variant.Update == nil {
 			p.current = append(p.current, pod)
@@ -100,7 +107,6 @@ func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (
 		}
 		if s.available(pod, now, least) {
 			p.available++
-			p.up[pod] = true
 		}
 	}
 	if len(stray.old)+len(stray.current) > 0 {
@@ -182,7 +188,7 @@ func roll(s *Step, d *appsv1.Deployment, parts []*part, want, alive, up int) {
 	idle := alive - least
 	for _, p := range parts {
 		for _, pod := range p.current {
-			if !p.up[pod] {
+			if !p.up(pod) {
 				idle--
 			}
 		}
@@ -192,7 +198,7 @@ func roll(s *Step, d *appsv1.Deployment, parts []*part, want, alive, up int) {
 		if idle <= 0 {
 			return
 		}
-		if c.part.up[c.pod] {
+		if c.part.up(c.pod) {
 			if spare <= 0 || !c.part.mayTake() {
 				continue
 			}
@@ -274,7 +280,7 @@ func candidates(parts []*part) []candidate {
 }
 
 func (c candidate) rank() int {
-	if c.part.up[c.pod] {
+	if c.part.up(c.pod) {
 		return 1
 	}
 	return 0

@@ -45,14 +45,18 @@ func (m *Machine) Save() *Saved {
 		sp := SavedPod{UID: p.uid, Since: p.since.Wall, Failed: p.failed}
 		for i := range p.containers {
 			c := &p.containers[i]
-			if c.stage == waiting && c.attempt == 0 && c.lastWhy == state.ReasonNone {
+			attempt := c.attempt
+			if c.stage == starting {
+				attempt-- // whether it began is for the runtime to say
+			}
+			if attempt < 0 || c.stage == waiting && attempt == 0 && c.lastWhy == state.ReasonNone {
 				continue
 			}
 			sc := SavedContainer{
-				Name: c.spec.Name, Attempt: c.attempt, Started: c.started, Ready: c.ready, Exit: c.lastExit, Why: c.lastWhy,
+				Name: c.spec.Name, Attempt: attempt, Started: c.started, Ready: c.ready, Exit: c.lastExit, Why: c.lastWhy,
 				Backoff: c.backoff, At: c.endedAt,
 			}
-			if c.stage != ended && c.stage != waiting {
+			if c.stage == running || c.stage == ending {
 				sc.Running, sc.At = true, c.startedAt
 			} else if c.endedAt == 0 {
 				sc.At = c.startedAt
