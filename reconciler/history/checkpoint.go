@@ -182,19 +182,25 @@ func (k *keys) id() state.Digest { return sha256.Sum256([]byte(k.public)) }
 
 // readCheckpoint reads the file of the newest checkpoint.
 func readCheckpoint(d Disk, k *keys) (Checkpoint, error) {
+	c, _, err := readNote(d, k)
+	return c, err
+}
+
+// readNote reads the newest checkpoint and its text.
+func readNote(d Disk, k *keys) (Checkpoint, []byte, error) {
 	raw, err := readFile(d, checkpointFile)
 	if err != nil {
-		return Checkpoint{}, err
+		return Checkpoint{}, nil, err
 	}
 	text := bytes.TrimRight(raw, "\x00")
 	if len(raw) != checkpointSize {
-		return Checkpoint{}, damaged(checkpointFile, 0, "want %d bytes, found %d", checkpointSize, len(raw))
+		return Checkpoint{}, nil, damaged(checkpointFile, 0, "want %d bytes, found %d", checkpointSize, len(raw))
 	}
 	c, err := ParseCheckpoint(text, k.verifier)
 	if err != nil {
-		return Checkpoint{}, damaged(checkpointFile, 0, "%v", err)
+		return Checkpoint{}, nil, damaged(checkpointFile, 0, "%v", err)
 	}
-	return c, nil
+	return c, text, nil
 }
 
 func padCheckpoint(text []byte) ([]byte, error) {
@@ -214,8 +220,14 @@ type Damage struct {
 	Cause  string
 }
 
+// cacheNote ends the cause of what Error says the remedy of.
+const cacheNote = "; the file is a cache: delete it"
+
 // Error is place, cause and remedy.
 func (d *Damage) Error() string {
+	if isCache(d.File) {
+		return fmt.Sprintf("%s at byte %d: %s\n  fix: delete %s; it is made again from the log", d.File, d.Offset, strings.TrimSuffix(d.Cause, cacheNote), d.File)
+	}
 	return fmt.Sprintf("%s at byte %d: %s\n  fix: restore %s from a backup of the data directory; `tandem verify --data DIR` lists all that is wrong", d.File, d.Offset, d.Cause, d.File)
 }
 

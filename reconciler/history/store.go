@@ -67,6 +67,7 @@ type Store struct {
 	logger  *slog.Logger
 	lock    io.Closer
 	texts   *Texts
+	note    []byte // the checkpoint that was found at the start
 	sealing sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows; never held while waiting for the disk but by the writer
@@ -157,8 +158,9 @@ func (s *Store) open() (err error) {
 
 // acknowledged reads the newest checkpoint, and makes the first one of a new log.
 func (s *Store) acknowledged(hasLog bool) (Checkpoint, error) {
-	c, err := readCheckpoint(s.disk, s.keys)
+	c, text, err := readNote(s.disk, s.keys)
 	if !errors.Is(err, fs.ErrNotExist) {
+		s.note = text
 		return c, err
 	}
 	if hasLog {
@@ -168,7 +170,7 @@ func (s *Store) acknowledged(hasLog bool) (Checkpoint, error) {
 		return c, ErrNoLog
 	}
 	var t tree
-	text, _, err := s.keys.sign(Head{Root: state.Digest(t.root())})
+	text, _, err = s.keys.sign(Head{Root: state.Digest(t.root())})
 	if err != nil {
 		return c, err
 	}
@@ -353,8 +355,7 @@ func (s *Store) Head() Head {
 func (s *Store) Checkpoint() ([]byte, error) {
 	h := s.Head()
 	if s.keys.signer == nil {
-		raw, err := readFile(s.disk, checkpointFile)
-		return []byte(strings.TrimRight(string(raw), "\x00")), err
+		return s.note, nil // the one up to which this Store reads; a live writer's is newer
 	}
 	text, _, err := s.keys.sign(h)
 	return text, err

@@ -21,6 +21,9 @@ type VerifyOptions struct {
 	// directory, which proves nothing against who can write there.
 	PublicKey string
 	Disk      Disk // replaces the file system
+	// Seen is a checkpoint of the log that was kept elsewhere: the log must hold
+	// the same records up to there still.
+	Seen []byte
 	// Every checks the signature after every batch and every posting, not only
 	// those at the end of each sealed file and their checksums.
 	Every bool
@@ -178,6 +181,11 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 	}
 	var t tree
 	met := c.Seq == 0
+	seen, err := v.seen(c)
+	if err != nil {
+		return err
+	}
+	metSeen := seen.Seq == 0
 	for i, seg := range files {
 		if seg.first != state.Seq(t.size)+1 {
 			return damaged(logName(state.Seq(t.size)+1), 0, "the file is missing: the next one begins with record %d", seg.first)
@@ -186,6 +194,12 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 		sc := scanner{disk: v.disk, keys: v.keys, each: func(f *frame, h Head) error {
 			if err := ctx.Err(); err != nil {
 				return err
+			}
+			if h.Seq == seen.Seq {
+				metSeen = true
+			}
+			if h.Seq == seen.Seq && h.Root != seen.Root {
+				return damaged(logName(seg.first), 0, "its first %d records are not those of the checkpoint that you kept: another history", h.Seq)
 			}
 			if h.Seq == c.Seq {
 				met = true
@@ -225,7 +239,26 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 	if !met {
 		return damaged(checkpointFile, 0, "no batch ends with record %d", c.Seq)
 	}
+	if !metSeen {
+		return damaged(logDir, 0, "no batch ends with record %d, where the checkpoint that you kept was signed: another history", seen.Seq)
+	}
 	return v.strangers(files)
+}
+
+// seen reads the checkpoint that somebody kept; zero where nobody did.
+func (v *verifier) seen(c Checkpoint) (Checkpoint, error) {
+	if len(v.opts.Seen) == 0 {
+		v.report.NotChecked = append(v.report.NotChecked, "that this is the newest checkpoint: give one that was kept elsewhere (--seen FILE)")
+		return Checkpoint{}, nil
+	}
+	seen, err := ParseCheckpoint(v.opts.Seen, v.keys.verifier)
+	if err != nil {
+		return seen, fmt.Errorf("the checkpoint that you kept: %w", err)
+	}
+	if seen.Seq > c.Seq {
+		return seen, damaged(checkpointFile, 0, "the log ends with record %d, but the checkpoint that you kept is of %d: this is an old copy", c.Seq, seen.Seq)
+	}
+	return seen, nil
 }
 
 // batch checks one batch, whose checksum, place and root are right.
