@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -127,9 +128,27 @@ func (a *Agent) finished(ctx context.Context, x *step.Action, ip string, err err
 		d.Text = err.Error()
 		a.log.LogAttrs(ctx, slog.LevelWarn, "action failed", append(attrs, slog.Any("err", err))...)
 	} else {
+		if x.Do == step.Stop {
+			attrs = append(attrs, slog.Duration("grace", x.Grace))
+		}
 		a.log.LogAttrs(ctx, slog.LevelDebug, "action done", attrs...)
 	}
 	a.post(d)
+}
+
+// sawEnd tells how a stopped container ended before its Stop is answered:
+// otherwise the exit code that people see would be a guess.
+func (a *Agent) sawEnd(ctx context.Context, x *step.Action) {
+	o, err := a.cfg.Runtime.Observe(ctx, 0)
+	if err != nil {
+		return // the machine takes it for killed, which is what Stop may have done
+	}
+	e := seen(&o)
+	e.Whole, e.Sandboxes = false, nil
+	e.Containers = slices.DeleteFunc(e.Containers, func(c step.Container) bool { return c.UID != x.UID || c.Name != x.Container })
+	if len(e.Containers) > 0 {
+		a.post(e)
+	}
 }
 
 func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err error) {
@@ -158,7 +177,11 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 		a.dropLogs(x.UID, x.Container, x.Attempt)
 		return "", rt.Run(ctx, c)
 	case step.Stop:
-		return "", rt.Stop(ctx, x.UID, x.Container, x.Grace)
+		if err := rt.Stop(ctx, x.UID, x.Container, x.Grace); err != nil {
+			return "", err
+		}
+		a.sawEnd(ctx, x)
+		return "", nil
 	case step.Remove:
 		a.stopProbes(x.UID, nil)
 		if err := rt.Remove(ctx, x.UID); err != nil {
