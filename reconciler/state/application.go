@@ -11,6 +11,8 @@ type Application struct {
 	Prune     Prune     `json:"prune,omitzero" pb:"6"`
 	Suspend   Suspend   `json:"suspend,omitzero" pb:"7"`
 	At        Origin    `json:"at,omitzero" pb:"8"` // where the Application itself was written
+	// Substitute has the values of ${variables} in the text; nil: text is taken as it is.
+	Substitute map[string]string `json:"substitute,omitempty" pb:"9"`
 }
 
 // AppSource says where an application's text comes from. Empty means the

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render/substitute"
 	"github.com/tandem-gitops/tandem/sources/refs"
 )
 
@@ -29,6 +31,8 @@ type applicationSpec struct {
 	Prune     applicationPrune    `json:"prune,omitzero"`
 	Suspend   *applicationSuspend `json:"suspend,omitempty"`
 
+	Substitute map[string]string `json:"substitute,omitempty"`
+
 	// What a later version reads: known, so that it is refused by name.
 	Target      any `json:"target,omitempty"`
 	DependsOn   any `json:"dependsOn,omitempty"`
@@ -36,7 +40,6 @@ type applicationSpec struct {
 	SyncWindows any `json:"syncWindows,omitempty"`
 	Rollout     any `json:"rollout,omitempty"`
 	IgnoreKinds any `json:"ignoreKinds,omitempty"`
-	Substitute  any `json:"substitute,omitempty"`
 }
 
 type applicationSource struct {
@@ -116,6 +119,12 @@ func (c *validator) application(a *application) state.Application {
 	}
 	slices.Sort(app.Variants)
 	app.Variants = slices.Compact(app.Variants)
+	for _, name := range slices.Sorted(maps.Keys(a.Spec.Substitute)) {
+		if !substitute.ValidName(name) {
+			c.fail(spec.Key("substitute", name), fmt.Sprintf("%q is no name of a variable", clip(name)), "use letters, digits and _, without a digit first")
+		}
+	}
+	app.Substitute = a.Spec.Substitute
 	app.Prune.Disabled = a.Spec.Prune.Enabled != nil && !*a.Spec.Prune.Enabled
 	if n := a.Spec.Prune.MaxDeletes; n != nil {
 		if *n < 1 {

@@ -225,7 +225,7 @@ func (c *checker) list(v *Value, t reflect.Type, p Path) {
 
 func (c *checker) str(v *Value, p Path) {
 	switch {
-	case v.Kind == String && !c.yaml11Bool(v):
+	case v.Kind == String && !c.yaml11Bool(v), v.Made && v.Kind != Map && v.Kind != List:
 		c.out = appendJSON(c.out, v.Text)
 	case v.Kind == Map || v.Kind == List:
 		c.want(p, v, "a string", "write one string")

@@ -79,7 +79,7 @@ func supported() map[reflect.Type]map[string]bool {
 			"minReadySeconds ordinals",
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
-		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend",
+		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute",
 		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver",
 		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
 	}

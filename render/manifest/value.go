@@ -43,6 +43,7 @@ type Value struct {
 	Text      string // of a scalar
 	Plain     bool   // a scalar without quotes
 	Literal   bool   // a scalar of style |, each of whose lines is a line of the file
+	Made      bool   // a scalar with substituted variables: a string where one is wanted, whatever it looks like
 	Line, Col int32
 	Fields    []Field
 	Items     []*Value
@@ -75,6 +76,25 @@ func (v *Value) Str(key string) string {
 		return ""
 	}
 	return f.Text
+}
+
+// With is the scalar with other text, as if that were written without quotes in
+// its place: "3" is a number where a number is wanted.
+func (v *Value) With(text string) *Value {
+	out := *v
+	out.Text, out.Plain, out.Literal, out.Made = text, true, false, true
+	n := yaml.Node{Kind: yaml.ScalarNode, Value: text}
+	switch n.ShortTag() {
+	case "!!bool":
+		out.Kind = Bool
+	case "!!int":
+		out.Kind = Int
+	case "!!float":
+		out.Kind = Float
+	default:
+		out.Kind = String
+	}
+	return &out
 }
 
 // Empty says whether v is null or has nothing in it.

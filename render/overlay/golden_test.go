@@ -28,7 +28,7 @@ const testdata = "../testdata"
 // TestGolden renders each archive of ../testdata: a tree in; out/objects,
 // out/linux, out/windows, out/problems and out/warnings out. The archive's
 // comment may have lines "path: DIR", "app: NAME", "namespace: NS",
-// "variants: linux windows" and "example: DIR", a tree to start from.
+// "variants: linux windows", "substitute: NAME=VALUE" and "example: DIR", a tree to start from.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(testdata, "*.txtar"))
 	if err != nil || len(files) == 0 {
@@ -81,6 +81,12 @@ func application(t *testing.T, in *txtar.Archive) (state.Application, rendertest
 			app.Path = value
 		case "app":
 			app.Name = state.AppName(value)
+		case "substitute":
+			name, text, _ := strings.Cut(value, "=")
+			if app.Substitute == nil {
+				app.Substitute = map[string]string{}
+			}
+			app.Substitute[name] = text
 		case "namespace":
 			app.Namespace = value
 		case "variants":

@@ -189,6 +189,11 @@ func (r *run) side(w *walker, os state.OS) *half {
 	h.problems = w.problems
 	decoder := manifest.NewDecoder(manifest.Options{Namespace: r.app.Namespace, Root: r.app.Name == state.RootApp})
 	for _, o := range objects {
+		o, problems := r.substituted(o)
+		if len(problems) > 0 {
+			h.problems = append(h.problems, problems...)
+			continue
+		}
 		d, problems := decoder.Decode(o.value, o.place)
 		h.problems = append(h.problems, problems...)
 		if len(problems) > 0 {
