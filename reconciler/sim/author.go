@@ -34,6 +34,7 @@ type spec struct {
 	partition int32
 	surge     int
 	away      int
+	settles   int32 // minReadySeconds
 	version   int
 	broken    bool
 	config    int
@@ -68,7 +69,7 @@ func (a *author) add() {
 	r := a.w.rng
 	s := &spec{
 		name: fmt.Sprintf("app%d", len(a.specs)+a.commits*10), set: r.IntN(2) == 0, parallel: r.IntN(4) == 0,
-		surge: r.IntN(3), away: r.IntN(3), version: 1,
+		surge: r.IntN(3), away: r.IntN(3), version: 1, settles: [...]int32{0, 0, 5, 20}[r.IntN(4)],
 	}
 	s.replicas = [2]int32{int32(1 + r.IntN(5)), 0}
 	switch r.IntN(4) {
@@ -220,7 +221,7 @@ func (s *spec) body(os state.OS, replicas, start int32, renderer int) (string, s
 	if !s.set {
 		surge, away := intstr.FromInt(s.surge), intstr.FromInt(s.away)
 		return "Deployment", &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
-			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template,
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template, MinReadySeconds: s.settles,
 			Strategy: appsv1.DeploymentStrategy{
 				Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &away},
 			},
@@ -231,7 +232,7 @@ func (s *spec) body(os state.OS, replicas, start int32, renderer int) (string, s
 		policy = appsv1.ParallelPodManagement
 	}
 	return "StatefulSet", &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{
-		Replicas: &replicas, ServiceName: s.name, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template,
+		Replicas: &replicas, ServiceName: s.name, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template, MinReadySeconds: s.settles,
 		PodManagementPolicy: policy, Ordinals: &appsv1.StatefulSetOrdinals{Start: start},
 		UpdateStrategy: appsv1.StatefulSetUpdateStrategy{
 			Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(s.partition)},

@@ -32,28 +32,46 @@ func (w *world) alone(pod *state.AssignedPod) {
 type counts struct{ alive, up int }
 
 // seen is what the laws need to know of the state before a step.
-type seen map[state.Ref]counts
+type seen struct {
+	workloads map[state.Ref]counts
+	where     map[state.UID]state.NodeName
+}
 
 func observe(s *state.State) seen {
-	out := seen{}
+	out := seen{map[state.Ref]counts{}, make(map[state.UID]state.NodeName, len(s.Pods))}
 	for ref, w := range s.Workloads {
-		out[ref] = count(w)
+		out.workloads[ref] = count(w, s.At)
+	}
+	for uid, p := range s.Pods {
+		out.where[uid] = p.Node
 	}
 	return out
 }
 
-func count(w *state.Workload) counts {
+func count(w *state.Workload, now state.Instant) counts {
 	var c counts
+	least := settles(w)
 	for _, p := range w.Pods {
 		if p.Stopping || p.Lost {
 			continue
 		}
 		c.alive++
-		if p.Ready {
+		if p.Available(now, least) {
 			c.up++
 		}
 	}
 	return c
+}
+
+// settles is how long a pod is ready before it counts as available.
+func settles(w *state.Workload) time.Duration {
+	if d, ok := w.Deployment(); ok {
+		return time.Duration(d.Spec.MinReadySeconds) * time.Second
+	}
+	if set, ok := w.StatefulSet(); ok {
+		return time.Duration(set.Spec.MinReadySeconds) * time.Second
+	}
+	return 0
 }
 
 // obey checks the laws that a step can break.
@@ -77,7 +95,7 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 	for _, r := range records {
 		switch f := r.Fact.(type) {
 		case *state.PodGone:
-			w.obeyGone(f)
+			w.obeyGone(s, w.node(before.where[f.UID]), f)
 		case *state.NodeLost:
 			if n := w.node(f.Node); n != nil && w.now-max(n.fresh, w.ctl.born) < state.LeaseWait {
 				w.fail("%s is lost, and was heard of %s ago", n.name, w.now-n.fresh)
@@ -86,6 +104,7 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 			w.obeyApplied(f)
 		case *state.PodPlaced:
 			w.obeyPlaced(s, f)
+			w.placed[state.NewUID(s.LogID, r.Seq, f.Pod.Namespace, f.Pod.Name)] = r.Seq
 		case *state.PodStopping:
 			w.obeyStopping(before, s, f)
 		}
@@ -96,14 +115,18 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 			continue
 		}
 		surge, _ := budget(d, int(wl.Replicas()))
-		if c := count(wl); c.alive > max(int(wl.Replicas())+surge, before[ref].alive) {
+		if c := count(wl, s.At); c.alive > max(int(wl.Replicas())+surge, before.workloads[ref].alive) {
 			w.fail("%s has %d pods, %d replicas and %d surge", ref, c.alive, wl.Replicas(), surge)
 		}
 	}
 }
 
-// obeyGone: what is gone does not run.
-func (w *world) obeyGone(f *state.PodGone) {
+// obeyGone: what is gone does not run, and its node, but for one that a person
+// removed, had been told of it.
+func (w *world) obeyGone(s *state.State, n *node, f *state.PodGone) {
+	if n != nil && n.told < w.placed[f.UID] && s.Nodes[n.name] != nil {
+		w.fail("%s counts as gone, and %s was never told to run it", f.UID, n.name)
+	}
 	for _, n := range w.nodes {
 		for k, c := range n.containers {
 			if k.uid == f.UID && c.Running {
@@ -171,7 +194,7 @@ func (w *world) obeyPlaced(s *state.State, f *state.PodPlaced) {
 			continue
 		}
 		i := slices.IndexFunc(wl.Pods, func(p *state.Pod) bool { return p.Ordinal == ordinal && !p.Stopping })
-		if i < 0 || !wl.Pods[i].Ready || wl.Pods[i].Lost {
+		if i < 0 || !wl.Pods[i].Available(s.At, settles(wl)) {
 			w.fail("%s starts while %s-%d is not ready", f.Pod, wl.Ref.Name, ordinal)
 		}
 	}
@@ -203,10 +226,10 @@ func (w *world) obeyStopping(before seen, s *state.State, f *state.PodStopping) 
 	if wl == nil {
 		return
 	}
-	if d, ok := wl.Deployment(); ok && f.Why == state.StopOutdated && p.Ready {
+	if d, ok := wl.Deployment(); ok && f.Why == state.StopOutdated && p.Ready && s.At.Since(p.ReadySince) >= settles(wl) {
 		_, away := budget(d, int(wl.Replicas()))
-		if c := count(wl); c.up < int(wl.Replicas())-away {
-			w.fail("%s stops %s and has %d of %d available, %d may be away (before: %+v)", wl.Ref, p.Key, c.up, wl.Replicas(), away, before[wl.Ref])
+		if c := count(wl, s.At); c.up < int(wl.Replicas())-away {
+			w.fail("%s stops %s and has %d of %d available, %d may be away (before: %+v)", wl.Ref, p.Key, c.up, wl.Replicas(), away, before.workloads[wl.Ref])
 		}
 	}
 	if set, ok := wl.StatefulSet(); ok && f.Why == state.StopScaledDown && set.Spec.PodManagementPolicy != appsv1.ParallelPodManagement {

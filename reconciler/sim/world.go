@@ -88,6 +88,7 @@ type world struct {
 	nodes   []*node
 	author  *author
 	applied map[state.Revision]state.Digest // what each revision was
+	placed  map[state.UID]state.Seq         // the record that began each life
 	faults  bool                            // whether faults may still happen
 	quiet   time.Duration                   // since when all is as Git says; 0: it isn't
 	looked  time.Duration                   // when that was last looked at
@@ -182,7 +183,7 @@ const epoch = 1767603600 * int64(time.Second)
 func Run(opts Options) Result {
 	w := &world{
 		opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 0x7a6e64656d)), trace: sha256.New(),
-		wall: epoch, applied: map[state.Revision]state.Digest{}, faults: true,
+		wall: epoch, applied: map[state.Revision]state.Digest{}, placed: map[state.UID]state.Seq{}, faults: true,
 	}
 	w.ctl = newController(w)
 	w.author = newAuthor(w)

@@ -126,13 +126,28 @@ func scale(s *Step, parts []*part) {
 		case n > 0:
 			s.start(p, n)
 		case n < 0:
-			victims := slices.Clone(p.current)
-			slices.SortStableFunc(victims, firstToGo)
-			for _, pod := range victims[:-n] {
-				s.Stop = append(s.Stop, Stop{pod, state.StopScaledDown})
-			}
+			p.surplus(s)
 		}
 	}
+}
+
+// surplus stops the pods of the new template that are too many, and says how
+// many go and how many of these are available.
+func (p *part) surplus(s *Step) (gone, ready int) {
+	gone = len(p.current) - p.want
+	if gone <= 0 {
+		return 0, 0
+	}
+	pods := slices.Clone(p.current)
+	slices.SortStableFunc(pods, firstToGo)
+	s.stopAll(pods[:gone], state.StopScaledDown)
+	for _, pod := range pods[:gone] {
+		if p.up(pod) {
+			ready++
+		}
+	}
+	p.current, p.available = pods[gone:], p.available-ready
+	return gone, ready
 }
 
 func (s *Step) start(p *part, n int) {
@@ -176,11 +191,8 @@ func roll(s *Step, d *appsv1.Deployment, parts []*part, want, alive, up int) {
 
 	// Too many of the new template (scaled down during the rollout).
 	for _, p := range parts {
-		if n := len(p.current) - p.want; n > 0 {
-			victims := slices.Clone(p.current)
-			slices.SortStableFunc(victims, firstToGo)
-			s.stopAll(victims[:n], state.StopScaledDown)
-		}
+		gone, ready := p.surplus(s)
+		alive, up = alive-gone, up-ready
 	}
 	// Old pods that aren't available cost nothing; the new ones that aren't yet
 	// available do.

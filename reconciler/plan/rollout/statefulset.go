@@ -156,7 +156,7 @@ func (o *ordered) scaleDown(strict bool) bool {
 				return false
 			}
 			continue
-		case strict && !p.Available(o.now, o.least) && p != firstUnhealthy:
+		case strict && !p.Available(o.now, o.least) && p != firstUnhealthy && !o.hopeless(p):
 			return false
 		}
 		o.step.Stop = append(o.step.Stop, Stop{p, state.StopScaledDown})
@@ -165,6 +165,13 @@ func (o *ordered) scaleDown(strict bool) bool {
 		}
 	}
 	return false
+}
+
+// hopeless says whether a pod that goes was never ready and is of a template
+// that nobody wants any more: to wait for it, as Kubernetes does, is to wait for
+// ever (kubernetes#67250 on the way down).
+func (o *ordered) hopeless(p *state.Pod) bool {
+	return !p.Ready && p.ReadySince.IsZero() && !o.w.IsCurrent(p)
 }
 
 // remove ends a deleted set, in order: Kubernetes gives none here, and its

@@ -1,0 +1,222 @@
+package reconciler_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler"
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
+	"github.com/tandem-gitops/tandem/reconciler/sim"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A laws' test: each defect below is planted into the simulated world or into
+// the machine, and a law has to notice it. A law that notices nothing is none.
+
+// mutationSeeds is within how many seeds of each scenario a defect is found.
+const mutationSeeds = 60
+
+type defect struct {
+	name      string
+	scenarios []sim.Scenario // none: all
+	options   sim.Options
+}
+
+func TestMutations(t *testing.T) {
+	t.Parallel()
+	for _, d := range slices.Concat(worldDefects(), edgeDefects(), rolloutDefects(), upstreamDefects()) {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			scenarios := d.scenarios
+			if len(scenarios) == 0 {
+				scenarios = sim.Scenarios()
+			}
+			for seed := uint64(1); seed <= mutationSeeds; seed++ {
+				for _, s := range scenarios {
+					o := d.options
+					o.Seed, o.Scenario = seed, s
+					if err := broken(o); err != nil {
+						t.Logf("seed %d %s: %v", seed, s, err)
+						return
+					}
+				}
+			}
+			t.Errorf("no law noticed it in %d seeds", mutationSeeds)
+		})
+	}
+}
+
+// broken is the law that a run broke; the machine's own invariants panic.
+func broken(o sim.Options) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return sim.Run(o).Err
+}
+
+func worldDefects() []defect {
+	var out []defect
+	for _, m := range []sim.Mutation{
+		sim.MutateEarly, sim.MutateLyingDisk, sim.MutateKeepSuffix, sim.MutateNoFencing, sim.MutateAbsentGone, sim.MutateWallClock, sim.MutateRetryWrite,
+	} {
+		out = append(out, defect{name: string(m), scenarios: []sim.Scenario{sim.Faults}, options: sim.Options{Mutate: m}})
+	}
+	return out
+}
+
+// edgeDefects forget what one kind of event makes dirty (decision 10).
+func edgeDefects() []defect {
+	edge := func(name string, forget func(state.Event) bool, timers, leases bool) defect {
+		return defect{name: "dirty edge forgotten: " + name, options: sim.Options{
+			Step: func(m *reconciler.Machine, now state.Instant, events []state.Event) reconciler.Output {
+				return m.StepForgetting(now, events, forget, timers, leases)
+			},
+		}}
+	}
+	none := func(state.Event) bool { return false }
+	return []defect{
+		edge("reports", is[*state.Reported], false, false),
+		edge("commits", is[*state.RootRendered], false, false),
+		edge("images", is[*state.ImageLooked], false, false),
+		edge("nodes that connect", is[*state.NodeHello], false, false),
+		edge("what a person asks for", is[*state.Command], false, false),
+		edge("timers", none, true, false),
+		edge("lapsed leases", none, false, true),
+	}
+}
+
+func is[E state.Event](e state.Event) bool {
+	_, ok := e.(E)
+	return ok
+}
+
+// planted is a defect of the rollout.
+func planted(name string, next func(*state.Workload, state.Instant) rollout.Step) defect {
+	return defect{name: name, options: sim.Options{Plant: func(m *reconciler.Machine) { m.SetNext(next) }}}
+}
+
+func rolloutDefects() []defect {
+	return []defect{
+		planted("partition ignored", func(w *state.Workload, now state.Instant) rollout.Step {
+			return rollout.Next(withSet(w, func(s *appsv1.StatefulSetSpec) {
+				s.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateStatefulSetStrategy{}
+			}), now)
+		}),
+		planted("order ignored", func(w *state.Workload, now state.Instant) rollout.Step {
+			return rollout.Next(withSet(w, func(s *appsv1.StatefulSetSpec) { s.PodManagementPolicy = appsv1.ParallelPodManagement }), now)
+		}),
+		planted("two lives of one identity", func(w *state.Workload, now state.Instant) rollout.Step {
+			step := rollout.Next(w, now)
+			if _, ok := w.StatefulSet(); !ok || len(step.Held) == 0 {
+				return step
+			}
+			step.Held = nil
+			for _, p := range w.Pods {
+				if v := w.Variant(p.OS); p.Lost && v != nil && newest(w, p) {
+					step.Start = append(step.Start, rollout.Start{Variant: v, Template: p.Template, Count: 1, Ordinal: p.Ordinal})
+				}
+			}
+			return step
+		}),
+		planted("surge exceeded", func(w *state.Workload, now state.Instant) rollout.Step {
+			step := rollout.Next(w, now)
+			d, ok := w.Deployment()
+			if ok && len(step.Start) == 0 && len(step.Stop) == 0 && alive(w) == int(w.Replicas())+d.Spec.Strategy.RollingUpdate.MaxSurge.IntValue() {
+				if v := w.Variants[0]; v.Update != nil && slices.ContainsFunc(w.Pods, func(p *state.Pod) bool { return !w.IsCurrent(p) }) {
+					step.Start = append(step.Start, rollout.Start{Variant: v, Template: v.Update, Count: 1, Ordinal: -1})
+				}
+			}
+			return step
+		}),
+		planted("too many unavailable", func(w *state.Workload, now state.Instant) rollout.Step {
+			step := rollout.Next(w, now)
+			if _, ok := w.Deployment(); ok && len(step.Stop) == 0 {
+				for _, p := range w.Pods {
+					if p.Ready && !p.Stopping && !p.Lost && !w.IsCurrent(p) && w.Variant(p.OS) != nil {
+						step.Stop = append(step.Stop, rollout.Stop{Pod: p, Why: state.StopOutdated})
+					}
+				}
+			}
+			return step
+		}),
+	}
+}
+
+// upstreamDefects are bugs that Kubernetes had or has, each by one switch.
+func upstreamDefects() []defect {
+	stale := map[state.Ref][]*state.Pod{}
+	return []defect{
+		{
+			name: "kubernetes#135017: a new version renders the same text to other bytes", scenarios: []sim.Scenario{sim.Faults},
+			options: sim.Options{Mutate: sim.MutateOtherRender},
+		},
+		planted("kubernetes#67250: a revision that never becomes ready is never replaced", func(w *state.Workload, now state.Instant) rollout.Step {
+			step := rollout.Next(w, now)
+			if set, ok := w.StatefulSet(); ok && set.Spec.PodManagementPolicy != appsv1.ParallelPodManagement {
+				step.Stop = slices.DeleteFunc(step.Stop, func(s rollout.Stop) bool {
+					return s.Why == state.StopOutdated && !s.Pod.Ready && s.Pod.ReadySince.IsZero()
+				})
+			}
+			return step
+		}),
+		planted("kubernetes#38418: an unhealthy successor keeps a failed predecessor from being made again", func(w *state.Workload, now state.Instant) rollout.Step {
+			step := rollout.Next(w, now)
+			if set, ok := w.StatefulSet(); ok && set.Spec.PodManagementPolicy != appsv1.ParallelPodManagement {
+				step.Start = slices.DeleteFunc(step.Start, func(s rollout.Start) bool {
+					return slices.ContainsFunc(w.Pods, func(p *state.Pod) bool { return p.Ordinal > s.Ordinal && !p.Ready && !p.Stopping })
+				})
+			}
+			return step
+		}),
+		planted("kubernetes#137409: old broken pods use up maxUnavailable under Parallel", func(w *state.Workload, now state.Instant) rollout.Step {
+			step := rollout.Next(w, now)
+			if set, ok := w.StatefulSet(); ok && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement {
+				if slices.ContainsFunc(w.Pods, func(p *state.Pod) bool { return !p.Ready }) {
+					step.Stop = slices.DeleteFunc(step.Stop, func(s rollout.Stop) bool { return s.Why == state.StopOutdated })
+				}
+			}
+			return step
+		}),
+		planted("kubernetes#59848: decisions from a cache that lacks the last writes", func(w *state.Workload, now state.Instant) rollout.Step {
+			old := *w
+			old.Pods = slices.DeleteFunc(slices.Clone(stale[w.Ref]), func(p *state.Pod) bool { return !slices.Contains(w.Pods, p) })
+			stale[w.Ref] = slices.Clone(w.Pods)
+			return rollout.Next(&old, now)
+		}),
+	}
+}
+
+// withSet is a StatefulSet as if its text said something else.
+func withSet(w *state.Workload, edit func(*appsv1.StatefulSetSpec)) *state.Workload {
+	set, ok := w.StatefulSet()
+	if !ok {
+		return w
+	}
+	other := set.DeepCopy()
+	edit(&other.Spec)
+	copied, owned, object := *w, *w.Owned, *w.Owned.Object
+	object.Variants = slices.Clone(object.Variants)
+	object.Variants[0].Body = other
+	owned.Object = &object
+	copied.Owned = &owned
+	return &copied
+}
+
+func newest(w *state.Workload, p *state.Pod) bool {
+	return !slices.ContainsFunc(w.Pods, func(o *state.Pod) bool { return o.Ordinal == p.Ordinal && o.PlacedSeq > p.PlacedSeq })
+}
+
+func alive(w *state.Workload) int {
+	n := 0
+	for _, p := range w.Pods {
+		if !p.Stopping && !p.Lost {
+			n++
+		}
+	}
+	return n
+}
