@@ -43,7 +43,7 @@ func (m *Machine) check(e *state.Command) state.ReplyCode {
 		found = m.fold.Nodes[state.NodeName(e.Object.Name)] != nil
 	case state.CmdRemoveNode:
 		n := m.fold.Nodes[state.NodeName(e.Object.Name)]
-		if n != nil && n.Ready {
+		if n != nil && n.Ready && !n.Facts.Simulated {
 			return state.ReplyRefused
 		}
 		found = n != nil

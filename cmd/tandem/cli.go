@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -95,6 +96,13 @@ Exit status: 0 done; 1 failed, not converged or problems; 2 plan: there are chan
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
 	}
 	root.RunE = group
+	// What outlives this process must be found from any working directory.
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		if c.data != "" {
+			c.data, err = filepath.Abs(c.data)
+		}
+		return err
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
 	p := root.PersistentFlags()
 	p.StringVar(&c.server, "server", "", "address of the controller, `URL` (TANDEM_SERVER); by default what the data directory's kubeconfig says")

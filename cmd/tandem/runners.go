@@ -4,5 +4,5 @@ import "github.com/spf13/cobra"
 
 // runners are the commands that run something.
 func (c *cli) runners() []*cobra.Command {
-	return []*cobra.Command{c.upCommand(), c.downCommand()}
+	return []*cobra.Command{c.upCommand(), c.downCommand(), c.controllerCommand(), c.agentCommand(), c.simCommand()}
 }

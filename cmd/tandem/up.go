@@ -168,7 +168,7 @@ func parseSimulate(text string) (map[state.OS]int, error) {
 	if text == "" {
 		return out, nil
 	}
-	for _, part := range strings.Split(text, ",") {
+	for part := range strings.SplitSeq(text, ",") {
 		name, count, ok := strings.Cut(strings.TrimSpace(part), "=")
 		n, err := strconv.Atoi(count)
 		os := state.OS(name)

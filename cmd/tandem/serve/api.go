@@ -56,7 +56,7 @@ func newAPI(s *Server) (*api, error) {
 	s.Hub.Register(streams, join.Identify)
 	join.Register(streams, authority, join.OpenTokens(o.Data, authority.Pin()), o.Logger)
 	handler := kubeapi.New(kubeapi.Config{
-		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Access: users, Logger: o.Logger, Version: o.Version,
+		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
 	})
 	a.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/audit"
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/history"
 	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
@@ -61,6 +64,32 @@ func (d *Data) Fold(ctx context.Context, until state.Seq) (*state.State, error) 
 		}
 	}
 	return s, nil
+}
+
+// past answers the API's questions about what was.
+func (d *Data) past(dir string) past {
+	return past{&audit.Archive{Store: d.Store, Blobs: d.Library}, dir}
+}
+
+type past struct {
+	*audit.Archive
+	dir string
+}
+
+// Prove implements kubeapi.Past.
+func (p past) Prove(seq state.Seq) ([]byte, error) { return p.Store.Prove(seq) }
+
+// Export implements kubeapi.Past. A bundle is of what is durable now, so it is
+// read as a stranger reads it.
+func (p past) Export(ctx context.Context, w io.Writer, format string, f report.Filter) error {
+	if format != audit.FormatBundle {
+		return p.Archive.Export(ctx, w, format, f, p.dir)
+	}
+	a, err := audit.Open(p.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.Bundle(ctx, w, p.dir), a.Close())
 }
 
 // shelf keeps blobs in the store's directory.

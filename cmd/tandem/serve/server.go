@@ -144,6 +144,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.fleet != nil {
 		begin(&all, inner, "simulated nodes", s.fleet.Run)
 	}
+	all.Go(func() { s.forgetSimulated(inner) })
 	if s.node != nil {
 		begin(&all, inner, "this node", s.node.run)
 	}
@@ -272,9 +273,45 @@ func (s *Server) simulate() {
 	})
 	for _, os := range []state.OS{state.Linux, state.Windows} {
 		for i := range s.opts.Simulate[os] {
-			s.fleet.Add(state.NodeName(fmt.Sprintf("%s-%d", os, i+1)), simulatedFacts(os), s.Hub.Link())
+			s.fleet.Add(simulatedName(os, i), simulatedFacts(os), s.Hub.Link())
 		}
 	}
+}
+
+// forgetSimulated removes the simulated nodes of an earlier process that this
+// one doesn't bring along: their pods ended with it.
+func (s *Server) forgetSimulated(ctx context.Context) {
+	var gone []string
+	s.Controller.View(func(st *state.State) {
+		for _, n := range st.SortedNodes() {
+			if n.Facts.Simulated && !s.simulates(n.Name) {
+				gone = append(gone, string(n.Name))
+			}
+		}
+	})
+	for _, name := range gone {
+		_, err := s.Controller.Do(ctx, &state.Command{
+			Verb: state.CmdRemoveNode, Object: state.Ref{Kind: "Node", Name: name}, Reason: s.Controller.Text("simulated nodes end with their process"),
+		})
+		if err != nil {
+			return // the process is ending
+		}
+	}
+}
+
+func (s *Server) simulates(name state.NodeName) bool {
+	for os, n := range s.opts.Simulate {
+		for i := range n {
+			if name == simulatedName(os, i) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func simulatedName(os state.OS, i int) state.NodeName {
+	return state.NodeName(fmt.Sprintf("%s-%d", os, i+1))
 }
 
 func simulatedFacts(os state.OS) state.NodeFacts {

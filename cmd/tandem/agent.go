@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/agent"
+	"github.com/tandem-gitops/tandem/runtimes/agent/join"
+	"github.com/tandem-gitops/tandem/runtimes/containerd"
+	"github.com/tandem-gitops/tandem/runtimes/images"
+)
+
+// defaultAgentData is where an agent keeps what it needs to go on.
+const defaultAgentData = "/var/lib/tandem-agent"
+
+// joined is what an agent remembers of its controller.
+type joined struct {
+	Server string         `json:"server"` // host:port
+	Node   state.NodeName `json:"node"`
+}
+
+func (c *cli) agentCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "agent COMMAND", Short: "this machine as a node: join, run; token create, list, revoke", Args: cobra.ArbitraryArgs, RunE: group,
+		Example: "  tandem agent join --server controller.example:7443 --token tandem.…",
+	}
+	cmd.AddCommand(c.agentJoin(), c.agentRun(), c.agentLeave(), c.tokenCommand())
+	return cmd
+}
+
+func (c *cli) agentData() string {
+	if c.data != "" {
+		return c.data
+	}
+	return defaultAgentData
+}
+
+func (c *cli) agentJoin() *cobra.Command {
+	var token, name string
+	cmd := &cobra.Command{
+		Use: "join", Short: "make this machine a node of a controller", Args: args(cobra.NoArgs),
+		Long: `Buy this machine a certificate with a join token, and remember the controller. The
+token names the controller's certificate authority, so nothing is trusted on first use.`,
+		Example: `  tandem agent join --server controller.example:7443 --token tandem.…
+  tandem agent run`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if token == "" || c.server == "" {
+				return usageError("agent join: give --server HOST:PORT and --token TOKEN (`tandem agent token create` on the controller prints one)")
+			}
+			address, err := hostPort(c.server)
+			if err != nil {
+				return err
+			}
+			j := joined{Server: address, Node: state.NodeName(name)}
+			if j.Node == "" {
+				j.Node = serve.NodeName()
+			}
+			dir := c.agentData()
+			if err := join.Join(cmd.Context(), j.Server, token, j.Node, filepath.Join(dir, "join")); err != nil {
+				return fmt.Errorf("join %s: %w", j.Server, err)
+			}
+			raw, err := json.MarshalIndent(j, "", "  ")
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(dir, "agent.json"), append(raw, '\n'), 0o600); err != nil {
+				return fmt.Errorf("remember the controller: %w", err)
+			}
+			_, err = fmt.Fprintf(c.out, "node %s joined %s; run it: tandem agent run --data %s\n", j.Node, j.Server, dir)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&token, "token", "", "join `TOKEN`, from `tandem agent token create` on the controller")
+	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the node; by default the host's")
+	return cmd
+}
+
+// hostPort reads "host:port" or "https://host:port".
+func hostPort(server string) (string, error) {
+	if strings.Contains(server, "://") {
+		u, err := url.Parse(server)
+		if err != nil {
+			return "", usageError("--server %s: %w", server, err)
+		}
+		server = u.Host
+	}
+	if _, _, err := net.SplitHostPort(server); err != nil {
+		return "", usageError("--server %s: want HOST:PORT", server)
+	}
+	return server, nil
+}
+
+// agentFlags are the flags of agent run.
+type agentFlags struct {
+	images         []string
+	pods, socket   string
+	address, level string
+	labels         map[string]string
+}
+
+func (c *cli) agentRun() *cobra.Command {
+	var f agentFlags
+	cmd := &cobra.Command{
+		Use: "run", Short: "run what the controller assigns to this machine", Args: args(cobra.NoArgs),
+		Long: `Run pods on this machine through its containerd. When the agent stops, pods run on;
+the next agent takes them over.`,
+		Example: "  tandem agent run --data /var/lib/tandem-agent",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.runAgent(cmd.Context(), &f) },
+	}
+	fl := cmd.Flags()
+	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
+	fl.StringVar(&f.pods, "pod-range", "", "`CIDR` of the addresses of this node's pods; by default 10.88.0.0/24")
+	fl.StringVar(&f.socket, "containerd", "", "`SOCKET` of a containerd that runs already; by default a private one is started")
+	fl.StringVar(&f.address, "address", "", "`IP` that this machine is reached at")
+	fl.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` added to the node's labels")
+	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
+	return cmd
+}
+
+func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
+	dir := c.agentData()
+	raw, err := os.ReadFile(filepath.Join(dir, "agent.json"))
+	if err != nil {
+		return fmt.Errorf("this machine has joined no controller (%w); join one: tandem agent join --server HOST:PORT --token TOKEN", err)
+	}
+	var j joined
+	if err := json.Unmarshal(raw, &j); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, "agent.json"), err)
+	}
+	logger, err := c.logger(f.level)
+	if err != nil {
+		return err
+	}
+	if ok, why := serve.Usable(); !ok {
+		return fmt.Errorf("this machine can't be a node:\n  %s", strings.Join(why, "\n  "))
+	}
+	o := containerd.Options{
+		Node: j.Node, Dir: filepath.Join(dir, "containerd"), Socket: f.socket, Address: f.address,
+		Images: images.New(images.Options{Dirs: f.images, Logger: logger}), Logger: logger,
+	}
+	if f.pods != "" {
+		if o.Range, err = netip.ParsePrefix(f.pods); err != nil {
+			return usageError("--pod-range: %w", err)
+		}
+	}
+	config, err := join.TLS(filepath.Join(dir, "join"))
+	if err != nil {
+		return err
+	}
+	conn, err := agent.Dial(j.Server, config)
+	if err != nil {
+		return fmt.Errorf("dial %s: %w", j.Server, err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	rt, err := containerd.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rt.Close()) }()
+	a, err := agent.New(ctx, agent.Config{
+		Node: j.Node, Dir: filepath.Join(dir, "agent"), Runtime: rt, Link: agent.Remote(conn), Version: version, Address: f.address,
+		Labels: f.labels, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	var renewal sync.WaitGroup
+	defer renewal.Wait()
+	fresh, stop := context.WithCancel(ctx)
+	defer stop()
+	renewal.Go(func() { join.KeepFresh(fresh, conn, filepath.Join(dir, "join"), logger) })
+	if err := a.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	_, _ = fmt.Fprintln(c.errs, "stopped. Pods of this machine run on.")
+	return nil
+}
+
+func (c *cli) agentLeave() *cobra.Command {
+	var level string
+	cmd := &cobra.Command{
+		Use: "leave", Short: "remove every pod of this machine, and its containerd", Args: args(cobra.NoArgs),
+		Long: `Remove what an agent that no longer runs left on this machine: pods, namespaces,
+addresses and the private containerd. The controller takes the node for lost; remove it
+there: tandem node remove NODE.`,
+		Example: "  tandem agent leave --data /var/lib/tandem-agent",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := c.logger(level)
+			if err != nil {
+				return err
+			}
+			raw, err := os.ReadFile(filepath.Join(c.agentData(), "agent.json"))
+			if err != nil {
+				return fmt.Errorf("this machine has joined no controller: %w", err)
+			}
+			var j joined
+			if err := json.Unmarshal(raw, &j); err != nil {
+				return fmt.Errorf("%s: %w", filepath.Join(c.agentData(), "agent.json"), err)
+			}
+			rt, err := containerd.Open(cmd.Context(), containerd.Options{
+				Node: j.Node, Dir: filepath.Join(c.agentData(), "containerd"), Images: images.New(images.Options{Logger: logger}), Logger: logger,
+			})
+			if err != nil {
+				return err
+			}
+			if err := rt.Shutdown(cmd.Context()); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.out, "node %s runs nothing any more\n", j.Node)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&level, "log-level", "warn", "what is logged to standard error: debug, info, warn or error")
+	return cmd
+}
+
+func (c *cli) tokenCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "token COMMAND", Short: "join tokens of a controller: create, list, revoke", Args: cobra.ArbitraryArgs, RunE: group,
+		Example: "  tandem agent token create --data /var/lib/tandem/shop",
+	}
+	var life time.Duration
+	var uses int
+	var node string
+	create := &cobra.Command{
+		Use: "create", Short: "make a join token; it is shown once", Args: args(cobra.NoArgs), Example: "  tandem agent token create --for 1h --uses 3",
+		RunE: func(*cobra.Command, []string) error {
+			t, err := c.tokens()
+			if err != nil {
+				return err
+			}
+			text, err := t.Create(life, uses, state.NodeName(node))
+			if err == nil {
+				_, err = fmt.Fprintln(c.out, text)
+			}
+			return err
+		},
+	}
+	create.Flags().DurationVar(&life, "for", time.Hour, "how long it is good, `DURATION`")
+	create.Flags().IntVar(&uses, "uses", 1, "how many machines may join with it; 0: any number")
+	create.Flags().StringVar(&node, "node", "", "the only `NODE` that it is for")
+	list := &cobra.Command{
+		Use: "list", Short: "the tokens that are still good", Args: args(cobra.NoArgs), Example: "  tandem agent token list",
+		RunE: func(*cobra.Command, []string) error {
+			t, err := c.tokens()
+			if err != nil {
+				return err
+			}
+			good, err := t.List()
+			if err != nil {
+				return err
+			}
+			if c.output == "json" || c.output == "yaml" {
+				return c.encode(good)
+			}
+			_, _ = fmt.Fprintf(c.out, "%-14s %-22s %-6s %s\n", "ID", "EXPIRES", "USES", "NODE")
+			for _, g := range good {
+				left := fmt.Sprint(g.Uses)
+				if g.Many {
+					left = "any"
+				}
+				_, _ = fmt.Fprintf(c.out, "%-14s %-22s %-6s %s\n", g.ID, g.Expires.Format(time.DateTime), left, g.Node)
+			}
+			return nil
+		},
+	}
+	revoke := &cobra.Command{
+		Use: "revoke ID", Short: "make a token worthless", Args: args(cobra.ExactArgs(1)), Example: "  tandem agent token revoke 4f1c",
+		RunE: func(_ *cobra.Command, ids []string) error {
+			t, err := c.tokens()
+			if err != nil {
+				return err
+			}
+			return t.Revoke(ids[0])
+		},
+	}
+	cmd.AddCommand(create, list, revoke)
+	return cmd
+}
+
+// tokens are the join tokens of the controller's data directory.
+func (c *cli) tokens() (*join.Tokens, error) {
+	if c.data == "" {
+		return nil, usageError("agent token: give --data DIR of the controller")
+	}
+	if _, err := os.Stat(c.data); err != nil {
+		return nil, fmt.Errorf("no controller's data: %w", err)
+	}
+	authority, err := join.OpenAuthority(c.data)
+	if err != nil {
+		return nil, err
+	}
+	return join.OpenTokens(c.data, authority.Pin()), nil
+}

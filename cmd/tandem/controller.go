@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
+)
+
+func (c *cli) controllerCommand() *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use: "controller REPO|DIR", Short: "the control plane", Args: args(cobra.ExactArgs(1)),
+		Long: `Run the control plane alone: it follows a repository or directory, keeps the log, and
+serves the API and the agents of other machines on one TLS address. Machines join with
+` + "`tandem agent join`" + `. A stop parks every node: pods run on, and nothing is moved.`,
+		Example: `  tandem controller https://git.example/shop.git --ref main --listen :7443 --data /var/lib/tandem/shop
+  tandem agent token create --data /var/lib/tandem/shop`,
+		RunE: func(cmd *cobra.Command, list []string) error { return c.controller(cmd.Context(), list[0], &f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.ref, "ref", "", "`BRANCH` to follow; by default the repository's own")
+	fl.StringVar(&f.path, "path", ".", "`PATH` of the root in the repository or directory")
+	fl.StringVar(&f.simulate, "simulate", "", "simulated nodes, `OS=N,…`: linux=2,windows=1")
+	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
+	fl.StringVar(&f.listen, "listen", ":7443", "`ADDRESS` of the API and of the agents' streams")
+	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
+	return cmd
+}
+
+func (c *cli) controller(ctx context.Context, where string, f *upFlags) error {
+	o := serve.Options{Data: c.data, Where: where, Ref: f.ref, Path: f.path, Images: f.images, Listen: f.listen, Version: version}
+	var err error
+	if o.Simulate, err = parseSimulate(f.simulate); err != nil {
+		return err
+	}
+	if o.Logger, err = c.logger(f.level); err != nil {
+		return err
+	}
+	if o.Data == "" {
+		if o.Data, err = defaultData(where); err != nil {
+			return err
+		}
+	}
+	s, err := serve.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	c.banner(s, &o, where)
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	served := make(chan error, 1)
+	go func() {
+		served <- s.Run(run)
+		stop()
+	}()
+	_, shown := c.show(run, s, false)
+	stop()
+	err = errors.Join(<-served, s.Close())
+	if err == nil && shown != nil && !errors.Is(shown, context.Canceled) {
+		err = shown
+	}
+	if err == nil {
+		_, _ = fmt.Fprintln(c.errs, "stopped. Nodes are parked: pods run on, nothing is moved.")
+	}
+	return err
+}
