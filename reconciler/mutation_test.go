@@ -101,6 +101,7 @@ func planted(name string, next func(*state.Workload, state.Instant) rollout.Step
 }
 
 func rolloutDefects() []defect {
+	did := map[state.Ref]state.Instant{}
 	return []defect{
 		planted("partition ignored", func(w *state.Workload, now state.Instant) rollout.Step {
 			return rollout.Next(withSet(w, func(s *appsv1.StatefulSetSpec) {
@@ -126,7 +127,8 @@ func rolloutDefects() []defect {
 		planted("surge exceeded", func(w *state.Workload, now state.Instant) rollout.Step {
 			step := rollout.Next(w, now)
 			d, ok := w.Deployment()
-			if ok && len(step.Start) == 0 && len(step.Stop) == 0 && alive(w) == int(w.Replicas())+d.Spec.Strategy.RollingUpdate.MaxSurge.IntValue() {
+			if ok && did[w.Ref] != now && len(step.Start) == 0 && len(step.Stop) == 0 && alive(w) == int(w.Replicas())+d.Spec.Strategy.RollingUpdate.MaxSurge.IntValue() {
+				did[w.Ref] = now // else one step goes on for long
 				if v := w.Variants[0]; v.Update != nil && slices.ContainsFunc(w.Pods, func(p *state.Pod) bool { return !w.IsCurrent(p) }) {
 					step.Start = append(step.Start, rollout.Start{Variant: v, Template: v.Update, Count: 1, Ordinal: -1})
 				}
