@@ -54,7 +54,7 @@ func (m *Machine) root(e *state.RootRendered) {
 	wanted := map[state.AppName]bool{state.RootApp: true}
 	for _, app := range e.Apps {
 		wanted[app.Name] = true
-		if old := m.fold.Apps[app.Name]; old == nil || old.Removed || !reflect.DeepEqual(old.Spec, app) {
+		if old := m.fold.Apps[app.Name]; old == nil || old.Removed || !sameSpec(old.Spec, app) {
 			m.emit(app.Name, &state.AppDeclared{Application: app})
 		}
 	}
@@ -67,6 +67,13 @@ func (m *Machine) root(e *state.RootRendered) {
 	if e.Manifest != nil {
 		m.apply(root, e.Revision, e.Commit, e.Manifest)
 	}
+}
+
+// sameSpec says whether two Applications ask for the same. Where one is written
+// is no difference: every commit to the root would declare all of them anew.
+func sameSpec(a, b state.Application) bool {
+	a.At, b.At = state.Origin{}, state.Origin{}
+	return reflect.DeepEqual(a, b)
 }
 
 func (m *Machine) rendered(e *state.Rendered) {

@@ -70,12 +70,15 @@ func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place
 	switch {
 	case !d.options.Root:
 		return fail("kind", ref.Kind+" of "+apiGroup+" below an Application: only the root may have any", "move it to the root's path")
-	case ref.Kind != "Application":
+	case ref.Kind != "Application" && ref.Kind != "ApplicationSet":
 		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), insteadOf(ref.Kind))
 	case apiVersion != apiGroup+"/v1":
 		return fail("apiVersion", "want "+apiGroup+"/v1, got "+clip(apiVersion), "apiVersion: "+apiGroup+"/v1")
 	}
 	ref.Namespace = ""
+	if ref.Kind == "ApplicationSet" {
+		return d.set(v, ref, place)
+	}
 	var a application
 	c := &checker{object: ref, place: place, fields: d.fields}
 	raw := c.check(v, &a)

@@ -15,11 +15,12 @@ type Options struct {
 	Root      bool   // Tandem kinds are allowed
 }
 
-// A Decoded is an object of the text: a body or an Application.
+// A Decoded is an object of the text: a body, an Application or a set of them.
 type Decoded struct {
 	Ref  state.Ref
 	Body state.Body
 	App  *state.Application
+	Set  *Set
 }
 
 // A Decoder decodes objects of one tree.

@@ -45,7 +45,7 @@ func insteadOf(kind string) string {
 		return "remove it: Tandem has no Kubernetes API server inside"
 	case "Kustomization", "Component":
 		return "name its directory, not its file, in resources or components"
-	case "ApplicationSet", "Pipeline":
+	case "Pipeline":
 		return later
 	}
 	return "remove it; kinds that run: Deployment, StatefulSet, Service, ConfigMap, Secret, Namespace"
@@ -80,6 +80,7 @@ func supported() map[reflect.Type]map[string]bool {
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
 		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute",
+		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",
 		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver",
 		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
 	}

@@ -188,6 +188,7 @@ func (r *run) side(w *walker, os state.OS) *half {
 	}
 	h.problems = w.problems
 	decoder := manifest.NewDecoder(manifest.Options{Namespace: r.app.Namespace, Root: r.app.Name == state.RootApp})
+	var sets []*manifest.Set
 	for _, o := range objects {
 		o, problems := r.substituted(o)
 		if len(problems) > 0 {
@@ -197,6 +198,10 @@ func (r *run) side(w *walker, os state.OS) *half {
 		d, problems := decoder.Decode(o.value, o.place)
 		h.problems = append(h.problems, problems...)
 		if len(problems) > 0 {
+			continue
+		}
+		if d.Set != nil {
+			sets = append(sets, d.Set)
 			continue
 		}
 		if d.App != nil {
@@ -217,6 +222,8 @@ func (r *run) side(w *walker, os state.OS) *half {
 		h.objects[d.Ref] = &decoded{ref: d.Ref, body: d.Body, digest: digest, at: o.at, place: o.place}
 		h.order = append(h.order, d.Ref)
 	}
+	members, problems := r.members(w, decoder, sets, h.apps)
+	h.apps, h.problems = append(h.apps, members...), append(h.problems, problems...)
 	r.problems = append(r.problems, h.problems...)
 	r.warnings = append(r.warnings, w.warnings...)
 	return h
