@@ -60,7 +60,7 @@ func (c *cli) open(ctx context.Context) (reader, error) {
 		return cl, nil
 	}
 	if c.data != "" && c.server == "" && errors.Is(err, errNoServer) {
-		return openStopped(c.data)
+		return openStopped(ctx, c.data)
 	}
 	return nil, err
 }

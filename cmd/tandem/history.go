@@ -45,7 +45,9 @@ func (c *cli) historyCommand() *cobra.Command {
 	fl.IntVar(&f.Limit, "limit", 100, "at most the newest `N`; 0: all")
 	fl.BoolVarP(&f.Follow, "follow", "f", false, "go on with what happens")
 	fl.BoolVar(&f.All, "all", false, "also the scheduler's answers")
-	cmd.AddCommand(c.historyShowCommand(), c.historyCheckpointCommand())
+	cmd.AddCommand(
+		c.historyShowCommand(), c.historyAtCommand(), c.historyDiffCommand(), c.historyExportCommand(), c.historyProveCommand(), c.historyCheckpointCommand(),
+	)
 	return cmd
 }
 

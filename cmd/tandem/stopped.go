@@ -5,46 +5,33 @@ import (
 	"errors"
 	"time"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/audit"
 	"github.com/tandem-gitops/tandem/cmd/tandem/report"
-	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// stopped reads a data directory without a controller: it folds the log anew.
+// stopped reads a data directory without a controller, or a bundle.
 type stopped struct {
-	data  *serve.Data
+	data  *audit.Archive
 	state *state.State
 }
 
-func openStopped(dir string) (*stopped, error) {
-	data, err := serve.OpenData(dir, true)
+func openStopped(ctx context.Context, path string) (*stopped, error) {
+	data, err := audit.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	s := &stopped{data: data, state: state.New(data.Library)}
-	for r, err := range data.Store.Read(context.Background(), 1) {
-		if err == nil {
-			err = s.state.Apply(r)
-		}
-		if err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
+	s := &stopped{data: data}
+	if s.state, err = data.Fold(ctx, 0); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
 // Close lets go of the directory.
-func (s *stopped) Close() error { return s.data.Store.Close() }
+func (s *stopped) Close() error { return s.data.Close() }
 
-func (s *stopped) words(t state.Text) string {
-	if t.IsZero() {
-		return ""
-	}
-	if clear, ok := s.data.Store.Texts().Clear(t); ok {
-		return clear
-	}
-	return "(erased)"
-}
+func (s *stopped) words(t state.Text) string { return s.data.Words(t) }
 
 func (s *stopped) status(context.Context) (*report.Status, error) {
 	v := report.NewStatus(s.state, s.words)

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
+	"github.com/tandem-gitops/tandem/cmd/tandem/audit"
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/reconciler/history"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -16,48 +21,106 @@ func (c *cli) verifyCommand() *cobra.Command {
 	var key, seen string
 	var every bool
 	cmd := &cobra.Command{
-		Use: "verify [DIR]", Short: "check a data directory, offline", Args: args(cobra.MaximumNArgs(1)),
-		Long:    "Verify reads every record, recomputes the Merkle tree, folds the records to a state, and checks the signed checkpoint and what lies beside the log.",
-		Example: "  tandem verify --data /var/lib/tandem --key tandem.pub",
+		Use: "verify [DIR|BUNDLE|PROOF]", Short: "check a data directory, bundle or proof, offline", Args: args(cobra.MaximumNArgs(1)),
+		Long: `Verify reads every record, recomputes the Merkle tree, checks the signed checkpoint,
+folds the records anew, and holds snapshots, manifests, templates and words against
+them. Of a proof it checks the one record. It needs no server and no network.`,
+		Example: `  tandem verify --data /var/lib/tandem --key tandem.pub
+  tandem verify shop-bundle.tar --key tandem.pub
+  tandem verify record-48121.proof --key tandem.pub`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir := c.data
+			path := c.data
 			if len(args) == 1 {
-				dir = args[0]
+				path = args[0]
 			}
-			if dir == "" {
-				return usageError("verify wants a data directory: tandem verify DIR, or --data DIR")
+			if path == "" {
+				return usageError("verify wants a data directory, a bundle or a proof: tandem verify DIR, or --data DIR")
 			}
-			o := history.VerifyOptions{Every: every}
-			if key != "" {
-				raw, err := os.ReadFile(key)
-				if err != nil {
-					return fmt.Errorf("read the key: %w", err)
+			o := audit.Options{Every: every}
+			for file, into := range map[string]func([]byte){
+				key:  func(raw []byte) { o.PublicKey = strings.TrimSpace(string(raw)) },
+				seen: func(raw []byte) { o.Seen = bytes.TrimRight(raw, "\x00") },
+			} {
+				if file == "" {
+					continue
 				}
-				o.PublicKey = strings.TrimSpace(string(raw))
-			}
-			if seen != "" {
-				raw, err := os.ReadFile(seen)
+				raw, err := os.ReadFile(file)
 				if err != nil {
-					return fmt.Errorf("read the checkpoint: %w", err)
+					return fmt.Errorf("read what to compare with: %w", err)
 				}
-				o.Seen = raw
+				into(raw)
 			}
-			// What is damaged may not open; then Verify says so in its own words.
-			if data, err := serve.OpenData(dir, true); err == nil {
-				defer data.Store.Close()
-				o.Record = state.New(data.Library).Apply
-			}
-			r, err := history.Verify(cmd.Context(), dir, o)
-			if err != nil {
-				return err
-			}
-			return c.verified(r)
+			return c.verify(cmd.Context(), path, o)
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "`FILE` with the log's public key, kept elsewhere")
-	cmd.Flags().StringVar(&seen, "seen", "", "`FILE` with a checkpoint that was kept elsewhere: the log must lead on from it")
-	cmd.Flags().BoolVar(&every, "every", false, "check the signature of every batch")
+	fl := cmd.Flags()
+	fl.StringVar(&key, "key", "", "`FILE` with the log's public key, kept elsewhere")
+	fl.StringVar(&seen, "seen", "", "`FILE` with an earlier checkpoint, kept elsewhere: tells an old copy and another history")
+	fl.BoolVar(&every, "every", false, "check the signature of every batch")
 	return cmd
+}
+
+func (c *cli) verify(ctx context.Context, path string, o audit.Options) error {
+	proof, err := readProof(path)
+	if err != nil {
+		return err
+	}
+	if proof != nil {
+		return c.verifyProof(proof, o.PublicKey)
+	}
+	r, err := audit.Verify(ctx, path, o)
+	if err != nil {
+		return err
+	}
+	return c.verified(r)
+}
+
+// readProof is the content of a file that is a proof, nil of anything else.
+func readProof(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was read from
+	head := make([]byte, len(history.ProofHeader))
+	if _, err := io.ReadFull(f, head); err != nil || string(head) != history.ProofHeader {
+		return nil, nil //nolint:nilerr // a directory, or another file
+	}
+	rest, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("read the proof: %w", err)
+	}
+	return append(head, rest...), nil
+}
+
+func (c *cli) verifyProof(text []byte, key string) error {
+	if key == "" {
+		return usageError("a proof is checked with the log's public key: --key FILE")
+	}
+	p, err := history.VerifyProof(text, key)
+	if err != nil {
+		return fmt.Errorf("the proof does not hold: %w", err)
+	}
+	raw, err := history.JSON(p.Record, nil)
+	if err != nil {
+		return err
+	}
+	if c.output == "json" {
+		_, err = fmt.Fprintf(c.out, "%s\n", raw)
+		return err
+	}
+	words := func(t state.Text) string {
+		if t.IsZero() {
+			return ""
+		}
+		return "(words are not in a proof)"
+	}
+	_, _ = fmt.Fprintf(c.out, "ok: record %s is in the log of %s records, checkpoint signed by %s, tree %s…\n",
+		thousands(uint64(p.Record.Seq)), thousands(uint64(p.Checkpoint.Seq)), history.Signer(key), p.Checkpoint.Root.Short())
+	teller := report.NewTeller(nil, words)
+	report.Lines(c.out, []report.Line{teller.Tell(p.Record)}, true)
+	_, err = fmt.Fprintf(c.out, "%s\n", raw)
+	return err
 }
 
 func (c *cli) verified(r *history.Report) error {
@@ -66,8 +129,10 @@ func (c *cli) verified(r *history.Report) error {
 			return err
 		}
 	} else if r.OK() {
-		_, _ = fmt.Fprintf(c.out, "ok: %d records, %d files, %d signatures; checkpoint %d, tree %s; nothing missing from 1 to %d\n",
-			r.Records, r.Files, r.Signatures, r.Head.Seq, r.Head.Root.Short(), r.Head.Seq)
+		_, _ = fmt.Fprintf(c.out, "ok: %s records, checkpoint %d signed by %s, tree %s…; nothing missing from 1 to %d\n",
+			thousands(uint64(r.Records)), r.Head.Seq, history.Signer(r.PublicKey), r.Head.Root.Short(), r.Head.Seq)
+		_, _ = fmt.Fprintf(c.out, "   checked: %d files of the log, %d signatures, the fold, %d snapshots, %d manifests and templates, %d texts (%d erased)\n",
+			r.Files, r.Signatures, r.Snapshots, r.Blobs, r.Texts, r.Erased)
 		for _, n := range r.Notes {
 			_, _ = fmt.Fprintf(c.out, "   note: %s\n", n)
 		}
@@ -82,4 +147,13 @@ func (c *cli) verified(r *history.Report) error {
 		_, _ = fmt.Fprintf(c.errs, "damaged: %v\n", &r.Findings[i])
 	}
 	return failed()
+}
+
+// thousands writes a number with commas.
+func thousands(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for at := len(s) - 3; at > 0; at -= 3 {
+		s = s[:at] + "," + s[at:]
+	}
+	return s
 }

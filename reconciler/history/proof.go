@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// proofHeader begins C2SP's tlog-proof format.
-const proofHeader = "c2sp.org/tlog-proof@v1"
+// ProofHeader begins C2SP's tlog-proof format.
+const ProofHeader = "c2sp.org/tlog-proof@v1"
 
 // Prove says, to someone who has only the log's public key, that a record is in
 // the log. The text is C2SP's tlog-proof with the record's bytes as extra data.
@@ -44,7 +44,7 @@ func (s *Store) Prove(seq state.Seq) ([]byte, error) {
 		return nil, damaged(logDir, 0, "the tree's stored hashes do not prove record %d", seq)
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s\nextra %s\nindex %d\n", proofHeader, base64.StdEncoding.EncodeToString(raw), seq-1)
+	fmt.Fprintf(&b, "%s\nextra %s\nindex %d\n", ProofHeader, base64.StdEncoding.EncodeToString(raw), seq-1)
 	for _, h := range proof {
 		fmt.Fprintf(&b, "%s\n", base64.StdEncoding.EncodeToString(h[:]))
 	}
@@ -67,8 +67,8 @@ func VerifyProof(text []byte, publicKey string) (Proven, error) {
 	}
 	head, note, ok := bytes.Cut(text, []byte("\n\n"))
 	lines := strings.Split(string(head), "\n")
-	if !ok || len(lines) < 3 || lines[0] != proofHeader {
-		return Proven{}, errors.New("this is not a proof: want " + proofHeader)
+	if !ok || len(lines) < 3 || lines[0] != ProofHeader {
+		return Proven{}, errors.New("this is not a proof: want " + ProofHeader)
 	}
 	extra, ok1 := strings.CutPrefix(lines[1], "extra ")
 	index, ok2 := strings.CutPrefix(lines[2], "index ")

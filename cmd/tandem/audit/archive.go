@@ -59,7 +59,7 @@ func open(path string, disk history.Disk) (*Archive, error) {
 func diskOf(path string) (history.Disk, io.Closer, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open: %w", err)
+		return nil, nil, fmt.Errorf("open data directory or bundle: %w", err)
 	}
 	if info.IsDir() {
 		return history.Dir(path), nil, nil
@@ -204,6 +204,19 @@ func (a *Archive) Diff(ctx context.Context, from, to state.Seq) (*report.Differe
 	}
 	d := report.NewDifference(before, after, a.Words)
 	return &d, nil
+}
+
+// Between is Diff of two moments as people write them.
+func (a *Archive) Between(ctx context.Context, from, to string, now time.Time) (*report.Difference, error) {
+	first, err := a.Find(from, now)
+	if err != nil {
+		return nil, err
+	}
+	last, err := a.Find(to, now)
+	if err != nil {
+		return nil, err
+	}
+	return a.Diff(ctx, first, last)
 }
 
 // shelf finds blobs on a disk; secret values stay sealed where the keys aren't

@@ -19,6 +19,27 @@ import (
 	"github.com/tandem-gitops/tandem/render/manifest"
 )
 
+// The formats of an export.
+const (
+	FormatJSONL  = "jsonl"
+	FormatCSV    = "csv"
+	FormatBundle = "bundle"
+)
+
+// Export writes the records that a filter wants, or, as a bundle, all.
+func (a *Archive) Export(ctx context.Context, w io.Writer, format string, f report.Filter, path string) error {
+	switch format {
+	case FormatJSONL:
+		return a.JSONL(ctx, w, f)
+	case FormatCSV:
+		return a.CSV(ctx, w, f)
+	case FormatBundle:
+		return a.Bundle(ctx, w, path)
+	default:
+		return fmt.Errorf("format %q: want jsonl, csv or bundle", format)
+	}
+}
+
 // each gives the records that a filter wants, each with its line.
 func (a *Archive) each(ctx context.Context, f report.Filter, do func(*state.Record, report.Line) error) error {
 	teller := report.NewTeller(nil, a.Words)

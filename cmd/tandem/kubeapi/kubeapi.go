@@ -69,6 +69,7 @@ type Nodes interface {
 type Config struct {
 	Controller Controller
 	Nodes      Nodes
+	Past       Past
 	Access     *access.Store
 	Logger     *slog.Logger
 	Version    string // of Tandem

@@ -47,6 +47,14 @@ func (a *api) tandem(c *call, rest []string) error {
 		return a.answer(c, "history", a.why)
 	case path == "history" && get:
 		return a.answer(c, "history", a.history)
+	case path == "history/at" && get:
+		return a.answer(c, "history", a.at)
+	case path == "history/diff" && get:
+		return a.answer(c, "history", a.diff)
+	case path == "history/proof" && get:
+		return a.answer(c, "history", a.proof)
+	case path == "history/export" && get:
+		return a.answer(c, "history", a.export)
 	case path == "plan" && c.r.Method == http.MethodPost:
 		return a.plan(c)
 	case path == "commands" && c.r.Method == http.MethodPost:
