@@ -28,6 +28,7 @@ func (s *State) Apply(r *Record) error {
 	if err := s.apply(r); err != nil {
 		return fmt.Errorf("record %d (%s): %w", r.Seq, r.Fact.Kind(), err)
 	}
+	s.trials(r, s.At)
 	s.Seq, s.At = r.Seq, r.At
 	return nil
 }
@@ -54,6 +55,9 @@ func (s *State) apply(r *Record) error {
 		return s.applyWorkload(r)
 	case *PodPlaced, *PodStopping, *PodGone, *PodObserved, *PodFlapping, *PodSettled:
 		return s.applyPod(r)
+	case *PipelineDeclared, *PipelineRemoved, *CandidateReviewed, *PromotionRequested, *PromotionVoted, *PromotionStarted, *PromotionEnded,
+		*StageSuspended, *CheckReported:
+		return s.applyPromotion(r)
 	case *Held:
 		s.hold(r, f)
 	case *Released:
@@ -429,9 +433,13 @@ func (s *State) applyPod(r *Record) error {
 		}
 		p.Phase, p.Ready, p.Reason, p.Detail, p.Containers, p.Reported = f.Phase, f.Ready, f.Reason, f.Detail, f.Containers, true
 		p.IP, _ = netip.ParseAddr(f.IP)
+		before := p.Restarts
 		p.Restarts = 0
 		for i := range f.Containers {
 			p.Restarts += f.Containers[i].Restarts
+		}
+		if p.Restarts > before {
+			s.soakAgain(r)
 		}
 	case *PodFlapping:
 		p.Flapping, p.Ready, p.Reason = true, false, ReasonFlapping

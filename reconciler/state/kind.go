@@ -49,6 +49,16 @@ func (k Kind) String() string {
 		KindObjectGone:        "ObjectGone",
 		KindRevisionSeen:      "RevisionSeen",
 		KindStalled:           "Stalled",
+
+		KindPipelineDeclared:   "PipelineDeclared",
+		KindPipelineRemoved:    "PipelineRemoved",
+		KindCandidateReviewed:  "CandidateReviewed",
+		KindPromotionRequested: "PromotionRequested",
+		KindPromotionVoted:     "PromotionVoted",
+		KindPromotionStarted:   "PromotionStarted",
+		KindPromotionEnded:     "PromotionEnded",
+		KindStageSuspended:     "StageSuspended",
+		KindCheckReported:      "CheckReported",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

@@ -79,4 +79,5 @@ type Commit struct {
 	Time      int64  `json:"time,omitempty" pb:"5"` // committer time, nanoseconds since 1970
 	Signer    Text   `json:"signer,omitzero" pb:"6"`
 	Parents   int32  `json:"parents,omitempty" pb:"7"`
+	Tree      string `json:"tree,omitempty" pb:"8"` // the hash of what it holds
 }

@@ -57,6 +57,19 @@ const (
 	KindStalled           Kind = 34
 )
 
+// The kinds of facts about promotion.
+const (
+	KindPipelineDeclared   Kind = 40
+	KindPipelineRemoved    Kind = 41
+	KindCandidateReviewed  Kind = 42
+	KindPromotionRequested Kind = 43
+	KindPromotionVoted     Kind = 44
+	KindPromotionStarted   Kind = 45
+	KindPromotionEnded     Kind = 46
+	KindStageSuspended     Kind = 47
+	KindCheckReported      Kind = 48
+)
+
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
 // that this version doesn't know.
 func NewFact(k Kind) Fact {
@@ -104,6 +117,16 @@ func facts() map[Kind]func() Fact {
 		KindObjectGone:        func() Fact { return new(ObjectGone) },
 		KindRevisionSeen:      func() Fact { return new(RevisionSeen) },
 		KindStalled:           func() Fact { return new(Stalled) },
+
+		KindPipelineDeclared:   func() Fact { return new(PipelineDeclared) },
+		KindPipelineRemoved:    func() Fact { return new(PipelineRemoved) },
+		KindCandidateReviewed:  func() Fact { return new(CandidateReviewed) },
+		KindPromotionRequested: func() Fact { return new(PromotionRequested) },
+		KindPromotionVoted:     func() Fact { return new(PromotionVoted) },
+		KindPromotionStarted:   func() Fact { return new(PromotionStarted) },
+		KindPromotionEnded:     func() Fact { return new(PromotionEnded) },
+		KindStageSuspended:     func() Fact { return new(StageSuspended) },
+		KindCheckReported:      func() Fact { return new(CheckReported) },
 	}
 }
 
@@ -419,11 +442,13 @@ const (
 	CmdResume
 	CmdDrain
 	CmdReject
+	CmdPromote
+	CmdRollback
 )
 
 // String is the verb as on the command line.
 func (v CommandVerb) String() string {
-	names := [...]string{"", "approve", "cordon", "uncordon", "delete pod", "restart", "remove node", "exec", "down", "sync", "suspend", "resume", "drain", "reject"}
+	names := [...]string{"", "approve", "cordon", "uncordon", "delete pod", "restart", "remove node", "exec", "down", "sync", "suspend", "resume", "drain", "reject", "promote", "rollback"}
 	if int(v) < len(names) {
 		return names[v]
 	}

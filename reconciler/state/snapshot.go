@@ -23,6 +23,10 @@ type Snapshot struct {
 	Pods      []SnapPod      `pb:"11"`
 	Holds     []SnapHold     `pb:"12"`
 	Images    []SnapImage    `pb:"13"`
+
+	Lines          []Line      `pb:"20"`
+	Promotions     []Promotion `pb:"21"`
+	PromotionCount uint64      `pb:"22"`
 }
 
 // SnapApp is an App.
@@ -179,6 +183,7 @@ func (s *State) Snapshot() *Snapshot {
 	slices.SortFunc(out.Images, func(a, b SnapImage) int {
 		return cmp.Or(cmp.Compare(a.App, b.App), cmp.Compare(a.Image.Name, b.Image.Name), slices.Compare(a.Manifest[:], b.Manifest[:]))
 	})
+	s.snapPromotion(out)
 	return out
 }
 
@@ -233,6 +238,7 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 		image := im.Image
 		s.Images[ImageKey{im.App, im.Manifest, image.Name}] = &image
 	}
+	s.restorePromotion(snap)
 	r := &restorer{State: s, manifests: map[Digest]map[Ref]*Object{}, templates: map[Digest]*Template{}}
 	for _, step := range []func(*Snapshot) error{r.objects, r.workloads, r.pods, r.holds} {
 		if err := step(snap); err != nil {

@@ -34,6 +34,10 @@ type State struct {
 	Holds     map[string]*Hold
 	Images    map[ImageKey]*Image
 
+	Lines          map[PipelineName]*Line
+	Promotions     map[string]*Promotion // that haven't ended
+	PromotionCount uint64                // that there ever were
+
 	blobs Blobs
 }
 
@@ -139,6 +143,7 @@ func New(blobs Blobs) *State {
 		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
 		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{}, blobs: blobs,
+		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{},
 	}
 }
 
