@@ -1,0 +1,292 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// run is one life of `tandem up` and what it keeps.
+type run struct {
+	t        *testing.T
+	bin      string
+	dir      string // the manifests
+	data     string
+	images   string
+	cmd      *exec.Cmd
+	out      *bytes.Buffer
+	versions int
+}
+
+// patience bounds every wait of these tests.
+const patience = 2 * time.Minute
+
+func need(t *testing.T) {
+	t.Helper()
+	missing := ""
+	if os.Geteuid() != 0 {
+		missing = "root"
+	}
+	for _, program := range []string{"containerd", "runc"} {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = program
+		}
+	}
+	if missing == "" {
+		return
+	}
+	if os.Getenv("TANDEM_REQUIRE") == "all" {
+		t.Fatalf("this test needs %s", missing)
+	}
+	t.Skipf("this test needs %s", missing)
+}
+
+func newRun(t *testing.T) *run {
+	t.Helper()
+	need(t)
+	r := &run{t: t, dir: filepath.Join(t.TempDir(), "shop"), data: filepath.Join(t.TempDir(), "data"), images: t.TempDir(), out: new(bytes.Buffer)}
+	r.bin = filepath.Join(t.TempDir(), "tandem")
+	goTool(t, "build", "-o", r.bin, "github.com/tandem-gitops/tandem/cmd/tandem")
+	for i := range 3 {
+		goTool(t, "run", "github.com/tandem-gitops/tandem/examples/shop/images/mkimages",
+			"-out", r.images, "-web", fmt.Sprintf("1.0.%d", i), "-db", fmt.Sprintf("2.0.%d", i))
+	}
+	if err := os.CopyFS(r.dir, os.DirFS("../../../examples/shop/base")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.end)
+	return r
+}
+
+func goTool(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// commit writes another version of both images into the directory.
+func (r *run) commit() {
+	r.t.Helper()
+	v := r.versions % 3
+	r.versions++
+	text, err := os.ReadFile("../../../examples/shop/base/kustomization.yaml")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	text = fmt.Appendf(text, "\nnamespace: shop\nimages:\n  - {name: shop.example/web, newTag: 1.0.%d}\n  - {name: shop.example/db, newTag: 2.0.%d}\n", v, v)
+	if err := os.WriteFile(filepath.Join(r.dir, "kustomization.yaml"), text, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// up starts the program.
+func (r *run) up() {
+	r.t.Helper()
+	// Not bound to the test's context: it is ended in order, or killed on purpose.
+	r.cmd = exec.CommandContext(context.WithoutCancel(r.t.Context()), r.bin, "up", r.dir,
+		"--simulate", "windows=1", "--images", r.images, "--data", r.data, "--listen", "127.0.0.1:0")
+	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
+	if err := r.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// kill ends the program as a power cut would, without the machine.
+func (r *run) kill() {
+	_ = r.cmd.Process.Kill()
+	_ = r.cmd.Wait()
+}
+
+// end takes everything down, however the test went.
+func (r *run) end() {
+	if r.cmd != nil {
+		r.kill()
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, r.bin, "down", "--data", r.data).CombinedOutput()
+	if err != nil {
+		r.t.Errorf("tandem down: %v\n%s", err, out)
+	}
+	if r.t.Failed() {
+		r.t.Logf("tandem up said:\n%s", r.out)
+	}
+	if left := r.left(); left != "" {
+		r.t.Errorf("left behind: %s", left)
+	}
+}
+
+// left are mounts and processes that speak of this run's directories.
+func (r *run) left() string {
+	var found []string
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, r.data) {
+			found = append(found, "mount "+line)
+		}
+	}
+	for _, pid := range r.pids(r.data) {
+		found = append(found, "process "+strconv.Itoa(pid))
+	}
+	return strings.Join(found, "; ")
+}
+
+// pids are processes whose command line has a text.
+func (r *run) pids(text string) []int {
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	var out []int
+	for _, name := range dirs {
+		raw, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(strings.ReplaceAll(string(raw), "\x00", " "), text) {
+			continue
+		}
+		if pid, err := strconv.Atoi(strings.Split(name, "/")[2]); err == nil && pid != os.Getpid() {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// containerd is the pid of this run's private daemon: the one that logs into
+// its data directory.
+func (r *run) containerd() int {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/1")
+	for _, l := range links {
+		to, err := os.Readlink(l)
+		pid := strings.Split(l, "/")[2]
+		name, _ := os.ReadFile("/proc/" + pid + "/comm")
+		if err == nil && strings.HasPrefix(to, r.data) && strings.TrimSpace(string(name)) == "containerd" {
+			n, _ := strconv.Atoi(pid)
+			return n
+		}
+	}
+	return 0
+}
+
+// pods asks the API.
+func (r *run) pods(ctx context.Context) (list corev1.PodList, err error) {
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(r.data, "kubeconfig"))
+	if err != nil {
+		return list, err
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return list, err
+	}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/api/v1/namespaces/shop/pods", http.NoBody)
+	if err != nil {
+		return list, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return list, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = json.Unmarshal(raw, &list)
+	}
+	return list, err
+}
+
+// converged waits until all pods run the newest version and are ready.
+func (r *run) converged() corev1.PodList {
+	r.t.Helper()
+	v := (r.versions - 1) % 3
+	want := map[string]int{fmt.Sprintf("shop.example/web:1.0.%d", v): 4, fmt.Sprintf("shop.example/db:2.0.%d", v): 3}
+	var last string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+		list, err := r.pods(ctx)
+		cancel()
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		have := map[string]int{}
+		for i := range list.Items {
+			p := &list.Items[i]
+			for _, c := range p.Status.Conditions {
+				if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && p.DeletionTimestamp == nil {
+					have[p.Spec.Containers[0].Image]++
+				}
+			}
+		}
+		last = fmt.Sprintf("%d pods, ready %v, want %v", len(list.Items), have, want)
+		if len(list.Items) == 7 && fmt.Sprint(have) == fmt.Sprint(want) {
+			return list
+		}
+	}
+	r.t.Fatalf("not converged after %s: %s", patience, last)
+	return corev1.PodList{}
+}
+
+// TestKilledAtRandomInstants kills the controller with its agent, and
+// containerd, in the midst of rollouts: it converges, nothing is restarted that
+// need not be, nothing leaks, and the log verifies.
+func TestKilledAtRandomInstants(t *testing.T) {
+	r := newRun(t)
+	kills := 6
+	if os.Getenv("TANDEM_SOAK") == "1" {
+		kills = 20
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	r.commit()
+	r.up()
+	r.converged()
+	for i := range kills {
+		r.commit()
+		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond) // the random instant itself
+		if i%3 == 2 {
+			pid := r.containerd()
+			if pid == 0 {
+				t.Fatalf("kill %d: no containerd of this run was found", i)
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			r.kill()
+			r.up()
+		}
+		for _, p := range r.converged().Items {
+			// Simulated pods end with their process.
+			if strings.HasPrefix(p.Spec.NodeName, "windows") {
+				continue
+			}
+			for _, c := range p.Status.ContainerStatuses {
+				if c.RestartCount > 0 {
+					t.Errorf("kill %d: %s was restarted %d times", i, p.Name, c.RestartCount)
+				}
+			}
+		}
+	}
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.cmd.Wait()
+	out, err := exec.CommandContext(t.Context(), r.bin, "verify", r.data).CombinedOutput()
+	if err != nil {
+		t.Fatalf("tandem verify: %v\n%s", err, out)
+	}
+}
