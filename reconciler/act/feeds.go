@@ -106,6 +106,23 @@ func (f *Feeds) Hint(name state.AppName) {
 	}
 }
 
+// HintWhere asks every source that an application for which match is true
+// names to look now, where it can.
+func (f *Feeds) HintWhere(match func(state.AppSource) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	asked := map[*feed]bool{}
+	for _, s := range f.subs {
+		if s.feed == nil || asked[s.feed] || !match(s.app.Source) {
+			continue
+		}
+		asked[s.feed] = true
+		if h, ok := s.feed.source.(interface{ Hint() }); ok {
+			h.Hint()
+		}
+	}
+}
+
 // Looked says whether the source of every application was looked at since the
 // start, and the machine was told.
 func (f *Feeds) Looked() bool {

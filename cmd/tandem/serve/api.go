@@ -58,10 +58,15 @@ func newAPI(s *Server) (*api, error) {
 	handler := kubeapi.New(kubeapi.Config{
 		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
 	})
+	hooks := s.hooks()
 	a.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 				streams.ServeHTTP(w, r)
+				return
+			}
+			if strings.HasPrefix(r.URL.Path, hookPath) {
+				hooks.ServeHTTP(w, r)
 				return
 			}
 			handler.ServeHTTP(w, r)
@@ -138,7 +143,7 @@ type remoteNodes struct{ hub *agent.Hub }
 
 // Logs implements kubeapi.Nodes.
 func (n remoteNodes) Logs(ctx context.Context, node state.NodeName, uid state.UID, container string, o kubeapi.LogOptions) (io.ReadCloser, error) {
-	r := agent.LogRequest{UID: uid, Container: container, Follow: o.Follow, Previous: o.Previous, Times: o.Timestamps}
+	r := agent.LogRequest{UID: uid, Container: container, Follow: o.Follow, Previous: o.Previous, Times: o.Timestamps, Stream: o.Stream, Most: o.Limit}
 	if !o.Since.IsZero() {
 		r.Since = o.Since.UnixNano()
 	}

@@ -45,6 +45,7 @@ type Server struct {
 	Kind       string // what Where turned out to be
 	opts       Options
 	feeds      *act.Feeds
+	origins    *origins
 	fleet      *simulated.Fleet
 	api        *api
 	node       *localNode
@@ -92,7 +93,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.Kind = origins.kind
+		s.Kind, s.origins = origins.kind, origins
 		renderer := overlay.New(overlay.Options{Tokens: s.Data.Secrets})
 		s.feeds = act.NewFeeds(s.Controller, origins, renderer, o.Path, o.Logger)
 	}
