@@ -126,7 +126,7 @@ func (c *Controller) lookUp(ctx context.Context, e *state.LookUp) {
 // snapshot captures the fold now and then. A snapshot is a cache, but a disk
 // that refuses it is no longer to be trusted with the log either.
 func (c *Controller) snapshot(ctx context.Context) error {
-	if c.cfg.Snapshots == nil || c.head.Seq-c.snapped < snapshotEvery {
+	if c.cfg.Snapshots == nil || c.head.Seq-c.snapped < SnapshotEvery {
 		return nil
 	}
 	c.viewMu.RLock()

@@ -79,11 +79,15 @@ type Controller struct {
 	snapped state.Seq
 }
 
+// SnapshotEvery is how many records lie between snapshots: what a start and a
+// look back replay at most.
+const SnapshotEvery = 20_000
+
 // Named limits.
 const (
-	maxLookups    = 8      // image look-ups at a time
-	maxQueued     = 256    // steps that wait for the disk
-	snapshotEvery = 50_000 // records between snapshots
+	maxLookups = 8   // image look-ups at a time
+	maxQueued  = 256 // steps that wait for the disk
+
 )
 
 // New reads the log up to its head. The machine doesn't run yet.

@@ -133,6 +133,11 @@ func (w *world) converged(message string) {
 	hash := fmt.Sprintf("%x", sha1.Sum([]byte(message))) //nolint:gosec // a commit's name
 	w.until(message, func(s *state.State) bool {
 		a := s.Apps[state.RootApp]
+		for _, w := range s.Workloads {
+			if len(w.Pods) != int(w.Replicas()) {
+				return false // one still stops
+			}
+		}
 		return a != nil && a.Converged && a.Revision.Commit() == hash
 	})
 }
@@ -218,7 +223,7 @@ func lived(t testing.TB) string {
 	})
 	w.until("the restart", func(s *state.State) bool {
 		wl := s.Workloads[state.Ref{Kind: "Deployment", Namespace: "default", Name: "web"}]
-		return wl.Restart > 0 && wl.Complete && s.Apps[state.RootApp].Converged
+		return wl.Restart > 0 && wl.Complete && len(wl.Pods) == 3 && s.Apps[state.RootApp].Converged
 	})
 	w.push("Ada <ada@shop.example>", "third", map[string]string{"kustomization.yaml": "resources: [gone.yaml]\n"})
 	w.until("the rejection", func(s *state.State) bool { return s.Apps[state.RootApp].Rejected != nil })

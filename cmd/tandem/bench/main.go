@@ -25,6 +25,7 @@ func suites() []suite {
 		{"unchanged", unchanged},
 		{"statefulset", statefulSet},
 		{"rollout", rollout},
+		{"history", past},
 		{"idle", idle},
 	}
 }

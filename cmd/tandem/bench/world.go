@@ -19,6 +19,7 @@ import (
 	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render/manifest"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/simulated"
 )
@@ -28,6 +29,7 @@ type world struct {
 	data *serve.Data
 	ctl  *act.Controller
 	dir  string
+	keep bool // stop leaves the directory
 	stop func() error
 
 	mu      sync.Mutex
@@ -87,8 +89,10 @@ func newWorld(ctx context.Context, nodes int, committed func([]*state.Record)) (
 		cancel()
 		all.Wait()
 		closed := w.data.Close()
-		if err := os.RemoveAll(dir); err != nil {
-			return err
+		if !w.keep {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
 		}
 		if failure != nil {
 			return failure
@@ -129,11 +133,7 @@ func (w *world) until(ctx context.Context, holds func(*state.State) bool) error 
 func (w *world) commit(n int, objects ...*state.Object) {
 	m := &state.Manifest{App: state.RootApp, Objects: objects}
 	slices.SortFunc(m.Objects, func(a, b *state.Object) int { return a.Ref.Compare(b.Ref) })
-	var b []byte
-	for _, o := range m.Objects {
-		b = fmt.Appendf(b, "%s %s\n", o.Ref, o.Digest())
-	}
-	m.Digest = state.DigestOf(b)
+	m.Digest = manifest.Digest(m.Objects)
 	w.ctl.Submit(&state.RootRendered{Revision: state.Revision(fmt.Sprintf("main@sha1:%040x", n)), Manifest: m})
 }
 

@@ -92,6 +92,9 @@ func (p past) Export(ctx context.Context, w io.Writer, format string, f report.F
 	return errors.Join(a.Bundle(ctx, w, p.dir), a.Close())
 }
 
+// Snapshots are the captures of the fold that a controller keeps.
+func (d *Data) Snapshots() act.Snapshots { return snapshots{d.Store} }
+
 // shelf keeps blobs in the store's directory.
 type shelf struct{ blobs *history.Blobs }
 
