@@ -58,15 +58,39 @@ func (m *Machine) root(e *state.RootRendered) {
 			m.emit(app.Name, &state.AppDeclared{Application: app})
 		}
 	}
+	clear(m.unwanted)
 	empty := len(e.Apps) == 0 && (e.Manifest == nil || len(e.Manifest.Objects) == 0)
 	for _, a := range m.fold.SortedApps() {
 		if !wanted[a.Spec.Name] && !a.Removed && !empty {
-			m.emit(a.Spec.Name, &state.AppRemoved{Name: a.Spec.Name, Changes: m.prune(a, nil, true)})
+			m.unwanted[a.Spec.Name] = true
 		}
 	}
 	if e.Manifest != nil {
 		m.apply(root, e.Revision, e.Commit, e.Manifest)
 	}
+	m.removeApps()
+}
+
+// removeApps removes the applications that left the root, once every new one
+// was applied for the first time: what only moved is adopted by then, and isn't
+// touched. One whose text is wrong is waited for, since a prune can't be undone;
+// one that claims what another has is not, since that other may be leaving.
+func (m *Machine) removeApps() {
+	if len(m.unwanted) == 0 {
+		return
+	}
+	for _, a := range m.fold.Apps {
+		silent := a.Manifest.IsZero() && (a.Rejected == nil || len(a.Rejected.Conflicts) == 0) && !a.Spec.Suspend.On
+		if silent && !a.Removed && a.Spec.Name != state.RootApp && !m.unwanted[a.Spec.Name] {
+			return
+		}
+	}
+	for _, name := range sorted(m.unwanted) {
+		if a := m.fold.Apps[name]; a != nil && !a.Removed {
+			m.emit(name, &state.AppRemoved{Name: name, Changes: m.prune(a, nil, true)})
+		}
+	}
+	clear(m.unwanted)
 }
 
 // sameSpec says whether two Applications ask for the same. Where one is written
@@ -85,6 +109,7 @@ func (m *Machine) rendered(e *state.Rendered) {
 	default:
 		m.apply(a, e.Revision, e.Commit, e.Manifest)
 	}
+	m.removeApps()
 }
 
 func (m *Machine) reject(a *state.App, rev state.Revision, commit state.Commit, problems int, detail state.Text, conflicts []state.Ref) {
@@ -144,7 +169,7 @@ func (m *Machine) diff(a *state.App, manifest *state.Manifest) (changes []state.
 		switch {
 		case owned == nil:
 			c.Verb = state.Create
-		case owned.App != a.Spec.Name && !owned.Kept && !owned.Retired && !m.leaving(owned):
+		case owned.App != a.Spec.Name && !owned.Kept && !owned.Retired && !m.deleting(o.Ref) && !m.leaving(owned):
 			conflicts = append(conflicts, o.Ref)
 			continue
 		case owned.App != a.Spec.Name:
@@ -162,7 +187,7 @@ func (m *Machine) diff(a *state.App, manifest *state.Manifest) (changes []state.
 // leaving says whether an object's application is going.
 func (m *Machine) leaving(o *state.Owned) bool {
 	a := m.fold.Apps[o.App]
-	return a == nil || a.Removed
+	return a == nil || a.Removed || m.unwanted[o.App]
 }
 
 func (m *Machine) deleting(ref state.Ref) bool {

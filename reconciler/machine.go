@@ -36,10 +36,11 @@ type Machine struct {
 	waiting  map[state.Ref]bool        // workloads that more room, a node or an image would help
 	wakes    map[state.Ref]time.Duration
 	touched  map[state.NodeName]bool
-	lapse    time.Duration // no lease lapses before this steady time; 0: none can
-	look     bool          // image names may have come or gone
-	nextLook time.Duration // steady time of the next look-up; 0: none
-	retired  bool          // a ConfigMap or Secret may have lost its last user
+	lapse    time.Duration          // no lease lapses before this steady time; 0: none can
+	look     bool                   // image names may have come or gone
+	nextLook time.Duration          // steady time of the next look-up; 0: none
+	unwanted map[state.AppName]bool // left the root; to be removed once the new ones are rendered
+	retired  bool                   // a ConfigMap or Secret may have lost its last user
 	out      Output
 	cause    state.Seq
 	actor    state.Text
@@ -94,7 +95,7 @@ func New(blobs state.Blobs) *Machine {
 		fold: state.New(f), blobs: f,
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, apps: map[state.AppName]bool{},
-		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{},
+		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
 	}
 }
 

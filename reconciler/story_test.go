@@ -33,6 +33,7 @@ type story struct {
 	now     state.Instant
 	out     strings.Builder
 	commits int
+	apps    []state.Application
 	wake    state.Instant
 	number  uint64
 	agents  map[state.NodeName]*agentDouble
@@ -111,6 +112,21 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.image(d)
 	case "restart-controller":
 		s.restart(t)
+	case "declare":
+		s.declare(d)
+	case "reject":
+		s.commits++
+		s.step(&state.Rendered{App: appArg(d), Revision: s.revision(), Problems: []state.Problem{{}}})
+	case "source":
+		s.step(&state.SourceStatus{App: appArg(d), OK: d.HasArg("back")})
+	case "flap":
+		s.flap(t, d)
+	case "fail-all", "unready-one":
+		s.someOf(t, d)
+	case "assigned", "objects", "count", "history":
+		s.show(d)
+	case "stop-controller":
+		s.step(&state.Stop{})
 	case "pods":
 		s.pods()
 	case "holds":
@@ -121,6 +137,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	if err := s.m.Check(); err != nil {
 		t.Fatalf("%s: %v", d.Pos, err)
 	}
+	s.replays(t, d)
 	if s.out.Len() == 0 {
 		return "ok\n"
 	}
@@ -250,8 +267,12 @@ func (s *story) commit(t *testing.T, d *datadriven.TestData) {
 	}
 	slices.SortFunc(m.Objects, func(a, b *state.Object) int { return a.Ref.Compare(b.Ref) })
 	m.Digest = manifest.Digest(m.Objects)
-	rev := state.Revision(fmt.Sprintf("main@sha1:%040d", s.commits))
-	s.step(&state.RootRendered{Revision: rev, Manifest: m})
+	if app := appArg(d); app != state.RootApp {
+		m.App = app
+		s.step(&state.Rendered{App: app, Revision: s.revision(), Manifest: m})
+		return
+	}
+	s.step(&state.RootRendered{Revision: s.revision(), Manifest: m, Apps: s.apps})
 }
 
 // pass lets time go by: the machine is called whenever it asked to be.

@@ -75,8 +75,8 @@ func current(w *state.Workload) bool {
 	return !slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update == nil && v.Replicas > 0 })
 }
 
-// split sorts the pods that count by variant. Pods on a lost node are stopped
-// and don't count; pods that are ending are only counted.
+// split sorts the pods that count by variant. Pods on a lost node and pods that
+// failed are stopped and don't count; pods that are ending are only counted.
 func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (parts []*part, ending int) {
 	store := make([]part, len(w.Variants)+1) // the last: pods whose variant left the text
 	for i := range store {
@@ -94,6 +94,10 @@ func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (
 		}
 		if pod.Lost {
 			s.Stop = append(s.Stop, Stop{pod, state.StopNodeLost})
+			continue
+		}
+		if s.failed(pod, now) {
+			s.Stop = append(s.Stop, Stop{pod, state.StopFailed})
 			continue
 		}
 		p := stray

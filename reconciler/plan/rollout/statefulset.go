@@ -95,7 +95,9 @@ func (o *ordered) create(strict bool) bool {
 		case p.Stopping:
 			whole = false
 		case p.Phase == state.Failed || p.Phase == state.Succeeded:
-			o.step.Stop = append(o.step.Stop, Stop{p, state.StopFailed})
+			if o.step.failed(p, o.now) {
+				o.step.Stop = append(o.step.Stop, Stop{p, state.StopFailed})
+			}
 			whole = false
 		case !slot.wants(p):
 			o.step.Stop = append(o.step.Stop, Stop{p, state.StopOutdated})

@@ -1,0 +1,147 @@
+package reconciler_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/tandem-gitops/tandem/reconciler"
+	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render/manifest"
+)
+
+// replays folds the whole log, as it is written, into a machine that can't
+// plan: the state is the same (decision 3).
+func (s *story) replays(t *testing.T, d *datadriven.TestData) {
+	t.Helper()
+	m := reconciler.New(s.shelf)
+	m.SetNext(func(*state.Workload, state.Instant) rollout.Step { panic("the planner runs on replay") })
+	for _, r := range s.log {
+		raw, err := recordpb.MarshalRecord(r)
+		if err != nil {
+			t.Fatalf("%s: %v", d.Pos, err)
+		}
+		back, err := recordpb.UnmarshalRecord(raw)
+		if err == nil {
+			err = m.Replay(back)
+		}
+		if err != nil {
+			t.Fatalf("%s: replay: %v", d.Pos, err)
+		}
+	}
+	live, err := recordpb.Marshal(s.m.State().Snapshot())
+	if err != nil {
+		t.Fatalf("%s: %v", d.Pos, err)
+	}
+	if again, err := recordpb.Marshal(m.State().Snapshot()); err != nil || !bytes.Equal(live, again) {
+		t.Fatalf("%s: replay gives another state (%v)", d.Pos, err)
+	}
+}
+
+func (s *story) revision() state.Revision {
+	return state.Revision(fmt.Sprintf("main@sha1:%040d", s.commits))
+}
+
+// appArg is the application that a command is about: the root, if it names none.
+func appArg(d *datadriven.TestData) state.AppName {
+	for _, a := range d.CmdArgs {
+		if a.Key == "app" && len(a.Vals) == 1 {
+			return state.AppName(a.Vals[0])
+		}
+	}
+	return state.RootApp
+}
+
+// declare is a root that has these applications.
+func (s *story) declare(d *datadriven.TestData) {
+	s.commits++
+	s.apps = nil
+	for _, name := range argNames(d) {
+		s.apps = append(s.apps, state.Application{Name: state.AppName(name)})
+	}
+	s.step(&state.RootRendered{Revision: s.revision(), Apps: s.apps, Manifest: &state.Manifest{App: state.RootApp, Digest: manifest.Digest(nil)}})
+}
+
+// flap makes a pod ready and unready, once a second, so many times.
+func (s *story) flap(t *testing.T, d *datadriven.TestData) {
+	times := 0
+	d.ScanArgs(t, "times", &times)
+	p := s.m.State().ByName[state.PodKey{Namespace: "default", Name: d.CmdArgs[0].Key}]
+	a := s.agents[p.Node]
+	for range times {
+		st := a.pods[p.UID]
+		st.Ready = !st.Ready
+		st.Containers = slices.Clone(st.Containers)
+		st.Containers[0].Ready = st.Ready
+		a.pods[p.UID] = st
+		s.now = s.now.Add(time.Second)
+		s.report(p.Node, false, nil)
+	}
+}
+
+// someOf fails every pod of a workload, or makes its first unready.
+func (s *story) someOf(t *testing.T, d *datadriven.TestData) {
+	t.Helper()
+	for _, p := range s.m.State().SortedPods() {
+		a := s.agents[p.Node]
+		st, known := a.pods[p.UID]
+		if p.Workload.Name != d.CmdArgs[0].Key || !known {
+			continue
+		}
+		st.Ready = false
+		if d.Cmd == "fail-all" {
+			st.Phase, st.Reason = state.Failed, state.ReasonEvicted
+		}
+		a.pods[p.UID] = st
+		s.report(p.Node, false, nil)
+		if d.Cmd == "unready-one" {
+			return
+		}
+	}
+}
+
+// show prints what there is.
+func (s *story) show(d *datadriven.TestData) {
+	st := s.m.State()
+	switch d.Cmd {
+	case "assigned": // what agents were told of each pod's name
+		for _, name := range s.names() {
+			for _, p := range s.agents[name].newest.Pods {
+				fmt.Fprintf(&s.out, "%s service=%s\n", p.Key.Name, p.Service)
+			}
+		}
+	case "objects":
+		for _, ref := range slices.SortedFunc(maps.Keys(st.Objects), state.Ref.Compare) {
+			o := st.Objects[ref]
+			fmt.Fprintf(&s.out, "%s of %s retired=%t\n", ref, o.App, o.Retired)
+		}
+	case "count": // pods by image, and how many of them are ready
+		all, ready := map[string]int{}, map[string]int{}
+		for _, p := range st.Pods {
+			image := p.Template.Spec.Spec.Containers[0].Image
+			all[image]++
+			if p.Ready && !p.Stopping {
+				ready[image]++
+			}
+		}
+		for _, image := range slices.Sorted(maps.Keys(all)) {
+			fmt.Fprintf(&s.out, "%s %d, ready %d\n", image, all[image], ready[image])
+		}
+	case "history":
+		for ref, w := range st.Workloads {
+			if ref.Name != d.CmdArgs[0].Key {
+				continue
+			}
+			for _, h := range w.Variants[0].History {
+				fmt.Fprintf(&s.out, "revision %d %s\n", h.Number, h.Template.Spec.Spec.Containers[0].Image)
+			}
+		}
+	}
+}
