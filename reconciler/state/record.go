@@ -67,7 +67,7 @@ const (
 	KindPromotionStarted   Kind = 45
 	KindPromotionEnded     Kind = 46
 	KindStageSuspended     Kind = 47
-	KindCheckReported      Kind = 48
+	KindCheckReported      Kind = 39
 )
 
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
