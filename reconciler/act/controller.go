@@ -112,11 +112,14 @@ func New(ctx context.Context, cfg Config) (*Controller, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the log: %w", err)
 		}
-		if err := c.machine.Replay(r); err != nil {
-			return nil, err
-		}
 		if err := c.view.Apply(r); err != nil {
 			return nil, err
+		}
+	}
+	// One fold is enough: the machine's is captured from it.
+	if c.view.Seq > 0 {
+		if err := c.machine.Restore(c.view.Snapshot()); err != nil {
+			return nil, fmt.Errorf("take over at record %d: %w", c.view.Seq, err)
 		}
 	}
 	if c.view.Seq != c.head.Seq {
@@ -139,9 +142,6 @@ func (c *Controller) restore() error {
 		return nil
 	}
 	view, err := state.Restore(snap, c.cfg.Library)
-	if err == nil {
-		err = c.machine.Restore(snap)
-	}
 	if err != nil {
 		return fmt.Errorf("start from the snapshot of record %d: %w", snap.Seq, err)
 	}
