@@ -11,9 +11,6 @@ package rollout
 import (
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -24,8 +21,7 @@ type Start struct {
 	Variant  *state.WorkloadVariant
 	Template *state.Template
 	Count    int
-	Ordinal  int32   // of a StatefulSet, where Count is 1; else -1
-	Ordinals []int32 // of an Indexed Job: one for each pod, in order
+	Ordinal  int32 // of a StatefulSet, where Count is 1; else -1
 }
 
 // A Stop is a pod that is to end.
@@ -43,9 +39,6 @@ type Step struct {
 	Partial  bool          // with Complete: a partition or OnDelete keeps some pods on an older template
 	Gone     bool          // a deleted workload has no pod left
 	Stalled  bool          // no progress within the deadline
-	Count    []Count       // of a Job: ends that count; they come alone
-	Job      *Move         // of a Job: its next stage; it comes alone
-	Expired  bool          // of a CronJob's Job: its ttlSecondsAfterFinished is over
 	Wake     time.Duration // steady time at which the answer changes by itself; 0: never
 }
 
@@ -59,15 +52,10 @@ func (s *Step) wake(at time.Duration) {
 // Next is the step for a workload.
 func Next(w *state.Workload, now state.Instant) Step {
 	var step Step
-	switch b := w.Owned.Object.First().(type) {
-	case *appsv1.StatefulSet:
-		step = statefulSet(w, &b.Spec, now)
-	case *appsv1.Deployment:
-		step = deployment(w, b, now)
-	case *batchv1.Job:
-		step = jobStep(w, &b.Spec, now)
-	case *corev1.Pod:
-		step = podStep(w)
+	if set, ok := w.StatefulSet(); ok {
+		step = statefulSet(w, &set.Spec, now)
+	} else if d, ok := w.Deployment(); ok {
+		step = deployment(w, d, now)
 	}
 	if w.Deleting {
 		step.Gone = len(w.Pods) == 0
@@ -102,23 +90,6 @@ func (s *Step) available(p *state.Pod, now state.Instant, least time.Duration) b
 	if p.Ready && !p.Stopping && !p.Lost {
 		s.wake(p.ReadySince.Mono + least)
 	}
-	return false
-}
-
-// failedWait is how long after its placement a pod that failed is replaced, at
-// the soonest: a pod that fails at once must not be made in a hot loop.
-const failedWait = 10 * time.Second
-
-// failed says whether a pod that ended is to be replaced now; if it is to be
-// later, the step wakes then.
-func (s *Step) failed(p *state.Pod, now state.Instant) bool {
-	if p.Phase != state.Failed && p.Phase != state.Succeeded {
-		return false
-	}
-	if now.Since(p.Placed) >= failedWait {
-		return true
-	}
-	s.wake(p.Placed.Mono + failedWait)
 	return false
 }
 
