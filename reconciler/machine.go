@@ -41,6 +41,7 @@ type Machine struct {
 	nextLook time.Duration          // steady time of the next look-up; 0: none
 	unwanted map[state.AppName]bool // left the root; to be removed once the new ones are rendered
 	retired  bool                   // a ConfigMap or Secret may have lost its last user
+	net      network
 	out      Output
 	cause    state.Seq
 	actor    state.Text
@@ -53,7 +54,8 @@ type Output struct {
 	Records     []*state.Record    // to append, in order
 	Assignments []state.Assignment // what each touched node should run, as of the last record
 	Effects     []state.Effect
-	Wake        state.Instant // when the answer changes by itself, on the driver's clock; zero if it can't
+	Network     *state.Network // what nodes need to know of each other and of Services; nil: as it was
+	Wake        state.Instant  // when the answer changes by itself, on the driver's clock; zero if it can't
 }
 
 // A Blob lies beside the log: a manifest or a template, under its digest.
@@ -94,7 +96,7 @@ func New(blobs state.Blobs) *Machine {
 	return &Machine{
 		fold: state.New(f), blobs: f,
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
-		groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, apps: map[state.AppName]bool{},
+		net: newNetwork(), groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
 	}
 }
@@ -132,6 +134,7 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 		m.heard(name)
 	}
 	m.retired = true
+	m.net.start(m.fold)
 	return m.finish()
 }
 
@@ -181,6 +184,7 @@ const clockStep = 2 * time.Second
 
 // finish plans until nothing is left to do and gathers what leaves.
 func (m *Machine) finish() Output {
+	m.giveAddresses()
 	m.plan()
 	m.settle()
 	m.converge()
@@ -191,6 +195,7 @@ func (m *Machine) finish() Output {
 		}
 	}
 	clear(m.touched)
+	m.tell()
 	if at := m.wake(); at > 0 {
 		d := max(0, at-m.now.Mono)
 		m.out.Wake = m.last.Add(d)
@@ -216,6 +221,7 @@ func (m *Machine) emit(app state.AppName, f state.Fact) *state.Record {
 // touch marks what a record may change the plan of. It sees the state before
 // the record.
 func (m *Machine) touch(r *state.Record) {
+	m.touchNetwork(r.Fact)
 	switch f := r.Fact.(type) {
 	case *state.NodeJoined, *state.NodeChanged, *state.NodeReady, *state.NodeCordoned, *state.NodeRemoved:
 		m.helped()

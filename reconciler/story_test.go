@@ -41,6 +41,8 @@ type story struct {
 	only    map[string]state.OS
 	shelf   *shelf
 	log     []*state.Record
+	network *state.Network
+	ranges  reconciler.Ranges // zero: the story is not about addresses
 }
 
 // agentDouble reports what its assignment leads to.
@@ -79,6 +81,7 @@ func newStory() *story {
 		agents: map[state.NodeName]*agentDouble{}, missing: map[string]bool{}, only: map[string]state.OS{},
 	}
 	s.m = reconciler.New(s.shelf)
+	s.m.Address(s.ranges)
 	s.take(s.m.Start(s.now, state.DigestOf([]byte("story")), "test"))
 	s.out.Reset()
 	return s
@@ -131,6 +134,11 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.pods()
 	case "holds":
 		s.holds()
+	case "addresses":
+		s.ranges = reconciler.DefaultRanges()
+		s.m.Address(s.ranges)
+	case "network":
+		s.printNetwork()
 	default:
 		t.Fatalf("%s: unknown command %q", d.Pos, d.Cmd)
 	}
@@ -176,6 +184,9 @@ func (s *story) take(out reconciler.Output) {
 		}
 	}
 	s.wake = out.Wake
+	if out.Network != nil {
+		s.network = out.Network
+	}
 	for _, a := range out.Assignments {
 		if agent := s.agents[a.Node]; agent != nil && !agent.lost {
 			agent.newest = a
@@ -428,6 +439,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 // restart replays the log into another machine: the planner doesn't run.
 func (s *story) restart(t *testing.T) {
 	s.m = reconciler.New(s.shelf)
+	s.m.Address(s.ranges)
 	for _, r := range s.log {
 		if err := s.m.Replay(r); err != nil {
 			t.Fatal(err)

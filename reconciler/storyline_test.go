@@ -1,6 +1,7 @@
 package reconciler_test
 
 import (
+	"cmp"
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -23,7 +24,7 @@ func podSpec(o *state.Object) *corev1.PodSpec {
 // line is a record as a story shows it; empty for those that only explain.
 func (s *story) line(r *state.Record) string {
 	switch f := r.Fact.(type) {
-	case *state.NodeJoined, *state.Decided, *state.ImageResolved, *state.ControllerStarted, *state.AppDeclared, *state.LogStarted:
+	case *state.NodeJoined, *state.Decided, *state.ImageResolved, *state.ControllerStarted, *state.AppDeclared, *state.LogStarted, *state.NodeRanged:
 		return ""
 	case *state.NodeReady:
 		return fmt.Sprintf("node %s ready", f.Node)
@@ -65,6 +66,12 @@ func (s *story) line(r *state.Record) string {
 		return fmt.Sprintf("released %s, approved %t", f.Object, f.Approved)
 	case *state.RolledOut:
 		return fmt.Sprintf("rolled out %s, partial %t", f.Workload.Name, f.Partial)
+	case *state.ServiceAddressed:
+		line := fmt.Sprintf("address of %s: %s", f.Service.Name, cmp.Or(f.IP, "none"))
+		for _, p := range f.Ports {
+			line += fmt.Sprintf(", %d/%s at %d of every node", p.Port, p.Protocol, p.Node)
+		}
+		return line
 	case *state.ObjectGone:
 		return fmt.Sprintf("gone %s", f.Ref)
 	default:

@@ -58,6 +58,8 @@ func (s *State) apply(r *Record) error {
 	case *PipelineDeclared, *PipelineRemoved, *CandidateReviewed, *PromotionRequested, *PromotionVoted, *PromotionStarted, *PromotionEnded,
 		*StageSuspended, *CheckReported:
 		return s.applyPromotion(r)
+	case *NodeRanged, *ServiceAddressed:
+		return s.applyNetwork(r)
 	case *Held:
 		s.hold(r, f)
 	case *Released:
@@ -326,6 +328,7 @@ func (s *State) finish(name AppName) {
 
 func (s *State) forget(ref Ref) {
 	delete(s.Objects, ref)
+	delete(s.Services, ref)
 	if w := s.Workloads[ref]; w != nil {
 		for id := range w.Holds {
 			delete(s.Holds, id)

@@ -49,6 +49,8 @@ func (k Kind) String() string {
 		KindObjectGone:        "ObjectGone",
 		KindRevisionSeen:      "RevisionSeen",
 		KindStalled:           "Stalled",
+		KindNodeRanged:        "NodeRanged",
+		KindServiceAddressed:  "ServiceAddressed",
 
 		KindPipelineDeclared:   "PipelineDeclared",
 		KindPipelineRemoved:    "PipelineRemoved",

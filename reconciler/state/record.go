@@ -55,6 +55,8 @@ const (
 	KindObjectGone        Kind = 32
 	KindRevisionSeen      Kind = 33
 	KindStalled           Kind = 34
+	KindNodeRanged        Kind = 48 // what lies between is kept free
+	KindServiceAddressed  Kind = 49
 )
 
 // The kinds of facts about promotion.
@@ -117,6 +119,8 @@ func facts() map[Kind]func() Fact {
 		KindObjectGone:        func() Fact { return new(ObjectGone) },
 		KindRevisionSeen:      func() Fact { return new(RevisionSeen) },
 		KindStalled:           func() Fact { return new(Stalled) },
+		KindNodeRanged:        func() Fact { return new(NodeRanged) },
+		KindServiceAddressed:  func() Fact { return new(ServiceAddressed) },
 
 		KindPipelineDeclared:   func() Fact { return new(PipelineDeclared) },
 		KindPipelineRemoved:    func() Fact { return new(PipelineRemoved) },
@@ -381,6 +385,8 @@ const (
 	HoldSuspended                         // the application is suspended
 	HoldPredecessor                       // an ordered pod waits for the one before it
 	HoldConfigMissing                     // a ConfigMap or Secret isn't in the text
+
+	HoldAddress HoldCode = 32 // the address or node port that a Service asks for can't be given
 )
 
 // A Held is something wanted that a rule says not yet.

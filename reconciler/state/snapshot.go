@@ -23,6 +23,7 @@ type Snapshot struct {
 	Pods      []SnapPod      `pb:"11"`
 	Holds     []SnapHold     `pb:"12"`
 	Images    []SnapImage    `pb:"13"`
+	Services  []SnapService  `pb:"24"`
 
 	Lines          []Line      `pb:"20"`
 	Promotions     []Promotion `pb:"21"`
@@ -104,6 +105,7 @@ type SnapNode struct {
 	Parked      bool      `pb:"10"`
 	Joined      Instant   `pb:"11"`
 	Generation  uint64    `pb:"12"`
+	PodRange    string    `pb:"13"`
 }
 
 // SnapPod is a Pod.
@@ -151,6 +153,13 @@ type SnapImage struct {
 	Image    Image   `pb:"3"`
 }
 
+// SnapService is a ServiceAddress.
+type SnapService struct {
+	Service Ref        `pb:"1"`
+	IP      string     `pb:"2"`
+	Ports   []NodePort `pb:"3"`
+}
+
 // Snapshot captures the state.
 func (s *State) Snapshot() *Snapshot {
 	out := &Snapshot{LogID: s.LogID, Seq: s.Seq, At: s.At, Started: s.Started, Stopped: s.Stopped, NodeCount: s.NodeCount}
@@ -167,6 +176,7 @@ func (s *State) Snapshot() *Snapshot {
 	for _, n := range s.SortedNodes() {
 		out.Nodes = append(out.Nodes, SnapNode{
 			n.Name, n.Facts, n.Index, n.Epoch, n.BootID, n.Incarnation, n.Ready, n.ReadyChange, n.Cordoned, n.Parked, n.Joined, n.Generation,
+			n.PodRange,
 		})
 	}
 	for _, p := range s.Pods {
@@ -183,8 +193,19 @@ func (s *State) Snapshot() *Snapshot {
 	slices.SortFunc(out.Images, func(a, b SnapImage) int {
 		return cmp.Or(cmp.Compare(a.App, b.App), cmp.Compare(a.Image.Name, b.Image.Name), slices.Compare(a.Manifest[:], b.Manifest[:]))
 	})
+	for ref, a := range s.Services {
+		out.Services = append(out.Services, SnapService{ref, addrText(a.IP), a.Ports})
+	}
+	slices.SortFunc(out.Services, func(a, b SnapService) int { return a.Service.Compare(b.Service) })
 	s.snapPromotion(out)
 	return out
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func snapWorkload(w *Workload) SnapWorkload {
@@ -209,13 +230,9 @@ func snapWorkload(w *Workload) SnapWorkload {
 }
 
 func snapPod(p *Pod) SnapPod {
-	ip := ""
-	if p.IP.IsValid() {
-		ip = p.IP.String()
-	}
 	return SnapPod{
 		p.Key, p.UID, p.Workload, p.OS, p.Ordinal, p.Template.Digest, p.Node, p.Isolation, p.Placed, p.PlacedSeq, p.PlacedGen,
-		p.Phase, p.Ready, p.ReadySince, p.Reported, p.Flapping, p.Stopping, p.StopWhy, p.StopAt, p.Lost, p.Reason, p.Detail, ip,
+		p.Phase, p.Ready, p.ReadySince, p.Reported, p.Flapping, p.Stopping, p.StopWhy, p.StopAt, p.Lost, p.Reason, p.Detail, addrText(p.IP),
 		p.Containers, p.Changed,
 	}
 }
@@ -231,12 +248,16 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 	for _, n := range snap.Nodes {
 		s.Nodes[n.Name] = &Node{
 			Name: n.Name, Facts: n.Facts, Index: n.Index, Epoch: n.Epoch, BootID: n.BootID, Incarnation: n.Incarnation, Ready: n.Ready,
-			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, Pods: map[UID]*Pod{},
+			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, PodRange: n.PodRange, Pods: map[UID]*Pod{},
 		}
 	}
 	for _, im := range snap.Images {
 		image := im.Image
 		s.Images[ImageKey{im.App, im.Manifest, image.Name}] = &image
+	}
+	for _, a := range snap.Services {
+		ip, _ := netip.ParseAddr(a.IP)
+		s.Services[a.Service] = &ServiceAddress{IP: ip, Ports: a.Ports}
 	}
 	s.restorePromotion(snap)
 	r := &restorer{State: s, manifests: map[Digest]map[Ref]*Object{}, templates: map[Digest]*Template{}}

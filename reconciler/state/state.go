@@ -33,6 +33,7 @@ type State struct {
 	NodeCount uint32 // how many Index were given out
 	Holds     map[string]*Hold
 	Images    map[ImageKey]*Image
+	Services  map[Ref]*ServiceAddress
 
 	Lines          map[PipelineName]*Line
 	Promotions     map[string]*Promotion // that haven't ended
@@ -142,7 +143,7 @@ func New(blobs Blobs) *State {
 	return &State{
 		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
-		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{}, blobs: blobs,
+		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{}, Services: map[Ref]*ServiceAddress{}, blobs: blobs,
 		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{},
 	}
 }
