@@ -20,8 +20,11 @@ func (c *cli) simCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			begun := time.Now()
 			for n := uint64(0); ; n++ {
-				if cmd.Context().Err() != nil || span == 0 && n >= count || span > 0 && time.Since(begun) > span {
+				if over := span == 0 && n >= count || span > 0 && time.Since(begun) > span; over {
 					return nil
+				}
+				if err := cmd.Context().Err(); err != nil {
+					return err
 				}
 				o := sim.Options{Seed: seed + n, Scenario: sim.Scenario(scenario)}
 				if trace {

@@ -188,7 +188,7 @@ func defaultData(where string) (string, error) {
 		name = strings.TrimSuffix(filepath.Base(abs), ".git")
 	}
 	if os.Geteuid() == 0 {
-		return filepath.Join("/var/lib/tandem", name), nil
+		return "/var/lib/tandem/" + name, nil
 	}
 	home := os.Getenv("XDG_DATA_HOME")
 	if home == "" {

@@ -65,7 +65,7 @@ func many(version int) []*state.Object {
 
 // converge is from a commit seen to 10,000 pods on 1,000 nodes, every record durable.
 func converge(ctx context.Context, b *board) error {
-	w, err := newWorld(ctx, manyNodes, nil)
+	w, err := newWorld(ctx, manyNodes)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func converge(ctx context.Context, b *board) error {
 		return err
 	}
 	placed := time.Since(start)
-	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == total }); err != nil {
+	if err := w.until(ctx, func(s *state.State) bool { return ready(s) == total }); err != nil {
 		return err
 	}
 	all := time.Since(start)
@@ -90,7 +90,7 @@ func converge(ctx context.Context, b *board) error {
 
 // unchanged is a commit that changes nothing in an application, seen and durable.
 func unchanged(ctx context.Context, b *board) error {
-	w, err := newWorld(ctx, 10, nil)
+	w, err := newWorld(ctx, 10)
 	if err != nil {
 		return err
 	}
@@ -115,14 +115,14 @@ func unchanged(ctx context.Context, b *board) error {
 
 // statefulSet is how long each ordered step takes when a pod is ready at once.
 func statefulSet(ctx context.Context, b *board) error {
-	w, err := newWorld(ctx, 20, nil)
+	w, err := newWorld(ctx, 20)
 	if err != nil {
 		return err
 	}
 	const replicas = 100
 	start := time.Now()
 	w.commit(1, statefulset("db", "bench.example/db:1", replicas))
-	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == replicas }); err != nil {
+	if err := w.until(ctx, func(s *state.State) bool { return ready(s) == replicas }); err != nil {
 		return err
 	}
 	took := time.Since(start)
@@ -137,13 +137,13 @@ func statefulSet(ctx context.Context, b *board) error {
 
 // rollout replaces 1,000 pods of one Deployment.
 func rollout(ctx context.Context, b *board) error {
-	w, err := newWorld(ctx, 100, nil)
+	w, err := newWorld(ctx, 100)
 	if err != nil {
 		return err
 	}
 	const replicas = 1000
 	w.commit(1, deployment("web", "bench.example/web:1", state.Linux, replicas))
-	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == replicas }); err != nil {
+	if err := w.until(ctx, func(s *state.State) bool { return ready(s) == replicas }); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -165,13 +165,13 @@ func rollout(ctx context.Context, b *board) error {
 
 // idle is what nothing costs, with 10,000 pods.
 func idle(ctx context.Context, b *board) error {
-	w, err := newWorld(ctx, manyNodes, nil)
+	w, err := newWorld(ctx, manyNodes)
 	if err != nil {
 		return err
 	}
 	w.commit(1, many(1)...)
 	total := manyDeployments * podsEach
-	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == total }); err != nil {
+	if err := w.until(ctx, func(s *state.State) bool { return ready(s) == total }); err != nil {
 		return err
 	}
 	runtime.GC()

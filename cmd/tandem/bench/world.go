@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -31,9 +32,6 @@ type world struct {
 	dir  string
 	keep bool // stop leaves the directory
 	stop func() error
-
-	mu      sync.Mutex
-	waiters map[string]chan state.Record
 }
 
 // registry resolves every name, at once.
@@ -47,8 +45,11 @@ func (registry) Look(_ context.Context, name string) state.Image {
 	}}
 }
 
-// newWorld starts a controller and nodes, half of them Windows.
-func newWorld(ctx context.Context, nodes int, committed func([]*state.Record)) (*world, error) {
+// newWorld starts a controller and nodes in its process, half of them Windows.
+func newWorld(ctx context.Context, nodes int) (*world, error) { return newWorldOver(ctx, nodes, false) }
+
+// newWorldOver lets the nodes speak over mTLS, each with a connection of its own.
+func newWorldOver(ctx context.Context, nodes int, tls bool) (*world, error) {
 	dir, err := os.MkdirTemp("", "tandem-bench-")
 	if err != nil {
 		return nil, err
@@ -62,12 +63,21 @@ func newWorld(ctx context.Context, nodes int, committed func([]*state.Record)) (
 	hub := agent.NewHub(agent.HubConfig{Submit: func(e ...state.Event) { ctl.Submit(e...) }, Logger: logger})
 	ctl, err = act.New(ctx, act.Config{
 		Log: w.data.Store, Library: w.data.Library, Texts: w.data.Store.Texts(), Nodes: hub, Images: registry{},
-		LogID: w.data.Store.ID(), Version: "bench", Logger: logger, Committed: committed,
+		LogID: w.data.Store.ID(), Version: "bench", Logger: logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	w.ctl = ctl
+	link := func(state.NodeName) (agent.Link, error) { return hub.Link(), nil }
+	hangUp := func() error { return nil }
+	if tls {
+		over, err := newWire(hub, dir)
+		if err != nil {
+			return nil, err
+		}
+		link, hangUp = over.link, over.close
+	}
 	run, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	var failure error
@@ -82,13 +92,19 @@ func newWorld(ctx context.Context, nodes int, committed func([]*state.Record)) (
 			facts.OS, facts.OSVersion, facts.Isolations = state.Windows, "10.0.20348.2113", []state.Isolation{state.Process}
 		}
 		facts.Capacity = facts.Allocatable
-		fleet.Add(state.NodeName(fmt.Sprintf("%s-%04d", facts.OS, i)), facts, hub.Link())
+		name := state.NodeName(fmt.Sprintf("%s-%04d", facts.OS, i))
+		l, err := link(name)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		fleet.Add(name, facts, l)
 	}
 	all.Go(func() { _ = fleet.Run(run) })
 	w.stop = func() error {
 		cancel()
 		all.Wait()
-		closed := w.data.Close()
+		closed := errors.Join(hangUp(), w.data.Close())
 		if !w.keep {
 			if err := os.RemoveAll(dir); err != nil {
 				return err
@@ -194,12 +210,13 @@ func object(kind string, os state.OS, body state.Body) *state.Object {
 	}
 }
 
-func ready(s *state.State) (placed, ready int) {
+// ready counts the pods that are.
+func ready(s *state.State) int {
+	n := 0
 	for _, p := range s.Pods {
-		placed++
 		if p.Ready && !p.Stopping {
-			ready++
+			n++
 		}
 	}
-	return placed, ready
+	return n
 }

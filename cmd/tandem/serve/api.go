@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi"
 	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi/access"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -52,9 +50,7 @@ func newAPI(s *Server) (*api, error) {
 	if _, err := users.WriteKubeconfig(s.Kubeconfig(), "https://"+a.address(), authority.PEM()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	streams := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
-	s.Hub.Register(streams, join.Identify)
-	join.Register(streams, authority, join.OpenTokens(o.Data, authority.Pin()), o.Logger)
+	streams := join.Handler(s.Hub, authority, join.OpenTokens(o.Data, authority.Pin()), o.Logger)
 	handler := kubeapi.New(kubeapi.Config{
 		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
 	})
