@@ -24,7 +24,8 @@ type Renderer interface {
 
 // A Result is a manifest, or why there is none.
 type Result struct {
-	Manifest *state.Manifest     // nil with problems
-	Apps     []state.Application // tandem.dev/v1 Applications among the objects; only a root may have any
-	Problems []state.Problem     // sorted by place
+	Manifest  *state.Manifest     // nil with problems
+	Apps      []state.Application // tandem.dev/v1 Applications among the objects; only a root may have any
+	Pipelines []state.Pipeline    // likewise, by name
+	Problems  []state.Problem     // sorted by place
 }

@@ -7,12 +7,13 @@ type Event interface{ event() }
 // RootRendered is the root at a revision: its applications and its plain
 // objects. With problems, neither is used.
 type RootRendered struct {
-	Revision Revision
-	Commit   Commit
-	Apps     []Application
-	Manifest *Manifest // of RootApp
-	Problems []Problem
-	Detail   Text // all problems, as printed
+	Revision  Revision
+	Commit    Commit
+	Apps      []Application
+	Pipelines []Pipeline // their Users are tokens already
+	Manifest  *Manifest  // of RootApp
+	Problems  []Problem
+	Detail    Text // all problems, as printed
 }
 
 // Rendered is an application at a revision. With problems, nothing of it is applied.

@@ -70,7 +70,7 @@ func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place
 	switch {
 	case !d.options.Root:
 		return fail("kind", ref.Kind+" of "+apiGroup+" below an Application: only the root may have any", "move it to the root's path")
-	case ref.Kind != "Application" && ref.Kind != "ApplicationSet":
+	case ref.Kind != "Application" && ref.Kind != "ApplicationSet" && ref.Kind != "Pipeline":
 		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), insteadOf(ref.Kind))
 	case apiVersion != apiGroup+"/v1":
 		return fail("apiVersion", "want "+apiGroup+"/v1, got "+clip(apiVersion), "apiVersion: "+apiGroup+"/v1")
@@ -78,6 +78,9 @@ func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place
 	ref.Namespace = ""
 	if ref.Kind == "ApplicationSet" {
 		return d.set(v, ref, place)
+	}
+	if ref.Kind == "Pipeline" {
+		return d.pipeline(v, ref, place)
 	}
 	var a application
 	c := &checker{object: ref, place: place, fields: d.fields}

@@ -21,6 +21,8 @@ type Decoded struct {
 	Body state.Body
 	App  *state.Application
 	Set  *Set
+
+	Pipeline *state.Pipeline
 }
 
 // A Decoder decodes objects of one tree.

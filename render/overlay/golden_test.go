@@ -129,6 +129,15 @@ func outcome(t *testing.T, in *txtar.Archive) []txtar.File {
 		fmt.Fprintf(&apps, "%s\n", said)
 	}
 	add("applications", apps.Bytes())
+	var pipelines bytes.Buffer
+	for _, p := range res.Pipelines {
+		said, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&pipelines, "%s\n", said)
+	}
+	add("pipelines", pipelines.Bytes())
 	if res.Manifest == nil {
 		return out
 	}

@@ -165,11 +165,12 @@ func (r *run) merge(first, second *walker, pairs map[string]bool, from state.OS)
 
 // half is what one operating system's render came to.
 type half struct {
-	os       state.OS
-	objects  map[state.Ref]*decoded
-	order    []state.Ref
-	apps     []state.Application
-	problems []state.Problem
+	os        state.OS
+	objects   map[state.Ref]*decoded
+	order     []state.Ref
+	apps      []state.Application
+	pipelines []state.Pipeline
+	problems  []state.Problem
 }
 
 type decoded struct {
@@ -208,6 +209,10 @@ func (r *run) side(w *walker, os state.OS) *half {
 			h.apps = append(h.apps, *d.App)
 			continue
 		}
+		if d.Pipeline != nil {
+			h.pipelines = append(h.pipelines, *d.Pipeline)
+			continue
+		}
 		if before, ok := h.objects[d.Ref]; ok {
 			h.problems = append(h.problems, state.Problem{
 				Object: d.Ref, At: o.at, Cause: fmt.Sprintf("is there twice; the first is in %s:%d", before.at.Path, before.at.Line), Remedy: "remove one of them, or give it another name",
@@ -235,7 +240,7 @@ func (r *run) result(m *merger, pairs []string) render.Result {
 	var objects []*state.Object
 	if m != nil {
 		objects = m.objects()
-		res.Apps = m.apps()
+		res.Apps, res.Pipelines = m.apps(), m.pipelines()
 	}
 	if len(r.problems) > 0 {
 		problems := state.SortProblems(r.problems)
