@@ -155,7 +155,7 @@ func (s *stage) rollOut(ctx context.Context) error {
 }
 
 func (s *stage) read(ctx context.Context) error {
-	for _, args := range [][]string{{"why", "db-0"}, {"history"}, {"verify"}} {
+	for _, args := range [][]string{{"why", "db-0"}, {"history", "--limit", "30"}, {"verify"}} {
 		say("tandem %s", strings.Join(args, " "))
 		if err := s.run(ctx, args...); err != nil {
 			return err
