@@ -169,10 +169,13 @@ func (o *ordered) scaleDown(strict bool) bool {
 	return false
 }
 
-// hopeless says whether a pod that goes was never ready and is of a template
-// that nobody wants any more: to wait for it, as Kubernetes does, is to wait for
-// ever (kubernetes#67250 on the way down).
+// hopeless says whether a pod that goes has ended, or was never ready and is of
+// a template that nobody wants any more: to wait for it, as Kubernetes does, is
+// to wait for ever (kubernetes#67250 on the way down).
 func (o *ordered) hopeless(p *state.Pod) bool {
+	if p.Phase == state.Failed || p.Phase == state.Succeeded {
+		return true
+	}
 	return !p.Ready && p.ReadySince.IsZero() && !o.w.IsCurrent(p)
 }
 
@@ -256,7 +259,7 @@ func (o *ordered) update() {
 	}
 	for i := len(o.slots) - 1; i >= 0; i-- {
 		p := o.slots[i].pod
-		if p == nil || p.Stopping || p.Lost || !o.outdated(i) {
+		if p == nil || p.Stopping || p.Lost || !o.outdated(i) || o.stops(p) {
 			continue
 		}
 		if !o.broken(i) {
@@ -267,6 +270,12 @@ func (o *ordered) update() {
 		}
 		o.step.Stop = append(o.step.Stop, Stop{p, state.StopOutdated})
 	}
+}
+
+// stops says whether this pass stops the pod already: because it failed, or is
+// on the other OS.
+func (o *ordered) stops(p *state.Pod) bool {
+	return slices.ContainsFunc(o.step.Stop, func(s Stop) bool { return s.Pod == p })
 }
 
 // broken says whether a slot's pod is outdated and already unavailable: to
