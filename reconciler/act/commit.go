@@ -91,6 +91,7 @@ func (c *Controller) release(ctx context.Context, steps []reconciler.Output) {
 			}
 		}
 	}
+	c.tell(steps)
 	for _, out := range steps {
 		for _, e := range out.Effects {
 			switch e := e.(type) {
@@ -99,6 +100,20 @@ func (c *Controller) release(ctx context.Context, steps []reconciler.Output) {
 			case *state.Reply:
 				c.reply(e)
 			}
+		}
+	}
+}
+
+// tell lets out the newest network.
+func (c *Controller) tell(steps []reconciler.Output) {
+	nodes, ok := c.cfg.Nodes.(NetworkNodes)
+	if !ok {
+		return
+	}
+	for _, out := range slices.Backward(steps) {
+		if out.Network != nil {
+			nodes.Network(out.Network)
+			return
 		}
 	}
 }

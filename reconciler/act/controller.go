@@ -21,6 +21,12 @@ type Nodes interface {
 	Assign(a state.Assignment)
 }
 
+// NetworkNodes are Nodes that tell agents of each other and of Services. Only
+// the newest counts, and it never blocks.
+type NetworkNodes interface {
+	Network(n *state.Network)
+}
+
 // Images finds out what an image name means. A failed look-up is an Image that
 // is Assumed and says why.
 type Images interface {
@@ -202,7 +208,7 @@ func (c *Controller) push(out reconciler.Output) bool {
 	for _, b := range out.Blobs {
 		c.cfg.Library.remember(b)
 	}
-	if len(out.Records) == 0 && len(out.Assignments) == 0 && len(out.Effects) == 0 {
+	if len(out.Records) == 0 && len(out.Assignments) == 0 && len(out.Effects) == 0 && out.Network == nil {
 		return true
 	}
 	select {

@@ -30,6 +30,7 @@ type Config struct {
 	Labels   map[string]string // added to the node's own
 	Taints   []state.Taint
 	DNS      []string // lines of resolv.conf for pods; empty: the host's
+	Network  Network  // nil: Services have no addresses on this node
 	Parallel int      // calls of the runtime at once; 0: 8
 	Logger   *slog.Logger
 }

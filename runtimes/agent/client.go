@@ -122,6 +122,7 @@ func (s *remoteSession) Close() {
 
 func (s *remoteSession) receive() {
 	var x decoder
+	var network *state.Network
 	for {
 		var down downFrame
 		if err := receive(s.stream, &down); err != nil {
@@ -136,6 +137,16 @@ func (s *remoteSession) receive() {
 				return
 			}
 			s.peer.Assign(a)
+		case down.Network != nil:
+			n, err := decodeNetwork(network, down.Network)
+			if err != nil {
+				s.peer.Lost(err)
+				return
+			}
+			network = n
+			if p, ok := s.peer.(NetworkPeer); ok {
+				p.Network(n)
+			}
 		case down.Granted != 0:
 			s.mu.Lock()
 			s.granted = time.Now()

@@ -43,6 +43,7 @@ type downFrame struct {
 	Open    *wireOpen    `pb:"4"`
 	Resync  bool         `pb:"5"`
 	Head    *Head        `pb:"6"` // with Granted
+	Network *wireNetwork `pb:"7"`
 }
 
 type wireHello struct {

@@ -34,6 +34,7 @@ type Hub struct {
 	mu    sync.Mutex
 	nodes map[state.NodeName]*hubNode
 
+	network   *state.Network
 	templates templateCache
 }
 
@@ -132,7 +133,7 @@ func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
 	if hello.Node == "" {
 		return nil, fmt.Errorf("an agent without a node name: %w", runtimes.ErrRejected)
 	}
-	p := &port{hub: h, node: hello.Node, peer: peer}
+	p := &port{hub: h, node: hello.Node, peer: peer, serves: serves(&hello.Facts)}
 	if h.cfg.Head != nil {
 		p.welcome.Head = h.cfg.Head()
 	}
@@ -154,6 +155,9 @@ func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
 	defer h.mu.Unlock()
 	if !p.closed && n.newest != nil {
 		peer.Assign(n.newest)
+	}
+	if !p.closed {
+		p.tell(h.network)
 	}
 	return p, nil
 }
@@ -183,6 +187,7 @@ type port struct {
 	node    state.NodeName
 	peer    Peer
 	welcome Welcome
+	serves  bool // it is told of the network
 	closed  bool // guarded by hub.mu
 }
 

@@ -41,7 +41,7 @@ func (a *Agent) sandbox(p *state.AssignedPod) runtimes.Sandbox {
 	spec := &p.Template.Spec.Spec
 	s := runtimes.Sandbox{
 		UID: p.UID, Key: p.Key, Hostname: hostname(p), Isolation: p.Isolation, HostNetwork: spec.HostNetwork,
-		SharePID: spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace, Labels: podLabels(p), DNS: a.cfg.DNS,
+		SharePID: spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace, Labels: podLabels(p),
 	}
 	for i := range spec.Containers {
 		for _, port := range spec.Containers[i].Ports {

@@ -165,10 +165,12 @@ type wirePeer struct {
 	hint chan struct{}
 	lost chan error
 
-	encoder encoder // of the sender alone
+	encoder encoder        // of the sender alone
+	sent    *state.Network // likewise
 
 	mu      sync.Mutex
 	newest  *state.Assignment
+	network *state.Network
 	opens   []*wireOpen
 	granted uint64
 	resync  bool
@@ -187,6 +189,9 @@ func (p *wirePeer) put(change func()) {
 // Assign keeps the newest for the sender.
 func (p *wirePeer) Assign(a *state.Assignment) { p.put(func() { p.newest = a }) }
 
+// Network keeps the newest for the sender.
+func (p *wirePeer) Network(n *state.Network) { p.put(func() { p.network = n }) }
+
 // Resync asks for a full report.
 func (p *wirePeer) Resync() { p.put(func() { p.resync = true }) }
 
@@ -202,7 +207,8 @@ func (p *wirePeer) Lost(err error) {
 func (p *wirePeer) flush(stream messenger) error {
 	p.mu.Lock()
 	newest, opens, granted, resync := p.newest, p.opens, p.granted, p.resync
-	p.newest, p.opens, p.granted, p.resync = nil, nil, 0, false
+	network := p.network
+	p.newest, p.network, p.opens, p.granted, p.resync = nil, nil, nil, 0, false
 	p.mu.Unlock()
 	if newest != nil && newest != p.encoder.last {
 		d, err := p.encoder.encode(newest)
@@ -212,6 +218,12 @@ func (p *wirePeer) flush(stream messenger) error {
 		if err := send(stream, &downFrame{Delta: d}); err != nil {
 			return err
 		}
+	}
+	if network != nil && network != p.sent {
+		if err := send(stream, &downFrame{Network: encodeNetwork(p.sent, network)}); err != nil {
+			return err
+		}
+		p.sent = network
 	}
 	if granted != 0 {
 		f := &downFrame{Granted: granted}

@@ -86,7 +86,7 @@ func wired(t *testing.T, cfg agent.HubConfig, peer agent.Peer) (*agent.Hub, agen
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1"}, peer)
+	session, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1", Facts: state.NodeFacts{OS: state.Linux}}, peer)
 	if err != nil {
 		t.Fatal(err)
 	}

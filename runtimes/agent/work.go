@@ -164,7 +164,12 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 	case step.Prepare:
 		return "", a.prepareVolumes(x)
 	case step.MakeSandbox:
-		s, err := rt.Sandbox(ctx, a.sandbox(x.Pod))
+		box := a.sandbox(x.Pod)
+		var err error
+		if box.DNS, err = a.resolver(ctx, x.Pod); err != nil {
+			return "", err
+		}
+		s, err := rt.Sandbox(ctx, box)
 		return s.IP, err
 	case step.Run:
 		c, err := a.container(x)

@@ -1,7 +1,6 @@
 package containerd
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -26,6 +25,12 @@ func newAddresses(block netip.Prefix) *addresses {
 // size is how many pods the range has room for: all but the first and the last
 // address.
 func (a *addresses) size() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.room()
+}
+
+func (a *addresses) room() int64 {
 	return int64(1)<<(32-a.block.Bits()) - 2
 }
 
@@ -53,7 +58,7 @@ func (a *addresses) take(ip string, uid state.UID) error {
 func (a *addresses) next(uid state.UID) (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for addr, tries := a.last, int64(0); tries < a.size()+2; tries++ {
+	for addr, tries := a.last, int64(0); tries < a.room()+2; tries++ {
 		addr = addr.Next()
 		if !addr.IsValid() || !a.block.Contains(addr.Next()) {
 			addr = a.block.Addr() // skip the last, begin after the first
@@ -64,7 +69,7 @@ func (a *addresses) next(uid state.UID) (netip.Addr, error) {
 			return addr, nil
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("%w: all %d pod addresses of %s are taken", runtimes.ErrUnavailable, a.size(), a.block)
+	return netip.Addr{}, fmt.Errorf("%w: all %d pod addresses of %s are taken", runtimes.ErrUnavailable, a.room(), a.block)
 }
 
 func (a *addresses) free(ip string, uid state.UID) {
@@ -79,8 +84,39 @@ func (a *addresses) free(ip string, uid state.UID) {
 	}
 }
 
-// offset is an address's place in the range.
-func (a *addresses) offset(addr netip.Addr) uint32 {
-	first, this := a.block.Addr().As4(), addr.As4()
-	return binary.BigEndian.Uint32(this[:]) - binary.BigEndian.Uint32(first[:])
+func checkRange(block netip.Prefix) error {
+	if !block.Addr().Is4() || block.Bits() > 30 || block.Bits() < 16 {
+		return fmt.Errorf("%w: pod range %s: want an IPv4 range of 4 to 65,536 addresses", runtimes.ErrRejected, block)
+	}
+	return nil
+}
+
+// SetRange says where addresses of new pods come from. Pods keep those that they
+// have.
+func (r *Runtime) SetRange(block netip.Prefix) error {
+	if err := checkRange(block); err != nil {
+		return err
+	}
+	if !r.addresses.move(block) {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for uid, p := range r.pods {
+		if err := r.addresses.take(p.record.IP, uid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// move makes block the range, and says whether it was another.
+func (a *addresses) move(block netip.Prefix) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.block == block.Masked() {
+		return false
+	}
+	a.block, a.last = block.Masked(), block.Masked().Addr()
+	return true
 }

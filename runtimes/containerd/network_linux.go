@@ -18,9 +18,11 @@ import (
 func gateway() net.IP { return net.IPv4(169, 254, 1, 1).To4() }
 
 // linkName is the host's end of a pod's veth. It names the node's directory and
-// the address, so the sweep knows ours and which pod it was.
+// the address, so the sweep knows ours and which pod it was. No range is wider
+// than what two bytes tell apart.
 func (r *Runtime) linkName(addr netip.Addr) string {
-	return fmt.Sprintf("%s%x", r.linkPrefix(), r.addresses.offset(addr))
+	b := addr.As4()
+	return fmt.Sprintf("%s%x", r.linkPrefix(), uint16(b[2])<<8|uint16(b[3]))
 }
 
 func (r *Runtime) linkPrefix() string { return "td" + r.id + "." }

@@ -126,8 +126,8 @@ func prepare(o Options) (*Runtime, error) {
 	if !o.Range.IsValid() {
 		o.Range = netip.MustParsePrefix("10.88.0.0/24")
 	}
-	if !o.Range.Addr().Is4() || o.Range.Bits() > 30 {
-		return nil, fmt.Errorf("%w: pod range %s: want an IPv4 range of at least four addresses", runtimes.ErrRejected, o.Range)
+	if err := checkRange(o.Range); err != nil {
+		return nil, err
 	}
 	sum := sha256.Sum256([]byte(dir))
 	r := &Runtime{

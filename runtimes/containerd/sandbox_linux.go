@@ -233,7 +233,7 @@ func (p *pod) makeFiles(s runtimes.Sandbox) error {
 // fine. The record goes last.
 func (r *Runtime) dropSandbox(p *pod) error {
 	var errs []error
-	if addr, err := netip.ParseAddr(p.record.IP); err == nil && !p.record.HostNetwork && r.addresses.block.Contains(addr) {
+	if addr, err := netip.ParseAddr(p.record.IP); err == nil && !p.record.HostNetwork && addr.Is4() {
 		errs = append(errs, disconnect(r.linkName(addr)))
 	}
 	errs = append(errs, p.unmountAll(), removeCgroups(r.groupDir(p.record.UID)))
