@@ -1,0 +1,290 @@
+package hcstest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	brokerTimeout = time.Minute
+	callTimeout   = 30 * time.Second
+	endTimeout    = 20 * time.Second
+)
+
+// A Machine is a Wine prefix with a broker.
+type Machine struct {
+	prefix string
+	exe    string // of the broker
+	stderr io.Writer
+
+	mu     sync.Mutex
+	broker *exec.Cmd
+	input  io.Closer
+	port   string
+}
+
+// Open makes a machine in dir, which it creates. stderr gets what the broker
+// complains about; nil: nobody.
+func Open(ctx context.Context, dir string, stderr io.Writer) (*Machine, error) {
+	if missing := Missing(); len(missing) > 0 {
+		return nil, fmt.Errorf("make a Windows machine: not installed: %s; apt-get install %s", strings.Join(missing, ", "), strings.Join(missing, " "))
+	}
+	from, err := template(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("make a Windows machine: %w", err)
+	}
+	m := &Machine{prefix: filepath.Join(dir, "prefix"), exe: filepath.Join(dir, "broker.exe"), stderr: stderr}
+	if m.stderr == nil {
+		m.stderr = io.Discard
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := m.copyPrefix(ctx, from); err != nil {
+		return nil, fmt.Errorf("make a Windows machine: %w", err)
+	}
+	if err := Build(ctx, m.exe, "github.com/tandem-gitops/tandem/runtimes/hcs/hcstest/broker"); err != nil {
+		return nil, fmt.Errorf("make a Windows machine: %w", err)
+	}
+	if err := m.StartBroker(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a Windows machine: %w", err), m.Close())
+	}
+	return m, nil
+}
+
+// Build builds a Go program for Windows.
+func Build(ctx context.Context, to, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", to, pkg)
+	cmd.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
+// copyPrefix links the template's files, except the registry: Wine writes into
+// it in place when it has several names.
+func (m *Machine) copyPrefix(ctx context.Context, from string) error {
+	if out, err := exec.CommandContext(ctx, "cp", "-al", from, m.prefix).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy Wine's template: %w: %s", err, out)
+	}
+	files, err := filepath.Glob(filepath.Join(from, "*.reg"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(m.prefix, filepath.Base(f))
+		if err := errors.Join(os.Remove(to), os.WriteFile(to, raw, 0o600)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Command is a Windows program on this machine. Its arguments aren't changed:
+// use Path for those that are paths.
+func (m *Machine) Command(ctx context.Context, exe string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, wine, append([]string{exe}, args...)...)
+	cmd.Env = environment(m.prefix)
+	cmd.WaitDelay = endTimeout
+	return cmd
+}
+
+// Path is a path of Linux as programs on this machine know it.
+func (m *Machine) Path(path string) string { return windowsPath(path) }
+
+// Drive is where the machine's drive C lies.
+func (m *Machine) Drive() string { return filepath.Join(m.prefix, "drive_c") }
+
+// StartBroker starts the double of the services again after KillBroker.
+func (m *Machine) StartBroker(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broker != nil {
+		return nil
+	}
+	cmd := m.Command(context.WithoutCancel(ctx), m.exe)
+	cmd.Stderr = m.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the broker: %w", err)
+	}
+	m.broker, m.input = cmd, in
+	said := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(out).ReadString('\n') // nothing means that it ended
+		said <- strings.TrimSpace(line)
+	}()
+	select {
+	case line := <-said:
+		port, ok := strings.CutPrefix(line, "port ")
+		if !ok {
+			return fmt.Errorf("start the broker: it said %q", line)
+		}
+		m.port = port
+		return nil
+	case <-time.After(brokerTimeout):
+		return errors.New("start the broker: it says nothing")
+	}
+}
+
+// KillBroker ends the double as a crash of the services would: what it runs goes
+// on.
+func (m *Machine) KillBroker() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broker == nil {
+		return nil
+	}
+	err := m.broker.Process.Kill()
+	_ = m.broker.Wait() // killed
+	_ = m.input.Close()
+	m.broker = nil
+	return err
+}
+
+// Close ends every process of the machine and removes its drive.
+func (m *Machine) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broker != nil {
+		_ = m.input.Close() // it kills what it runs and leaves
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = m.broker.Wait()
+		}()
+		select {
+		case <-done:
+		case <-time.After(endTimeout):
+			_ = m.broker.Process.Kill()
+			<-done
+		}
+		m.broker = nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	// -k fails where no server runs any more.
+	_ = inPrefix(ctx, m.prefix, wineserver, "-k")
+	err := inPrefix(ctx, m.prefix, wineserver, "-w")
+	return errors.Join(err, removeAll(m.prefix))
+}
+
+// removeAll removes a tree that Windows programs may have made read-only.
+func removeAll(dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) //nolint:gosec // of directories
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
+
+// A Fault is the answer of the next calls of a name.
+type Fault struct {
+	Call    string        `json:"call"` // "HcsStartComputeSystem"
+	HRESULT uint32        `json:"hresult"`
+	Times   int           `json:"times"`
+	Delay   time.Duration `json:"delay"`
+}
+
+// Fault makes calls fail, or take long.
+func (m *Machine) Fault(ctx context.Context, f Fault) error {
+	raw, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	_, err = m.call(ctx, "test.fault", string(raw))
+	return err
+}
+
+// Crash ends a compute system by itself.
+func (m *Machine) Crash(ctx context.Context, id string) error {
+	_, err := m.call(ctx, "test.crash", id)
+	return err
+}
+
+// ResetNetworks makes the network service forget everything.
+func (m *Machine) ResetNetworks(ctx context.Context) error {
+	_, err := m.call(ctx, "test.reset")
+	return err
+}
+
+// Left counts what programs have left: systems, volumes, Endpoints, ….
+func (m *Machine) Left(ctx context.Context) (map[string]int, error) {
+	raw, err := m.call(ctx, "test.left")
+	if err != nil {
+		return nil, err
+	}
+	var left map[string]int
+	return left, json.Unmarshal([]byte(raw), &left)
+}
+
+// A Note is a call that the double has heard, with its texts.
+type Note struct {
+	Call  string   `json:"call"`
+	Texts []string `json:"texts"`
+}
+
+// Notes are the calls with texts since the broker started, documents among them.
+func (m *Machine) Notes(ctx context.Context) ([]Note, error) {
+	raw, err := m.call(ctx, "test.notes")
+	if err != nil {
+		return nil, err
+	}
+	var notes []Note
+	return notes, json.Unmarshal([]byte(raw), &notes)
+}
+
+func (m *Machine) call(ctx context.Context, name string, texts ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	m.mu.Lock()
+	port := m.port
+	m.mu.Unlock()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		return "", fmt.Errorf("ask the broker: %w", err)
+	}
+	defer c.Close() //nolint:errcheck // one question a connection
+	if until, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(until); err != nil {
+			return "", err
+		}
+	}
+	answer, err := Call(c, name, texts...)
+	if err != nil {
+		return "", fmt.Errorf("ask the broker: %w", err)
+	}
+	return answer, nil
+}

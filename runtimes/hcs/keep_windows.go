@@ -1,0 +1,90 @@
+package hcs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/windows"
+
+	"github.com/tandem-gitops/tandem/runtimes"
+)
+
+const keeperArgs = 6
+
+// Keep is the whole of a keeper's process: it copies a container's output into
+// its log and writes down its exit code. Its arguments are what Runtime appends
+// to Options.Keeper. It ends when both are done.
+func Keep(args []string) error {
+	if len(args) != keeperArgs {
+		return fmt.Errorf("keep a container's log: %w: want %d arguments; the agent starts this by itself", runtimes.ErrRejected, keeperArgs)
+	}
+	id, log, file := args[0], args[2], args[3]
+	pid, err := strconv.ParseUint(args[1], 10, 32)
+	if err != nil {
+		return fmt.Errorf("keep a container's log: process: %w", err)
+	}
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep a container's log: %w", err)
+	}
+	var copies sync.WaitGroup
+	errs := make([]error, 2)
+	for i, arg := range args[4:] {
+		h, err := strconv.ParseUint(arg, 10, 64)
+		if err != nil {
+			return fmt.Errorf("keep a container's log: handle: %w", err)
+		}
+		from, err := openPipe(windows.Handle(h))
+		if err != nil {
+			return err
+		}
+		copies.Go(func() {
+			defer from.Close() //nolint:errcheck // only read from
+			if _, err := io.Copy(f, from); err != nil && !broken(err) {
+				errs[i] = fmt.Errorf("keep a container's log: %w", err)
+			}
+		})
+	}
+	seen := keepOutcome(id, uint32(pid), file)
+	copies.Wait()
+	return errors.Join(errs[0], errs[1], seen, f.Close())
+}
+
+// keepOutcome waits for a process, over restarts of the compute service.
+func keepOutcome(id string, pid uint32, file string) error {
+	c, err := openCompute()
+	if err != nil {
+		return err
+	}
+	for {
+		code, err := c.exitOf(context.Background(), id, pid)
+		if err == nil {
+			return writeJSON(file, outcome{ExitCode: code, FinishedAt: time.Now().UTC()})
+		}
+		if isGone(err) {
+			return nil // the agent saw it, or nobody did
+		}
+		time.Sleep(watchPause)
+	}
+}
+
+// exitOf waits for the end of a process of a container.
+func (c *compute) exitOf(ctx context.Context, id string, pid uint32) (uint32, error) {
+	sys, err := c.open(id)
+	if err != nil {
+		return 0, err
+	}
+	defer sys.close()
+	p, err := sys.openProcess(pid)
+	if err != nil {
+		return 0, err
+	}
+	defer p.close()
+	return p.wait(ctx)
+}

@@ -1,0 +1,205 @@
+package hcs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/Microsoft/hcsshim/hcn"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+)
+
+var schema2 = hcn.SchemaVersion{Major: 2, Minor: 0} //nolint:gochecknoglobals // a constant, were structs allowed to be
+
+func networkType(name string) (hcn.NetworkType, error) {
+	switch name {
+	case "", "nat":
+		return hcn.NAT, nil
+	case "l2bridge":
+		return hcn.L2Bridge, nil
+	}
+	return "", fmt.Errorf("%w: network %q; use nat or l2bridge", runtimes.ErrUnsupported, name)
+}
+
+func (r *Runtime) networkName() string { return "tandem-" + r.id }
+
+func (r *Runtime) endpointName(uid state.UID) string { return "tandem-" + r.id + "-" + uid.String() }
+
+// gateway is the first address of a range.
+func gateway(p netip.Prefix) string { return p.Masked().Addr().Next().String() }
+
+// hcnFailure gives an error of the network service its class.
+func hcnFailure(op string, err error) error {
+	var code syscall.Errno
+	if errors.As(err, &code) {
+		return &Error{Op: op, Code: uint32(code)} //nolint:gosec // codes are 32 bits
+	}
+	if hcn.IsNotFoundError(err) {
+		return fmt.Errorf("%s: %w: %w", op, runtimes.ErrNotFound, err)
+	}
+	if strings.Contains(err.Error(), "computenetwork.dll") {
+		return fmt.Errorf("%s: %w: %w; install the feature Containers", op, runtimes.ErrUnsupported, err)
+	}
+	return fmt.Errorf("%s: %w: %w", op, runtimes.ErrUnavailable, err)
+}
+
+// ensureNetwork finds the node's network or makes it: also after somebody, or an
+// update of Windows, has emptied the network service.
+func (r *Runtime) ensureNetwork() (*hcn.HostComputeNetwork, error) {
+	r.network.Lock()
+	defer r.network.Unlock()
+	found, err := hcn.GetNetworkByName(r.networkName())
+	if err == nil {
+		return found, nil
+	}
+	if !hcn.IsNotFoundError(err) {
+		return nil, hcnFailure("find the network", err)
+	}
+	kind, err := networkType(r.o.Network)
+	if err != nil {
+		return nil, err
+	}
+	n := &hcn.HostComputeNetwork{
+		Name: r.networkName(), Type: kind, SchemaVersion: schema2,
+		Ipams: []hcn.Ipam{{Type: "Static", Subnets: []hcn.Subnet{{
+			IpAddressPrefix: r.o.Range.Masked().String(),
+			Routes:          []hcn.Route{{NextHop: gateway(r.o.Range), DestinationPrefix: "0.0.0.0/0"}},
+		}}}},
+	}
+	made, err := n.Create()
+	if err != nil {
+		return nil, hcnFailure("make the network", err)
+	}
+	return made, nil
+}
+
+// dropNetwork removes the node's network.
+func (r *Runtime) dropNetwork() error {
+	r.network.Lock()
+	defer r.network.Unlock()
+	found, err := hcn.GetNetworkByName(r.networkName())
+	if err == nil {
+		err = found.Delete()
+	}
+	if err != nil && !hcn.IsNotFoundError(err) {
+		return hcnFailure("remove the network", err)
+	}
+	return nil
+}
+
+// dns reads the lines of a resolv.conf.
+func dns(lines []string) hcn.Dns {
+	var d hcn.Dns
+	for _, line := range lines {
+		switch f := strings.Fields(line); {
+		case len(f) < 2:
+		case f[0] == "nameserver":
+			d.ServerList = append(d.ServerList, f[1])
+		case f[0] == "search":
+			d.Search = slices.Clone(f[1:])
+			d.Domain = f[1] // Windows' resolver looks at one suffix alone
+		case f[0] == "options":
+			d.Options = slices.Clone(f[1:])
+		}
+	}
+	return d
+}
+
+// protocols by name, as the network service counts them.
+func protocol(name string) (uint32, error) {
+	switch strings.ToUpper(name) {
+	case "", "TCP":
+		return 6, nil
+	case "UDP":
+		return 17, nil
+	}
+	return 0, fmt.Errorf("%w: host port of protocol %s; use TCP or UDP", runtimes.ErrUnsupported, name)
+}
+
+func portPolicies(ports []runtimes.Port) ([]hcn.EndpointPolicy, error) {
+	var policies []hcn.EndpointPolicy
+	for _, p := range ports {
+		number, err := protocol(p.Protocol)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := json.Marshal(hcn.PortMappingPolicySetting{Protocol: number, InternalPort: p.Container, ExternalPort: p.HostPort, VIP: p.HostIP})
+		if err != nil {
+			return nil, err
+		}
+		policies = append(policies, hcn.EndpointPolicy{Type: hcn.PortMapping, Settings: raw})
+	}
+	return policies, nil
+}
+
+// attach gives a pod its namespace and its address. What was made is in the
+// record before the next is.
+func (r *Runtime) attach(p *pod, s *runtimes.Sandbox) error {
+	policies, err := portPolicies(s.Ports)
+	if err != nil {
+		return err
+	}
+	network, err := r.ensureNetwork()
+	if err != nil {
+		return err
+	}
+	namespace, err := hcn.NewNamespace(hcn.NamespaceTypeGuest).Create()
+	if err != nil {
+		return hcnFailure("make the network namespace", err)
+	}
+	p.record.Network = namespace.Id
+	if err := p.save(); err != nil {
+		return err
+	}
+	endpoint, err := network.CreateEndpoint(&hcn.HostComputeEndpoint{
+		Name: r.endpointName(s.UID), Policies: policies, Dns: dns(s.DNS), SchemaVersion: schema2,
+		Routes: []hcn.Route{{NextHop: gateway(r.o.Range), DestinationPrefix: "0.0.0.0/0"}},
+	})
+	if err != nil {
+		return hcnFailure("make the endpoint", err)
+	}
+	p.record.Endpoint = endpoint.Id
+	if len(endpoint.IpConfigurations) == 0 {
+		return fmt.Errorf("make the endpoint: %w: the network service gave it no address", runtimes.ErrUnavailable)
+	}
+	p.record.IP = endpoint.IpConfigurations[0].IpAddress
+	if err := p.save(); err != nil {
+		return err
+	}
+	if err := hcn.AddNamespaceEndpoint(namespace.Id, endpoint.Id); err != nil {
+		return hcnFailure("attach the endpoint", err)
+	}
+	return nil
+}
+
+// detach removes what attach made. What isn't there is fine.
+func (r *Runtime) detach(p *pod) error {
+	var errs []error
+	endpoint, err := hcn.GetEndpointByName(r.endpointName(p.record.UID))
+	if err == nil {
+		if p.record.Network != "" {
+			// It goes with the endpoint where the service has forgotten the namespace.
+			_ = hcn.RemoveNamespaceEndpoint(p.record.Network, endpoint.Id)
+		}
+		err = endpoint.Delete()
+	}
+	if err != nil && !hcn.IsNotFoundError(err) {
+		errs = append(errs, hcnFailure("remove the endpoint", err))
+	}
+	if p.record.Network != "" {
+		namespace, err := hcn.GetNamespaceByID(p.record.Network)
+		if err == nil {
+			err = namespace.Delete()
+		}
+		if err != nil && !hcn.IsNotFoundError(err) {
+			errs = append(errs, hcnFailure("remove the network namespace", err))
+		}
+	}
+	return errors.Join(errs...)
+}
