@@ -114,7 +114,7 @@ func (d *Difference) desired(before, after *state.State) {
 		case old.Object.Digest() != now.Object.Digest():
 			c := PlanChange{Ref: ref, Verb: state.Update.String()}
 			if fields, err := compare(old.Object, planObject(now.Object)); err == nil {
-				c.Fields = fields
+				c.Fields = discreet(fields)
 			}
 			d.Desired = append(d.Desired, c)
 		default:
@@ -122,6 +122,24 @@ func (d *Difference) desired(before, after *state.State) {
 		}
 	}
 	slices.SortFunc(d.Desired, func(a, b PlanChange) int { return a.Ref.Compare(b.Ref) })
+}
+
+// discreet leaves out the values of environment variables: people write into
+// them what should have been a Secret, and history is read by many.
+func discreet(fields []PlanField) []PlanField {
+	for i := range fields {
+		f := &fields[i]
+		if !strings.Contains(f.Path, ".env[") && !strings.HasSuffix(f.Path, ".env") {
+			continue
+		}
+		if f.From != "" {
+			f.From = "(value)"
+		}
+		if f.To != "" {
+			f.To = "(another value)"
+		}
+	}
+	return fields
 }
 
 func planObject(o *state.Object) *PlanObject {
