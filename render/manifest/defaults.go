@@ -15,6 +15,11 @@ import (
 // (k8s.io/kubernetes pkg/apis/{apps,core}/v1/defaults.go), so that objects that
 // mean the same are equal.
 func setDefaults(b state.Body) {
+	// What kubectl keeps of an object for itself holds a Secret's values in clear.
+	if a := b.GetAnnotations(); a[lastApplied] != "" {
+		delete(a, lastApplied)
+		b.SetAnnotations(a)
+	}
 	switch o := b.(type) {
 	case *appsv1.Deployment:
 		o.Status = appsv1.DeploymentStatus{}
@@ -31,6 +36,9 @@ func setDefaults(b state.Body) {
 		o.Spec, o.Status = corev1.NamespaceSpec{}, corev1.NamespaceStatus{}
 	}
 }
+
+// lastApplied is the annotation in which `kubectl apply` keeps a whole object.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
 func orDefault[T any](p **T, v T) {
 	if *p == nil {
