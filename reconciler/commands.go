@@ -92,6 +92,9 @@ func (m *Machine) do(e *state.Command) {
 // approve lets what a person approved go on.
 func (m *Machine) approve(h *state.Hold) {
 	m.emit(h.App, &state.Released{ID: h.ID, Object: h.Object, Approved: true})
+	if h.Code == state.HoldRewind {
+		m.goOn(h.App)
+	}
 	if h.Code != state.HoldPrune {
 		return
 	}

@@ -36,11 +36,12 @@ type Machine struct {
 	waiting  map[state.Ref]bool        // workloads that more room, a node or an image would help
 	wakes    map[state.Ref]time.Duration
 	touched  map[state.NodeName]bool
-	lapse    time.Duration          // no lease lapses before this steady time; 0: none can
-	look     bool                   // image names may have come or gone
-	nextLook time.Duration          // steady time of the next look-up; 0: none
-	unwanted map[state.AppName]bool // left the root; to be removed once the new ones are rendered
-	retired  bool                   // a ConfigMap or Secret may have lost its last user
+	lapse    time.Duration                 // no lease lapses before this steady time; 0: none can
+	look     bool                          // image names may have come or gone
+	nextLook time.Duration                 // steady time of the next look-up; 0: none
+	unwanted map[state.AppName]bool        // left the root; to be removed once the new ones are rendered
+	later    map[state.AppName]state.Event // what waits for a person to approve a rewind
+	retired  bool                          // a ConfigMap or Secret may have lost its last user
 	net      network
 	out      Output
 	cause    state.Seq
@@ -98,6 +99,7 @@ func New(blobs state.Blobs) *Machine {
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
+		later: map[state.AppName]state.Event{},
 	}
 }
 

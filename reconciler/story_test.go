@@ -280,10 +280,10 @@ func (s *story) commit(t *testing.T, d *datadriven.TestData) {
 	m.Digest = manifest.Digest(m.Objects)
 	if app := appArg(d); app != state.RootApp {
 		m.App = app
-		s.step(&state.Rendered{App: app, Revision: s.revision(), Manifest: m})
+		s.step(&state.Rendered{App: app, Revision: s.revision(), Manifest: m, Rewound: d.HasArg("rewound")})
 		return
 	}
-	s.step(&state.RootRendered{Revision: s.revision(), Manifest: m, Apps: s.apps})
+	s.step(&state.RootRendered{Revision: s.revision(), Manifest: m, Apps: s.apps, Rewound: d.HasArg("rewound")})
 }
 
 // pass lets time go by: the machine is called whenever it asked to be.

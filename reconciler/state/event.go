@@ -14,6 +14,7 @@ type RootRendered struct {
 	Manifest  *Manifest  // of RootApp
 	Problems  []Problem
 	Detail    Text // all problems, as printed
+	Rewound   bool // the revision doesn't follow from the one that the application has
 }
 
 // Rendered is an application at a revision. With problems, nothing of it is applied.
@@ -24,6 +25,7 @@ type Rendered struct {
 	Manifest *Manifest
 	Problems []Problem
 	Detail   Text // all problems, as printed
+	Rewound  bool // the revision doesn't follow from the one that the application has
 }
 
 // Unchanged says that a revision touches nothing that the application's last
@@ -32,6 +34,7 @@ type Unchanged struct {
 	App      AppName
 	Revision Revision
 	Commit   Commit
+	Rewound  bool // the revision doesn't follow from the one that the application has
 }
 
 // SourceStatus says whether an application's source answers.

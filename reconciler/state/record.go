@@ -387,6 +387,7 @@ const (
 	HoldConfigMissing                     // a ConfigMap or Secret isn't in the text
 
 	HoldAddress HoldCode = 32 // the address or node port that a Service asks for can't be given
+	HoldRewind  HoldCode = 40 // the branch doesn't follow from what was there before; Params: the revision that waits, the one before it
 )
 
 // A Held is something wanted that a rule says not yet.

@@ -115,7 +115,7 @@ func transient(c state.HoldCode) bool {
 	switch c {
 	case state.HoldPredecessor, state.HoldNoRoom, state.HoldNoNode, state.HoldImageUnknown, state.HoldNodeLost:
 		return true
-	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldConfigMissing:
+	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldRewind, state.HoldConfigMissing:
 		return false
 	}
 	return false

@@ -77,9 +77,19 @@ func HoldText(h *state.Held) string {
 		return "waits for " + orText(what, "the pod before it")
 	case state.HoldConfigMissing:
 		return "not in the text: " + what
+	case state.HoldRewind:
+		return rewind(h)
 	default:
 		return fmt.Sprintf("reason %d, which this version does not know", h.Code)
 	}
+}
+
+// rewind says which revision waits, and what it should have followed from.
+func rewind(h *state.Held) string {
+	if len(h.Params) < 2 {
+		return "the branch does not follow from what was there before"
+	}
+	return state.Revision(h.Params[0]).Short() + " does not follow from " + state.Revision(h.Params[1]).Short() + ", which runs"
 }
 
 func after(sep, s string) string {
@@ -109,6 +119,8 @@ func holdFix(h *state.Held) string {
 		return "add a node, ask for less, or free room (tandem why says what each node has)"
 	case state.HoldNodeLost:
 		return "bring the node back, or, once it is certain that it runs nothing, remove it: tandem node remove NODE --reason …"
+	case state.HoldRewind:
+		return "find out who forced the push or moved the tag; if it is right: tandem approve " + h.ID + " --reason …"
 	case state.HoldPrune:
 		return "tandem approve " + h.ID + " --reason …"
 	case state.HoldPaused:
