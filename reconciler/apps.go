@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/plan"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -20,7 +21,7 @@ func (m *Machine) event(e state.Event) {
 	case *state.Rendered:
 		m.rendered(e)
 	case *state.Unchanged:
-		if a := m.fold.Apps[e.App]; a != nil && !a.Manifest.IsZero() && !m.rewound(e.App, e.Revision, e.Rewound, e) {
+		if a := m.fold.Apps[e.App]; a != nil && !a.Manifest.IsZero() {
 			m.seen(a, e.Revision, e.Commit)
 		}
 	case *state.SourceStatus:
@@ -46,9 +47,6 @@ func (m *Machine) root(e *state.RootRendered) {
 	root := m.fold.Apps[state.RootApp]
 	if root == nil || root.Removed {
 		return // `down` ended it
-	}
-	if m.rewound(state.RootApp, e.Revision, e.Rewound, e) {
-		return
 	}
 	if len(e.Problems) > 0 {
 		m.reject(root, e.Revision, e.Commit, len(e.Problems), e.Detail, nil)
@@ -107,7 +105,6 @@ func (m *Machine) rendered(e *state.Rendered) {
 	a := m.fold.Apps[e.App]
 	switch {
 	case a == nil || a.Removed:
-	case m.rewound(e.App, e.Revision, e.Rewound, e):
 	case len(e.Problems) > 0:
 		m.reject(a, e.Revision, e.Commit, len(e.Problems), e.Detail, nil)
 	default:
@@ -293,20 +290,32 @@ func (m *Machine) unavailable(name state.AppName) state.Ref {
 		if w.App != name {
 			continue
 		}
-		if (w.Deleting || !w.Complete || m.waiting[ref] || !up(w)) && (first.IsZero() || ref.Compare(first) < 0) {
+		if (w.Deleting || !w.Complete || m.waiting[ref] || !up(w, m.now)) && (first.IsZero() || ref.Compare(first) < 0) {
 			first = ref
 		}
 	}
 	return first
 }
 
-// up says whether as many pods are ready as are wanted.
-func up(w *state.Workload) bool {
+// up says whether as many pods are available as are wanted.
+func up(w *state.Workload, now state.Instant) bool {
+	least := minReady(w)
 	ready := int32(0)
 	for _, p := range w.Pods {
-		if p.Ready && !p.Stopping && !p.Lost {
+		if p.Available(now, least) {
 			ready++
 		}
 	}
 	return ready >= w.Replicas()
+}
+
+// minReady is how long a pod of the workload is ready before it counts.
+func minReady(w *state.Workload) time.Duration {
+	if d, ok := w.Deployment(); ok {
+		return time.Duration(d.Spec.MinReadySeconds) * time.Second
+	}
+	if set, ok := w.StatefulSet(); ok {
+		return time.Duration(set.Spec.MinReadySeconds) * time.Second
+	}
+	return 0
 }

@@ -168,7 +168,11 @@ func (w *world) meddle() {
 	case 2:
 		node := state.Ref{Kind: "Node", Name: string(w.nodes[w.rng.IntN(len(w.nodes))].name)}
 		w.command(state.CmdCordon, node)
-		w.after(w.between(time.Second, 2*time.Minute), func() { w.command(state.CmdUncordon, node) })
+		w.after(w.between(time.Second, 2*time.Minute), func() {
+			if w.faults { // else heal does it
+				w.command(state.CmdUncordon, node)
+			}
+		})
 	}
 }
 

@@ -91,6 +91,7 @@ type world struct {
 	placed  map[state.UID]state.Seq         // the record that began each life
 	faults  bool                            // whether faults may still happen
 	quiet   time.Duration                   // since when all is as Git says; 0: it isn't
+	still   state.Seq                       // how many records there were then
 	looked  time.Duration                   // when that was last looked at
 }
 
@@ -214,8 +215,11 @@ func (w *world) run(until time.Duration) {
 			case !w.converged():
 				w.quiet = 0
 			case w.quiet == 0:
-				w.quiet = w.now
+				w.quiet, w.still = w.now, w.ctl.seq()
 			case w.now-w.quiet > settle:
+				if w.ctl.seq() != w.still {
+					w.fail("nothing happens, and %d records are written", w.ctl.seq()-w.still)
+				}
 				return
 			}
 		}
