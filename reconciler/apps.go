@@ -21,7 +21,7 @@ func (m *Machine) event(e state.Event) {
 	case *state.Rendered:
 		m.rendered(e)
 	case *state.Unchanged:
-		if a := m.fold.Apps[e.App]; a != nil && !a.Manifest.IsZero() {
+		if a := m.fold.Apps[e.App]; a != nil && !a.Manifest.IsZero() && !m.rewound(e.App, e.Revision, e.Rewound, e) {
 			m.seen(a, e.Revision, e.Commit)
 		}
 	case *state.SourceStatus:
@@ -47,6 +47,9 @@ func (m *Machine) root(e *state.RootRendered) {
 	root := m.fold.Apps[state.RootApp]
 	if root == nil || root.Removed {
 		return // `down` ended it
+	}
+	if m.rewound(state.RootApp, e.Revision, e.Rewound, e) {
+		return
 	}
 	if len(e.Problems) > 0 {
 		m.reject(root, e.Revision, e.Commit, len(e.Problems), e.Detail, nil)
@@ -105,6 +108,7 @@ func (m *Machine) rendered(e *state.Rendered) {
 	a := m.fold.Apps[e.App]
 	switch {
 	case a == nil || a.Removed:
+	case m.rewound(e.App, e.Revision, e.Rewound, e):
 	case len(e.Problems) > 0:
 		m.reject(a, e.Revision, e.Commit, len(e.Problems), e.Detail, nil)
 	default:
