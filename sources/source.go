@@ -24,6 +24,17 @@ type Source interface {
 	Next(ctx context.Context, last state.Revision) (Snapshot, error)
 }
 
+// A Historian is a Source that knows how commits follow one another. Commits are
+// given by their whole hash; errors are of Next's classes.
+type Historian interface {
+	// Descends says whether from is commit or one of its ancestors.
+	Descends(ctx context.Context, commit, from string) (bool, error)
+	// Since visits commit and its ancestors without known and those of known, in
+	// no order that a commit could choose; known may be "". The bytes are the ones
+	// whose hash is the commit's name.
+	Since(ctx context.Context, commit, known string, visit func(hash string, raw []byte) error) error
+}
+
 // A Snapshot is a tree at one revision: a value that never changes.
 type Snapshot struct {
 	Revision state.Revision // "main@sha1:3f2a91c…", or "dir@sha256:…"

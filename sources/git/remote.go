@@ -221,6 +221,11 @@ func (o *remoteOrigin) fetch(ctx context.Context, s session, advertised *packp.A
 		}
 		request.Filter = packp.FilterBlobLimit(tree.MaxFileSize+1, packp.BlobLimitPrefixNone)
 	}
+	return o.receive(ctx, s, request, wants)
+}
+
+// receive puts what the server answers to a request into the store.
+func (o *remoteOrigin) receive(ctx context.Context, s session, request *packp.UploadPackRequest, wants []plumbing.Hash) error {
 	response, err := s.UploadPack(ctx, request)
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ type Source struct {
 	origin  origin
 	logger  *slog.Logger
 	hint    chan struct{}
+	history history
 	turn    chan struct{} // holds one value while nobody looks
 
 	// Owned by who has the turn.
@@ -81,6 +82,7 @@ func New(options Options) (*Source, error) {
 		pace:    sources.Pace{Interval: options.Interval, Longest: longestBackOff},
 	}
 	s.turn <- struct{}{}
+	s.history.source = s
 	if a.scheme == local {
 		path, err := filepath.Abs(a.path)
 		if err != nil {
