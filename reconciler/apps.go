@@ -36,6 +36,12 @@ func (m *Machine) event(e state.Event) {
 		m.reported(&e.Report)
 	case *state.Command:
 		m.command(e)
+	case *state.Reviewed:
+		m.reviewed(e)
+	case *state.Pushed:
+		m.pushed(e)
+	case *state.Checked:
+		m.checked(e)
 	case *state.Stop:
 		m.emit("", &state.ControllerStopped{})
 	}
@@ -69,6 +75,7 @@ func (m *Machine) root(e *state.RootRendered) {
 			m.unwanted[a.Spec.Name] = true
 		}
 	}
+	m.pipelines(e, empty)
 	if e.Manifest != nil {
 		m.apply(root, e.Revision, e.Commit, e.Manifest)
 	}

@@ -11,6 +11,9 @@ import (
 // follows has it as its cause.
 func (m *Machine) command(e *state.Command) {
 	m.actor = e.Actor
+	if m.promotionCommand(e) {
+		return
+	}
 	reply := &state.Reply{ID: e.ID, Code: m.check(e)}
 	if reply.Code == state.ReplyDone {
 		r := m.emit(m.appOfObject(e.Object), &state.Commanded{
@@ -54,6 +57,8 @@ func (m *Machine) check(e *state.Command) state.ReplyCode {
 	case state.CmdSync, state.CmdSuspend, state.CmdResume:
 		found = m.fold.Apps[state.AppName(e.Object.Name)] != nil
 	case state.CmdDown:
+	case state.CmdPromote, state.CmdRollback:
+		found = false // promotionCommand has answered for those that there are
 	}
 	if !found {
 		return state.ReplyNotFound
@@ -84,7 +89,7 @@ func (m *Machine) do(e *state.Command) {
 		spec := a.Spec
 		spec.Suspend = state.Suspend{On: e.Verb == state.CmdSuspend, Until: e.Until}
 		m.emit(a.Spec.Name, &state.AppDeclared{Application: spec})
-	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdDrain, state.CmdReject:
+	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdDrain, state.CmdReject, state.CmdPromote, state.CmdRollback:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
 }

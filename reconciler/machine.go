@@ -43,6 +43,7 @@ type Machine struct {
 	later    map[state.AppName]state.Event // what waits for a person to approve a rewind
 	retired  bool                          // a ConfigMap or Secret may have lost its last user
 	net      network
+	lines    lines // pipelines; see promote.go
 	out      Output
 	cause    state.Seq
 	actor    state.Text
@@ -190,6 +191,7 @@ func (m *Machine) finish() Output {
 	m.plan()
 	m.settle()
 	m.converge()
+	m.promotions()
 	m.lookUps()
 	for _, name := range sorted(m.touched) {
 		if n := m.fold.Nodes[name]; n != nil && m.agents[name] != nil {
@@ -213,6 +215,7 @@ func (m *Machine) finish() Output {
 func (m *Machine) emit(app state.AppName, f state.Fact) *state.Record {
 	r := &state.Record{Seq: m.fold.Seq + 1, At: m.now, Cause: m.cause, Actor: m.actor, App: app, Fact: f}
 	m.touch(r)
+	m.touchLines(r)
 	if err := m.fold.Apply(r); err != nil {
 		panic(fmt.Sprintf("the machine made a record that does not fold: %v", err))
 	}
@@ -361,6 +364,7 @@ func (m *Machine) wake() time.Duration {
 	}
 	sooner(m.lapse)
 	sooner(m.nextLook)
+	sooner(m.lines.wake())
 	for _, f := range m.flaps {
 		sooner(f.next(m.now.Mono))
 	}
@@ -383,7 +387,7 @@ func (m *Machine) Check() error {
 			return fmt.Errorf("%s: incremental planning would wake at %s, full planning at %s", w.Ref, m.wakes[w.Ref], d.Wake)
 		}
 	}
-	return nil
+	return m.checkLines()
 }
 
 // Restore begins from a snapshot of the fold, before Replay and the first Step.

@@ -138,6 +138,7 @@ func (s *State) applyApp(r *Record) error {
 			a = &App{}
 			s.Apps[name] = a
 		}
+		s.redeclared(r, &a.Spec, &f.Application)
 		a.Spec, a.Declared, a.Removed = f.Application, r.At, false
 		return nil
 	case *AppRemoved:

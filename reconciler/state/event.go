@@ -77,6 +77,45 @@ type Command struct {
 	Reason Text
 	Detail Text
 	Until  int64
+
+	// Of promotions.
+	Groups   []string // that the actor is in, as who authenticated them says
+	Commit   string   // promote: this one; empty: the newest that was tested
+	Override bool     // promote: though it is quarantined
+	Now      bool     // promote: at once, or not at all
+}
+
+// Reviewed answers a ReviewWanted.
+type Reviewed struct {
+	Pipeline PipelineName
+	Stage    string
+	From, To string
+	Lost     bool // nothing could be found out: Detail says why
+	Commits  int32
+	Authors  []Text
+	Unsigned int32
+	Forward  bool
+	Manifest *Manifest // of the target's render of To; nil with problems
+	Problems int32
+	Detail   Text
+}
+
+// Pushed answers a Push.
+type Pushed struct {
+	ID      string
+	Outcome PromotionOutcome // 0: the repository doesn't answer, it is tried again
+	Found   string
+	Detail  Text
+}
+
+// Checked is what a system outside says of a commit; who says it was verified.
+type Checked struct {
+	Pipeline PipelineName
+	Stage    string
+	Name     string
+	Commit   string
+	OK       bool
+	Detail   Text
 }
 
 // Stop is a clean stop of the controller: nodes are parked.
@@ -92,6 +131,9 @@ func (*Renewed) event()      {}
 func (*Reported) event()     {}
 func (*Command) event()      {}
 func (*Stop) event()         {}
+func (*Reviewed) event()     {}
+func (*Pushed) event()       {}
+func (*Checked) event()      {}
 
 // An Effect is something for the shell to do that isn't an assignment.
 type Effect interface{ effect() }
@@ -105,9 +147,31 @@ type LookUp struct {
 
 // Reply answers a Command.
 type Reply struct {
-	ID   uint64
-	Code ReplyCode
-	Seq  Seq // the record made of it
+	ID        uint64
+	Code      ReplyCode
+	Seq       Seq    // the record made of it
+	Why       string // of a refusal, where the code alone doesn't say it; holds no personal data
+	Promotion string // that was opened
+}
+
+// ReviewWanted asks what going from a branch's head to a commit means; the answer is
+// Reviewed.
+type ReviewWanted struct {
+	Pipeline PipelineName
+	Stage    string
+	App      AppName
+	Source   AppSource // of the branch
+	From, To string
+}
+
+// Push asks to move a branch; the answer is Pushed. It may come again after a
+// crash: whoever pushes looks first, and a branch that is at New is done.
+type Push struct {
+	ID     string
+	Source AppSource
+	Old    string
+	New    string
+	Object []byte // the commit to make; empty: New is in the repository
 }
 
 // ReplyCode says what became of a command.
@@ -120,5 +184,7 @@ const (
 	ReplyRefused // it makes no sense in this state
 )
 
-func (*LookUp) effect() {}
-func (*Reply) effect()  {}
+func (*LookUp) effect()       {}
+func (*Reply) effect()        {}
+func (*ReviewWanted) effect() {}
+func (*Push) effect()         {}

@@ -94,16 +94,16 @@ type Line struct {
 
 // LineUp is what a stage's branch has had.
 type LineUp struct {
-	Name      string  `pb:"1"`
-	App       AppName `pb:"2"`
-	Head      Commit  `pb:"3"` // of the branch, as last seen
-	Trials    []Trial `pb:"4"` // oldest first; the last is what runs
-	Suspended bool    `pb:"5"`
-	Until     int64   `pb:"6"` // wall nanoseconds; 0: until resumed
-	Passed    Seq     `pb:"7"` // the newest Trial of the stage before that came here
-	Review    *Review `pb:"8"`
-	Checks    []Check `pb:"9"`
-	Tried     Tried   `pb:"10"`
+	Name      string   `pb:"1"`
+	App       AppName  `pb:"2"`
+	Head      Commit   `pb:"3"` // of the branch, as last seen
+	Trials    []Trial  `pb:"4"` // oldest first; the last is what runs
+	Suspended bool     `pb:"5"`
+	Until     int64    `pb:"6"` // wall nanoseconds; 0: until resumed
+	Passed    Seq      `pb:"7"` // the newest Trial of the stage before that came here
+	Reviews   []Review `pb:"8"`
+	Checks    []Check  `pb:"9"`
+	Tried     []Tried  `pb:"10"`
 }
 
 // A Trial is a commit on a stage. Its soak starts when the application has
@@ -151,7 +151,8 @@ type Check struct {
 	Seq    Seq    `pb:"4"`
 }
 
-// Tried is the last promotion that ended: it isn't begun again by itself.
+// Tried is a promotion that ended: it isn't opened again by itself while the
+// branch is where it was, and never where From is empty: a person said no.
 type Tried struct {
 	Trial Seq    `pb:"1"`
 	From  string `pb:"2"`
@@ -193,6 +194,8 @@ const (
 	maxTrials     = 32 // commits a stage
 	maxQuarantine = 64 // trees a pipeline
 	maxChecks     = 32 // answers a stage
+	maxReviews    = 8  // candidates a stage
+	maxTried      = 32 // promotions a stage
 )
 
 // Stage finds a stage by its name, or nil.

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -170,7 +171,8 @@ func (s *State) applyPromotion(r *Record) error {
 		return s.endPromotion(f)
 	case *CandidateReviewed:
 		if u := s.lineUp(f.Pipeline, f.Stage); u != nil {
-			u.Review = &Review{f.From, f.To, f.Commits, f.Authors, f.Unsigned, f.Forward, f.Problems, f.Held, f.Detail, r.At}
+			u.Reviews = slices.DeleteFunc(slices.Clone(u.Reviews), func(o Review) bool { return o.From != f.From || o.To == f.To })
+			u.Reviews = last(append(u.Reviews, Review{f.From, f.To, f.Commits, f.Authors, f.Unsigned, f.Forward, f.Problems, f.Held, f.Detail, r.At}), maxReviews)
 		}
 	case *StageSuspended:
 		if u := s.lineUp(f.Pipeline, f.Stage); u != nil {
@@ -220,6 +222,7 @@ func (s *State) declareLine(r *Record, p *Pipeline) {
 				}
 			}
 		}
+		u.Reviews = nil // under other rules
 		l.Stages = append(l.Stages, u)
 	}
 	s.Lines[p.Name] = l
@@ -253,8 +256,11 @@ func (s *State) endPromotion(f *PromotionEnded) error {
 	if p.Started != nil {
 		from = p.Started.Old
 	}
-	if f.Outcome != PromotionSkipped || !p.Rollback {
-		u.Tried = Tried{Trial: p.Trial, From: from}
+	if f.Outcome == PromotionRejected {
+		from = ""
+	}
+	if !p.Rollback {
+		u.Tried = last(append(slices.Clone(u.Tried), Tried{Trial: p.Trial, From: from}), maxTried)
 	}
 	if f.Outcome != PromotionDone {
 		return nil
@@ -318,9 +324,6 @@ func (s *State) trials(r *Record, before Instant) {
 		return
 	}
 	app := r.App
-	if f, ok := r.Fact.(*AppDeclared); ok {
-		app = f.Application.Name
-	}
 	if app == "" {
 		return
 	}
@@ -328,6 +331,29 @@ func (s *State) trials(r *Record, before Instant) {
 		for _, u := range l.Stages {
 			if u.App == app {
 				s.trial(r, l, u)
+			}
+		}
+	}
+}
+
+// redeclared forgets what was tested under another spec: of another source
+// everything, of another path all but what runs, whose soak starts again.
+func (s *State) redeclared(r *Record, old, now *Application) {
+	if old.Source == now.Source && old.Path == now.Path && maps.Equal(old.Substitute, now.Substitute) && slices.Equal(old.Variants, now.Variants) {
+		return
+	}
+	for _, l := range s.Lines {
+		for _, u := range l.Stages {
+			if u.App != now.Name {
+				continue
+			}
+			u.Reviews = nil
+			if old.Source != now.Source {
+				u.Trials, u.Head = nil, Commit{}
+			}
+			if t := u.Current(); t != nil {
+				t.Since, t.Proven = r.At, t.Healthy
+				u.Trials = []Trial{*t}
 			}
 		}
 	}
@@ -364,11 +390,7 @@ func (s *State) trial(r *Record, l *Line, u *LineUp) {
 			l.fail(t.Commit.Tree, u.Name, r.Seq)
 		}
 	case *AppRemoved:
-		u.Trials, u.Head, u.Review = nil, Commit{}, nil
-	case *AppDeclared:
-		if a := s.Apps[f.Application.Name]; a != nil && a.Commit.Hash == "" {
-			u.Trials, u.Head, u.Review = nil, Commit{}, nil
-		}
+		u.Trials, u.Head, u.Reviews = nil, Commit{}, nil
 	}
 }
 
@@ -376,10 +398,7 @@ func (s *State) trial(r *Record, l *Line, u *LineUp) {
 func (u *LineUp) clone() *LineUp {
 	c := *u
 	c.Trials, c.Checks = slices.Clone(u.Trials), slices.Clone(u.Checks)
-	if u.Review != nil {
-		review := *u.Review
-		c.Review = &review
-	}
+	c.Reviews, c.Tried = slices.Clone(u.Reviews), slices.Clone(u.Tried)
 	return &c
 }
 

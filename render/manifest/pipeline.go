@@ -125,7 +125,7 @@ func (c *validator) pipeline(in *pipeline) state.Pipeline {
 // stage reads a stage; those before it are the only ones that it may come after,
 // so that there is no cycle.
 func (c *validator) stage(at Path, in *pipelineStage, before []state.Stage, auto bool) state.Stage {
-	out := state.Stage{Name: in.Name, App: state.AppName(in.Application), After: in.After, Auto: auto}
+	out := state.Stage{Name: in.Name, App: state.AppName(in.Application), After: slices.Compact(append([]string(nil), in.After...)), Auto: auto}
 	c.name(at.Key("name"), in.Name, nameLabel)
 	if in.Auto != nil {
 		out.Auto = *in.Auto
