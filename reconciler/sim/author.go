@@ -185,7 +185,7 @@ func (s *spec) object(renderer int) *state.Object {
 		if s.replicas[i] == 0 && s.replicas[1-i] > 0 {
 			continue
 		}
-		kind, body := s.body(os, s.replicas[i], start, renderer)
+		kind, body := s.body(s.replicas[i], start, renderer)
 		start = 100
 		if out == nil {
 			out = object(kind, body, os)
@@ -196,7 +196,7 @@ func (s *spec) object(renderer int) *state.Object {
 	return out
 }
 
-func (s *spec) body(os state.OS, replicas, start int32, renderer int) (string, state.Body) {
+func (s *spec) body(replicas, start int32, renderer int) (string, state.Body) {
 	meta := metav1.ObjectMeta{Name: s.name, Namespace: "default"}
 	labels := map[string]string{"app": s.name}
 	template := corev1.PodTemplateSpec{

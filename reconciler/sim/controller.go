@@ -28,7 +28,6 @@ type controller struct {
 	stepped bool // a step is due at once
 	waiting []batch
 	writing bool
-	wake    uint64 // of the newest timer asked for
 }
 
 // batch is what one step decided, its records as they are written.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -283,11 +284,11 @@ func (w *world) missing() string {
 }
 
 func describe(wl *state.Workload) string {
-	out := ""
+	var out strings.Builder
 	for _, p := range wl.Pods {
-		out += fmt.Sprintf(" %s(%s ready=%t stopping=%t lost=%t current=%t %s)", p.Key.Name, p.Phase, p.Ready, p.Stopping, p.Lost, wl.IsCurrent(p), p.Reason)
+		fmt.Fprintf(&out, " %s(%s ready=%t stopping=%t lost=%t current=%t %s)", p.Key.Name, p.Phase, p.Ready, p.Stopping, p.Lost, wl.IsCurrent(p), p.Reason)
 	}
-	return out
+	return out.String()
 }
 
 func (w *world) nodeMissing(s *state.State, n *node) string {

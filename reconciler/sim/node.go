@@ -55,7 +55,6 @@ type container struct {
 	step.Container
 	pod     *state.AssignedPod
 	stopped bool // the agent was told to end it
-	probed  bool
 }
 
 func (n *node) bootID() string { return fmt.Sprintf("%s-boot-%d", n.name, n.boot) }

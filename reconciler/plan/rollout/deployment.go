@@ -233,7 +233,7 @@ func order(d *appsv1.Deployment, parts []*part) {
 		return
 	}
 	waiting := false
-	for _, os := range strings.Split(text, ",") {
+	for os := range strings.SplitSeq(text, ",") {
 		for _, p := range parts {
 			if p.variant == nil || p.variant.OS != state.OS(strings.TrimSpace(os)) {
 				continue

@@ -257,8 +257,8 @@ func (o *ordered) update() {
 			budget--
 		}
 	}
-	for i := len(o.slots) - 1; i >= 0; i-- {
-		p := o.slots[i].pod
+	for i, slot := range slices.Backward(o.slots) {
+		p := slot.pod
 		if p == nil || p.Stopping || p.Lost || !o.outdated(i) || o.stops(p) {
 			continue
 		}
