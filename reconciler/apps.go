@@ -298,8 +298,8 @@ func (m *Machine) converge() {
 func (m *Machine) unavailable(name state.AppName) state.Ref {
 	var first state.Ref
 	for ref, w := range m.fold.Workloads {
-		if w.App != name {
-			continue
+		if w.App != name || w.Parent != nil {
+			continue // a CronJob's Jobs come and go
 		}
 		if (w.Deleting || !w.Complete || m.waiting[ref] || !up(w, m.now)) && (first.IsZero() || ref.Compare(first) < 0) {
 			first = ref
@@ -310,6 +310,14 @@ func (m *Machine) unavailable(name state.AppName) state.Ref {
 
 // up says whether as many pods are available as are wanted.
 func up(w *state.Workload, now state.Instant) bool {
+	switch w.Ref.Kind {
+	case "Job", "CronJob":
+		return true // what is rolled out stays so
+	case "Pod", "DaemonSet":
+		return !slices.ContainsFunc(w.Pods, func(p *state.Pod) bool {
+			return !p.Stopping && (p.Lost || !p.Ready && p.Phase != state.Succeeded)
+		}) && (len(w.Pods) > 0 || w.Ref.Kind == "DaemonSet")
+	}
 	least := minReady(w)
 	ready := int32(0)
 	for _, p := range w.Pods {

@@ -271,6 +271,20 @@ func (m *Machine) touch(r *state.Record) {
 		delete(m.flaps, f.UID)
 	case *state.PodObserved:
 		m.touchPod(f.UID, false)
+		if f.Phase == state.Succeeded || f.Phase == state.Failed {
+			m.helped() // it needs its room no more
+		}
+	case *state.PodCounted:
+		m.touchPod(f.UID, false)
+	case *state.JobMoved:
+		m.touchJob(f.Workload)
+	case *state.CronFired:
+		m.touchWorkload(f.CronJob)
+		m.touchWorkload(f.Job)
+	case *state.JobDropped:
+		m.touchJob(f.Job)
+	case *state.ObjectGone:
+		m.touchJob(f.Ref)
 	case *state.PodFlapping:
 		m.touchPod(f.UID, false)
 	case *state.PodSettled:
@@ -303,6 +317,19 @@ func (m *Machine) touchWorkload(ref state.Ref) {
 	}
 }
 
+// touchJob marks a Job, its CronJob and its application.
+func (m *Machine) touchJob(ref state.Ref) {
+	w := m.fold.Workloads[ref]
+	if w == nil {
+		return
+	}
+	m.touchWorkload(ref)
+	m.apps[w.App] = true
+	if w.Parent != nil {
+		m.touchWorkload(w.Parent.CronJob)
+	}
+}
+
 // touchApp marks an application and all of its workloads: an image name has
 // another meaning with another manifest.
 func (m *Machine) touchApp(app state.AppName) {
@@ -320,6 +347,11 @@ func (m *Machine) touchChanges(changes []state.Change) {
 	for i := range changes {
 		ref := changes[i].Ref
 		m.touchWorkload(ref)
+		if w := m.fold.Workloads[ref]; w != nil {
+			for _, child := range w.Children() {
+				m.touchWorkload(child.Ref)
+			}
+		}
 		if ref.Kind != "ConfigMap" && ref.Kind != "Secret" {
 			continue
 		}

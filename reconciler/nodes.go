@@ -78,7 +78,7 @@ func (m *Machine) reported(r *state.Report) {
 		if p == nil || p.Node != r.Node || r.Applied < p.PlacedGen {
 			continue
 		}
-		m.emit(m.appOf(p), &state.PodGone{UID: uid, Vanished: !p.Stopping})
+		m.gone(p, !p.Stopping)
 	}
 }
 
@@ -165,7 +165,7 @@ func soonest(a, b time.Duration) time.Duration {
 // removeNode forgets a node that will not come back, and the pods on it.
 func (m *Machine) removeNode(n *state.Node) {
 	for _, uid := range slices.SortedFunc(maps.Keys(n.Pods), state.UID.Compare) {
-		m.emit(m.appOf(n.Pods[uid]), &state.PodGone{UID: uid, Vanished: true})
+		m.gone(n.Pods[uid], true)
 	}
 	m.emit("", &state.NodeRemoved{Node: n.Name})
 	delete(m.agents, n.Name)

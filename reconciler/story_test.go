@@ -3,7 +3,6 @@ package reconciler_test
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +98,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.settle()
 	case "agents": // one round of reports
 		s.round(d.HasArg("only"), argNames(d))
-	case "unready", "ready", "dies", "fails":
+	case "unready", "ready", "dies", "fails", "ends":
 		s.status(t, d)
 	case "lose":
 		s.agents[state.NodeName(d.CmdArgs[0].Key)].lost = true
@@ -389,7 +388,10 @@ func (s *story) report(name state.NodeName, full bool, gone []state.UID) {
 // status makes a pod ready or not, or ends it.
 func (s *story) status(t *testing.T, d *datadriven.TestData) {
 	for _, arg := range d.CmdArgs {
-		p := s.m.State().ByName[state.PodKey{Namespace: "default", Name: arg.Key}]
+		if arg.Key == "code" {
+			continue
+		}
+		p := s.pod(arg.Key)
 		if p == nil {
 			t.Fatalf("%s: there is no pod %s", d.Pos, arg.Key)
 		}
@@ -402,6 +404,10 @@ func (s *story) status(t *testing.T, d *datadriven.TestData) {
 			st.Containers = []state.ContainerStatus{{Name: "main", State: state.ContainerRunning, Ready: st.Ready}}
 		case "fails":
 			st = state.PodStatus{UID: p.UID, Phase: state.Failed, Reason: state.ReasonEvicted}
+		case "ends":
+			code := 0
+			d.MaybeScanArgs(t, "code", &code)
+			st = ended(p, int32(code))
 		case "dies": // vanishes from its node
 			delete(a.pods, p.UID)
 			s.report(p.Node, true, nil)
@@ -411,6 +417,28 @@ func (s *story) status(t *testing.T, d *datadriven.TestData) {
 		a.pods[p.UID] = st
 		s.report(p.Node, false, nil)
 	}
+}
+
+// pod finds a pod by the name that stories have for it.
+func (s *story) pod(name string) *state.Pod {
+	for _, p := range s.m.State().SortedPods() {
+		if s.name(p) == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// ended is a pod whose container ended with a code for good.
+func ended(p *state.Pod, code int32) state.PodStatus {
+	st := state.PodStatus{UID: p.UID, Phase: state.Succeeded, Reason: state.ReasonCompleted}
+	if code != 0 {
+		st.Phase, st.Reason = state.Failed, state.ReasonError
+	}
+	st.Containers = []state.ContainerStatus{{
+		Name: p.Template.Spec.Spec.Containers[0].Name, State: state.ContainerTerminated, ExitCode: code, Reason: st.Reason,
+	}}
+	return st
 }
 
 // do is what a person asks for.
@@ -423,6 +451,9 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 	if len(d.CmdArgs) > 1 {
 		kind, name, _ := strings.Cut(d.CmdArgs[1].Key, "/")
 		c.Object, c.Hold = state.Ref{Kind: kind, Namespace: "default", Name: name}, kind
+		if p := s.pod(name); kind == "Pod" && p != nil {
+			c.Object.Name = p.Key.Name
+		}
 		if kind == "Node" {
 			c.Object.Namespace = ""
 		}
@@ -459,6 +490,8 @@ func (s *story) pods() {
 		switch {
 		case p.Stopping:
 			word = "stopping"
+		case p.Ended():
+			word = strings.ToLower(p.Phase.String())
 		case p.Lost:
 			word = "lost"
 		case p.Ready:
@@ -482,10 +515,7 @@ func (s *story) holds() {
 
 // name is a pod's name, with the derived parts of a Deployment's made short.
 func (s *story) name(p *state.Pod) string {
-	if p.Ordinal >= 0 {
-		return p.Key.Name
-	}
-	return fmt.Sprintf("%s-~%s", p.Workload.Name, strconv.FormatUint(uint64(p.PlacedSeq), 10))
+	return alias(p.Workload, p.Key.Name, p.Ordinal, p.PlacedSeq)
 }
 
 func osOf(b state.Body) state.OS {

@@ -3,22 +3,18 @@ package reconciler_test
 import (
 	"cmp"
 	"fmt"
+	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 func podSpec(o *state.Object) *corev1.PodSpec {
-	switch b := o.First().(type) {
-	case *appsv1.Deployment:
-		return &b.Spec.Template.Spec
-	case *appsv1.StatefulSet:
-		return &b.Spec.Template.Spec
-	default:
-		return nil
+	if t := state.TemplateOf(o.First()); t != nil {
+		return &t.Spec
 	}
+	return nil
 }
 
 // line is a record as a story shows it; empty for those that only explain.
@@ -72,6 +68,14 @@ func (s *story) line(r *state.Record) string {
 			line += fmt.Sprintf(", %d/%s at %d of every node", p.Port, p.Protocol, p.Node)
 		}
 		return line
+	case *state.PodCounted:
+		return fmt.Sprintf("%s counts: %s", s.of(f.UID), f.Verdict)
+	case *state.JobMoved:
+		return strings.TrimSuffix(fmt.Sprintf("%s is %s: %s", f.Workload.Name, f.Stage, f.Why), ": ")
+	case *state.CronFired:
+		return fmt.Sprintf("%s begins %s, missed %d", f.CronJob.Name, f.Job.Name, f.Missed)
+	case *state.JobDropped:
+		return fmt.Sprintf("drop %s: %s", f.Job.Name, f.Why)
 	case *state.ObjectGone:
 		return fmt.Sprintf("gone %s", f.Ref)
 	default:
@@ -80,10 +84,20 @@ func (s *story) line(r *state.Record) string {
 }
 
 func (s *story) placed(r *state.Record, f *state.PodPlaced) string {
-	if f.Ordinal >= 0 {
-		return f.Pod.Name
+	return alias(f.Workload, f.Pod.Name, f.Ordinal, r.Seq)
+}
+
+// alias is a pod's name, where that is an identity; else with the number of the
+// record that placed it in place of the part that is derived.
+func alias(w state.Ref, name string, ordinal int32, placed state.Seq) string {
+	switch {
+	case w.Kind == "StatefulSet" || w.Kind == "Pod":
+		return name
+	case ordinal >= 0:
+		return fmt.Sprintf("%s-%d-~%d", w.Name, ordinal, placed)
+	default:
+		return fmt.Sprintf("%s-~%d", w.Name, placed)
 	}
-	return fmt.Sprintf("%s-~%d", f.Workload.Name, r.Seq)
 }
 
 func (s *story) goneLine(f *state.PodGone) string {

@@ -73,6 +73,10 @@ func (m *Machine) workload(w *state.Workload) {
 		m.hold(w, d.Held, nil)
 		return
 	}
+	if len(d.Count) > 0 || d.Job != nil {
+		m.job(w, &d)
+		return
+	}
 	for _, s := range d.Stop {
 		m.emit(w.App, &state.PodStopping{UID: s.Pod.UID, Why: s.Why})
 	}
@@ -88,6 +92,9 @@ func (m *Machine) workload(w *state.Workload) {
 		m.emit(w.App, &state.RolledOut{Workload: w.Ref, Partial: d.Partial})
 	}
 	m.apps[w.App] = true
+	if d.Expired && !w.Deleting {
+		m.emit(w.App, &state.JobDropped{Job: w.Ref, Why: state.DropExpired})
+	}
 	if d.Gone {
 		m.emit(w.App, &state.ObjectGone{Ref: w.Ref})
 		delete(m.waiting, w.Ref)
@@ -130,10 +137,14 @@ func (m *Machine) placed(w *state.Workload, p *plan.Placement, decided map[state
 		m.cause = r.Seq
 		defer func() { m.cause = cause }()
 	}
-	for _, spot := range p.Answer.Spots {
-		key, serial := m.nextName(w, &p.Start)
+	for i, spot := range p.Answer.Spots {
+		ordinal := p.Start.Ordinal
+		if len(p.Start.Ordinals) > 0 {
+			ordinal = p.Start.Ordinals[i]
+		}
+		key, serial := m.nextName(w, p.Start.Template, ordinal)
 		m.emit(w.App, &state.PodPlaced{
-			Pod: key, Workload: w.Ref, OS: spot.Node.Facts.OS, Ordinal: p.Start.Ordinal, Template: p.Start.Template.Digest,
+			Pod: key, Workload: w.Ref, OS: spot.Node.Facts.OS, Ordinal: ordinal, Template: p.Start.Template.Digest,
 			Node: spot.Node.Name, Isolation: spot.Isolation, Serial: serial,
 		})
 	}
@@ -147,16 +158,32 @@ func groupsDigest(t *state.Template, a *schedule.Answer) state.Digest {
 	return state.DigestOf(b)
 }
 
-// nextName gives the next pod its name: the ordinal's, or one that no pod has.
-func (m *Machine) nextName(w *state.Workload, s *rollout.Start) (state.PodKey, uint64) {
-	key := state.PodKey{Namespace: w.Ref.Namespace}
-	if s.Ordinal >= 0 {
-		key.Name = fmt.Sprintf("%s-%d", w.Ref.Name, s.Ordinal)
-		return key, w.Serial + 1
+// job records what ends of a Job's pods count for, or the Job's next stage.
+func (m *Machine) job(w *state.Workload, d *plan.Decision) {
+	for _, c := range d.Count {
+		m.emit(w.App, &state.PodCounted{UID: c.Pod.UID, Verdict: c.Verdict})
 	}
+	if d.Job != nil {
+		m.emit(w.App, &state.JobMoved{Workload: w.Ref, Stage: d.Job.Stage, Why: d.Job.Why})
+	}
+}
+
+// gone ends a pod's life; what it counts for is recorded before.
+func (m *Machine) gone(p *state.Pod, vanished bool) {
+	if w := m.fold.Workloads[p.Workload]; w != nil {
+		if v := rollout.Verdict(w, p, true); v != 0 {
+			m.emit(w.App, &state.PodCounted{UID: p.UID, Verdict: v})
+		}
+	}
+	m.emit(m.appOf(p), &state.PodGone{UID: p.UID, Vanished: vanished})
+}
+
+// nextName gives the next pod its name: its identity's, or one that no pod has.
+func (m *Machine) nextName(w *state.Workload, t *state.Template, ordinal int32) (state.PodKey, uint64) {
+	key := state.PodKey{Namespace: w.Ref.Namespace}
 	for serial := w.Serial + 1; ; serial++ {
-		key.Name = plan.PodName(w, s.Template, serial)
-		if m.fold.ByName[key] == nil {
+		key.Name = plan.PodName(w, t, ordinal, serial)
+		if m.fold.ByName[key] == nil || w.Ref.Kind == "StatefulSet" || w.Ref.Kind == "Pod" {
 			return key, serial
 		}
 	}
@@ -199,6 +226,12 @@ func (m *Machine) pending(w *state.Workload, d *plan.Decision) string {
 		return "that it is stalled"
 	case d.Gone:
 		return "that it is gone"
+	case len(d.Count) > 0:
+		return fmt.Sprintf("what %s counts for", d.Count[0].Pod.Key)
+	case d.Job != nil:
+		return "that it is " + d.Job.Stage.String()
+	case d.Expired && !w.Deleting:
+		return "that its time is up"
 	case len(d.Held) != len(w.Holds):
 		return fmt.Sprintf("%d holds are recorded, %d hold", len(w.Holds), len(d.Held))
 	}

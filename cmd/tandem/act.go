@@ -68,7 +68,7 @@ func (c *cli) restartCommand() *cobra.Command {
 			if ref.Kind == "Pod" {
 				verb = state.CmdDeletePod
 			} else if !state.IsWorkload(ref.Kind) {
-				return usageError("restart wants a Deployment, StatefulSet or pod, not %s", ref)
+				return usageError("restart wants a workload or a pod, not %s", ref)
 			}
 			return c.command(cmd.Context(), kubeapi.CommandRequest{Verb: verb.String(), Object: ref, Reason: why}, "restart "+report.Short(ref))
 		},

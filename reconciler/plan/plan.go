@@ -31,6 +31,9 @@ type Decision struct {
 	Partial  bool
 	Gone     bool
 	Stalled  bool
+	Count    []rollout.Count // of a Job; it comes alone, as the next
+	Job      *rollout.Move
+	Expired  bool          // of a CronJob's Job: it is to be dropped
 	Waiting  bool          // pods or a revision wait for room, a node or an image
 	Wake     time.Duration // steady time at which the answer changes by itself; 0: never
 }
@@ -91,6 +94,11 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	step := p.next(w, now)
 	d.Stop, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Partial, step.Gone, step.Stalled, step.Wake
 	d.Complete = step.Complete && !behind
+	d.Count, d.Job, d.Expired = step.Count, step.Job, step.Expired
+	if len(d.Count) > 0 || d.Job != nil {
+		d.seal(w)
+		return d
+	}
 	d.Held = append(d.Held, step.Held...)
 	var after []schedule.Placed
 	for _, start := range step.Start {

@@ -70,6 +70,9 @@ func (p *Planner) wanted(s *state.State, w *state.Workload, v *state.WorkloadVar
 // is held whole, before its first old pod is touched, while any variant's new
 // template can't run anywhere; a person can let the others go on.
 func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
+	if w.Parent != nil {
+		return // its CronJob gave it the templates that it has
+	}
 	if paused(w) && slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update != nil }) {
 		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
 		return
@@ -90,7 +93,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 		if v.Update != nil && v.Update.Digest == t.Digest {
 			continue
 		}
-		if keepsAssumed(v, t) {
+		if keepsAssumed(v, t) || keepsImages(w, v, t) {
 			continue
 		}
 		if v.Replicas > 0 {
@@ -148,6 +151,16 @@ func keepsAssumed(v *state.WorkloadVariant, t *state.Template) bool {
 		known = append(known, im)
 	}
 	same, _ := state.NewTemplate(t.OS, &t.Spec, known)
+	return same.Digest == v.Update.Digest
+}
+
+// keepsImages says whether the only difference is what an image name means now:
+// no reason to run again what runs once.
+func keepsImages(w *state.Workload, v *state.WorkloadVariant, t *state.Template) bool {
+	if v.Update == nil || w.Job == nil && w.Ref.Kind != "Pod" {
+		return false
+	}
+	same, _ := state.NewTemplate(v.Update.OS, &t.Spec, v.Update.Images)
 	return same.Digest == v.Update.Digest
 }
 
@@ -211,8 +224,22 @@ func lacksOS(w *state.Workload, v *state.WorkloadVariant, os state.OS, images []
 	return h
 }
 
-// PodName is the name of a Deployment's next pod: derived, never random.
-func PodName(w *state.Workload, t *state.Template, serial uint64) string {
+// PodName is the name of a workload's next pod: derived, never random. Of a
+// StatefulSet and a bare Pod it is always the same.
+func PodName(w *state.Workload, t *state.Template, ordinal int32, serial uint64) string {
+	if w.Ref.Kind == "Pod" {
+		return w.Ref.Name
+	}
+	if w.Ref.Kind == "StatefulSet" {
+		return fmt.Sprintf("%s-%d", w.Ref.Name, ordinal)
+	}
 	id := state.SafeHash(state.DigestOf(fmt.Appendf(nil, "%s/%d", w.Ref, serial)), 5)
-	return fmt.Sprintf("%s-%s-%s", w.Ref.Name, t.Hash, id)
+	switch {
+	case w.Ref.Kind == "Deployment":
+		return fmt.Sprintf("%s-%s-%s", w.Ref.Name, t.Hash, id)
+	case ordinal >= 0:
+		return fmt.Sprintf("%s-%d-%s", w.Ref.Name, ordinal, id)
+	default:
+		return fmt.Sprintf("%s-%s", w.Ref.Name, id)
+	}
 }

@@ -81,7 +81,7 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 	for _, n := range s.Nodes {
 		var used state.Resources
 		for _, p := range n.Pods {
-			used = used.Add(p.Template.Requests)
+			used = used.Add(p.Charge())
 			if p.Template.OS != state.AnyOS && p.Template.OS != n.Facts.OS {
 				w.fail("%s is a %s pod on %s node %s", p.Key, p.Template.OS, n.Facts.OS, n.Name)
 			}

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // TerminationGrace is how long a pod may take to stop; Kubernetes's default is 30 s.
@@ -53,13 +55,17 @@ func (s *State) apply(r *Record) error {
 		s.Images[ImageKey{App: r.App, Manifest: f.Manifest, Name: im.Name}] = &im
 	case *Revised, *RolledOut, *Stalled, *Commanded:
 		return s.applyWorkload(r)
+	case *PodCounted, *JobMoved:
+		return s.applyJob(r)
+	case *CronFired, *JobDropped:
+		return s.applyCron(r)
 	case *PodPlaced, *PodStopping, *PodGone, *PodObserved, *PodFlapping, *PodSettled:
 		return s.applyPod(r)
+	case *NodeRanged, *ServiceAddressed:
+		return s.applyNetwork(r)
 	case *PipelineDeclared, *PipelineRemoved, *CandidateReviewed, *PromotionRequested, *PromotionVoted, *PromotionStarted, *PromotionEnded,
 		*StageSuspended, *CheckReported:
 		return s.applyPromotion(r)
-	case *NodeRanged, *ServiceAddressed:
-		return s.applyNetwork(r)
 	case *Held:
 		s.hold(r, f)
 	case *Released:
@@ -210,6 +216,9 @@ func (s *State) change(r *Record, app AppName, m *Manifest, changes []Change) er
 		case Delete:
 			if w := s.Workloads[c.Ref]; w != nil {
 				w.Deleting, w.Since, w.Complete = true, r.At, false
+				for _, child := range w.Children() {
+					child.Deleting, child.Since, child.Complete = true, r.At, false
+				}
 			} else {
 				s.forget(c.Ref)
 			}
@@ -249,6 +258,12 @@ func (s *State) ownWorkload(r *Record, owned *Owned) {
 	w := s.Workloads[ref]
 	if w == nil {
 		w = &Workload{Ref: ref, Created: r.At, Holds: map[string]*Hold{}}
+		switch ref.Kind {
+		case "Job":
+			w.Job = &Job{}
+		case "CronJob":
+			w.Cron = &Cron{Since: r.At.Wall}
+		}
 		s.Workloads[ref] = w
 	}
 	w.App, w.Owned, w.Deleting = owned.App, owned, false
@@ -268,6 +283,9 @@ func (s *State) ownWorkload(r *Record, owned *Owned) {
 	}
 }
 
+// TemplateOf is the pod template of a workload's object; nil where it has none.
+func TemplateOf(b Body) *corev1.PodTemplateSpec { return variantOf(&Variant{Body: b}).Spec }
+
 // variantOf reads the parts of a workload that are said per variant.
 func variantOf(v *Variant) *WorkloadVariant {
 	out := &WorkloadVariant{OS: v.OS}
@@ -278,6 +296,17 @@ func variantOf(v *Variant) *WorkloadVariant {
 		out.Replicas, out.Spec = replicas(b.Spec.Replicas), &b.Spec.Template
 		if b.Spec.Ordinals != nil {
 			out.Start = b.Spec.Ordinals.Start
+		}
+	case *appsv1.DaemonSet:
+		out.Spec = &b.Spec.Template // its nodes say how many
+	case *batchv1.Job:
+		out.Replicas, out.Spec = replicas(b.Spec.Parallelism), &b.Spec.Template
+	case *batchv1.CronJob:
+		out.Spec = &b.Spec.JobTemplate.Spec.Template // its Jobs have the pods
+	case *corev1.Pod:
+		out.Replicas = 1
+		out.Spec = &corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: b.Labels, Annotations: b.Annotations}, Spec: b.Spec,
 		}
 	}
 	return out
@@ -305,6 +334,10 @@ func (s *State) bumpUsers(config Ref) {
 // gone forgets an object, and its application with the last object of a
 // removed one.
 func (s *State) gone(ref Ref) error {
+	if w := s.Workloads[ref]; w != nil && w.Parent != nil {
+		s.forget(ref)
+		return nil
+	}
 	o := s.Objects[ref]
 	if o == nil {
 		return fmt.Errorf("there is no %s", ref)
@@ -333,6 +366,11 @@ func (s *State) forget(ref Ref) {
 	if w := s.Workloads[ref]; w != nil {
 		for id := range w.Holds {
 			delete(s.Holds, id)
+		}
+		if w.Parent != nil {
+			if cron := s.Workloads[w.Parent.CronJob]; cron != nil {
+				delete(cron.jobs, ref)
+			}
 		}
 		delete(s.Workloads, ref)
 	}
@@ -390,6 +428,9 @@ func (s *State) applyRevised(r *Record, f *Revised) error {
 	if len(v.History) > maxHistory {
 		v.History = v.History[len(v.History)-maxHistory:]
 	}
+	if w.Job != nil && v.Update != nil {
+		w.Job = &Job{} // other pods are another run
+	}
 	v.Update = t
 	if v.Current == nil {
 		v.Current = t
@@ -435,7 +476,9 @@ func (s *State) applyPod(r *Record) error {
 				w.Progress = r.At
 			}
 		}
+		n.Used = n.Used.Sub(p.Charge())
 		p.Phase, p.Ready, p.Reason, p.Detail, p.Containers, p.Reported = f.Phase, f.Ready, f.Reason, f.Detail, f.Containers, true
+		n.Used = n.Used.Add(p.Charge()) // nothing, once it ended
 		p.IP, _ = netip.ParseAddr(f.IP)
 		before := p.Restarts
 		p.Restarts = 0
@@ -507,7 +550,7 @@ func (s *State) removePod(p *Pod, n *Node) {
 		}
 	}
 	delete(n.Pods, p.UID)
-	n.Used = n.Used.Sub(Charge(p.Template.Requests, p.Isolation))
+	n.Used = n.Used.Sub(p.Charge())
 	n.Generation++
 }
 

@@ -49,6 +49,10 @@ func (k Kind) String() string {
 		KindObjectGone:        "ObjectGone",
 		KindRevisionSeen:      "RevisionSeen",
 		KindStalled:           "Stalled",
+		KindPodCounted:        "PodCounted",
+		KindJobMoved:          "JobMoved",
+		KindCronFired:         "CronFired",
+		KindJobDropped:        "JobDropped",
 		KindNodeRanged:        "NodeRanged",
 		KindServiceAddressed:  "ServiceAddressed",
 

@@ -128,7 +128,8 @@ type Pod struct {
 	IP         netip.Addr
 	Restarts   int32
 	Containers []ContainerStatus
-	Changed    Seq // of the last record about this pod
+	Changed    Seq  // of the last record about this pod
+	Counted    bool // its end counts for its Job already
 
 	assigned *AssignedPod
 }
@@ -136,6 +137,17 @@ type Pod struct {
 // Available says whether the pod has been ready for at least min.
 func (p *Pod) Available(now Instant, least time.Duration) bool {
 	return p.Ready && !p.Stopping && !p.Lost && now.Since(p.ReadySince) >= least
+}
+
+// Ended says whether the pod has run to its end: it needs no room any more.
+func (p *Pod) Ended() bool { return p.Phase == Succeeded || p.Phase == Failed }
+
+// Charge is what the pod takes of its node.
+func (p *Pod) Charge() Resources {
+	if p.Ended() {
+		return Resources{}
+	}
+	return Charge(p.Template.Requests, p.Isolation)
 }
 
 // StopReason is the code of why a pod was told to stop.

@@ -55,7 +55,11 @@ const (
 	KindObjectGone        Kind = 32
 	KindRevisionSeen      Kind = 33
 	KindStalled           Kind = 34
-	KindNodeRanged        Kind = 48 // what lies between is kept free
+	KindPodCounted        Kind = 35
+	KindJobMoved          Kind = 36
+	KindCronFired         Kind = 37
+	KindJobDropped        Kind = 38
+	KindNodeRanged        Kind = 48 // 38 to 47 are kept free
 	KindServiceAddressed  Kind = 49
 )
 
@@ -119,6 +123,10 @@ func facts() map[Kind]func() Fact {
 		KindObjectGone:        func() Fact { return new(ObjectGone) },
 		KindRevisionSeen:      func() Fact { return new(RevisionSeen) },
 		KindStalled:           func() Fact { return new(Stalled) },
+		KindPodCounted:        func() Fact { return new(PodCounted) },
+		KindJobMoved:          func() Fact { return new(JobMoved) },
+		KindCronFired:         func() Fact { return new(CronFired) },
+		KindJobDropped:        func() Fact { return new(JobDropped) },
 		KindNodeRanged:        func() Fact { return new(NodeRanged) },
 		KindServiceAddressed:  func() Fact { return new(ServiceAddressed) },
 
@@ -385,9 +393,8 @@ const (
 	HoldSuspended                         // the application is suspended
 	HoldPredecessor                       // an ordered pod waits for the one before it
 	HoldConfigMissing                     // a ConfigMap or Secret isn't in the text
-
-	HoldAddress HoldCode = 32 // the address or node port that a Service asks for can't be given
-	HoldRewind  HoldCode = 40 // the branch doesn't follow from what was there before; Params: the revision that waits, the one before it
+	HoldAddress       HoldCode = 32       // the address or node port that a Service asks for can't be given
+	HoldRewind        HoldCode = 40       // the branch doesn't follow from what was there before; Params: the revision that waits, the one before it
 )
 
 // A Held is something wanted that a rule says not yet.
@@ -455,6 +462,9 @@ const (
 
 // String is the verb as on the command line.
 func (v CommandVerb) String() string {
+	if v == CmdErase {
+		return "erase"
+	}
 	names := [...]string{"", "approve", "cordon", "uncordon", "delete pod", "restart", "remove node", "exec", "down", "sync", "suspend", "resume", "drain", "reject", "promote", "rollback"}
 	if int(v) < len(names) {
 		return names[v]

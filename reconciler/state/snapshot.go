@@ -74,6 +74,11 @@ type SnapWorkload struct {
 	Complete bool          `pb:"9"`
 	Stalled  bool          `pb:"10"`
 	Restart  Seq           `pb:"11"`
+	Job      *Job          `pb:"12"`
+	Cron     *Cron         `pb:"13"`
+	Parent   *Fired        `pb:"14"` // its object is made from its CronJob's
+	App      AppName       `pb:"15"` // with Parent, as the next
+	Changed  Seq           `pb:"16"`
 }
 
 // SnapVariant is a WorkloadVariant's templates.
@@ -135,6 +140,7 @@ type SnapPod struct {
 	IP         string            `pb:"23"`
 	Containers []ContainerStatus `pb:"24"`
 	Changed    Seq               `pb:"25"`
+	Counted    bool              `pb:"26"`
 }
 
 // SnapHold is a Hold.
@@ -211,7 +217,18 @@ func addrText(a netip.Addr) string {
 func snapWorkload(w *Workload) SnapWorkload {
 	out := SnapWorkload{
 		Ref: w.Ref, Deleting: w.Deleting, Serial: w.Serial, Revision: w.Revision, Created: w.Created, Since: w.Since,
-		Progress: w.Progress, Complete: w.Complete, Stalled: w.IsStalled, Restart: w.Restart,
+		Progress: w.Progress, Complete: w.Complete, Stalled: w.IsStalled, Restart: w.Restart, Parent: w.Parent,
+	}
+	if w.Job != nil {
+		job := *w.Job
+		out.Job = &job
+	}
+	if w.Cron != nil {
+		cron := *w.Cron
+		out.Cron = &cron
+	}
+	if w.Parent != nil {
+		out.App, out.Changed = w.App, w.Owned.Changed
 	}
 	for _, v := range w.Variants {
 		sv := SnapVariant{OS: v.OS}
@@ -233,7 +250,7 @@ func snapPod(p *Pod) SnapPod {
 	return SnapPod{
 		p.Key, p.UID, p.Workload, p.OS, p.Ordinal, p.Template.Digest, p.Node, p.Isolation, p.Placed, p.PlacedSeq, p.PlacedGen,
 		p.Phase, p.Ready, p.ReadySince, p.Reported, p.Flapping, p.Stopping, p.StopWhy, p.StopAt, p.Lost, p.Reason, p.Detail, addrText(p.IP),
-		p.Containers, p.Changed,
+		p.Containers, p.Changed, p.Counted,
 	}
 }
 
@@ -285,22 +302,30 @@ func (r *restorer) template(d Digest) (*Template, error) {
 	return t, err
 }
 
+func (r *restorer) object(manifest Digest, ref Ref) (*Object, error) {
+	if r.manifests[manifest] == nil {
+		m, err := r.blobs.Manifest(manifest)
+		if err != nil {
+			return nil, err
+		}
+		byRef := map[Ref]*Object{}
+		for _, object := range m.Objects {
+			byRef[object.Ref] = object
+		}
+		r.manifests[manifest] = byRef
+	}
+	object := r.manifests[manifest][ref]
+	if object == nil {
+		return nil, fmt.Errorf("%s is not in manifest %s", ref, manifest.Short())
+	}
+	return object, nil
+}
+
 func (r *restorer) objects(snap *Snapshot) error {
 	for _, o := range snap.Objects {
-		if r.manifests[o.Manifest] == nil {
-			m, err := r.blobs.Manifest(o.Manifest)
-			if err != nil {
-				return err
-			}
-			byRef := map[Ref]*Object{}
-			for _, object := range m.Objects {
-				byRef[object.Ref] = object
-			}
-			r.manifests[o.Manifest] = byRef
-		}
-		object := r.manifests[o.Manifest][o.Ref]
-		if object == nil {
-			return fmt.Errorf("%s is not in manifest %s", o.Ref, o.Manifest.Short())
+		object, err := r.object(o.Manifest, o.Ref)
+		if err != nil {
+			return err
 		}
 		r.Objects[o.Ref] = &Owned{
 			Object: object, App: o.App, Manifest: o.Manifest, Retired: o.Retired, Kept: o.Kept, Created: o.Created, Changed: o.Changed,
@@ -312,6 +337,14 @@ func (r *restorer) objects(snap *Snapshot) error {
 func (r *restorer) workloads(snap *Snapshot) error {
 	for _, sw := range snap.Workloads {
 		owned := r.Objects[sw.Ref]
+		if sw.Parent != nil {
+			from, err := r.object(sw.Parent.Manifest, sw.Parent.CronJob)
+			if err != nil {
+				return err
+			}
+			owned = jobOf(&Owned{Object: from, App: sw.App, Manifest: sw.Parent.Manifest}, sw.Ref, sw.Parent.At)
+			owned.Created, owned.Changed = sw.Created, sw.Changed
+		}
 		if owned == nil {
 			return fmt.Errorf("%s has no object", sw.Ref)
 		}
@@ -340,9 +373,20 @@ func (r *restorer) workloads(snap *Snapshot) error {
 			}
 			w.Variants = append(w.Variants, v)
 		}
+		w.Job, w.Cron, w.Parent = copied(sw.Job), copied(sw.Cron), sw.Parent
 		r.Workloads[w.Ref] = w
+		r.adopt(w)
 	}
 	return nil
+}
+
+// copied keeps what the fold changes apart from the snapshot.
+func copied[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
 }
 
 func (r *restorer) pods(snap *Snapshot) error {
@@ -360,7 +404,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 			Key: sp.Key, UID: sp.UID, Workload: sp.Workload, OS: sp.OS, Ordinal: sp.Ordinal, Template: t, Node: sp.Node, Isolation: sp.Isolation,
 			Placed: sp.Placed, PlacedSeq: sp.PlacedSeq, PlacedGen: sp.PlacedGen, Phase: sp.Phase, Ready: sp.Ready, ReadySince: sp.ReadySince,
 			Reported: sp.Reported, Flapping: sp.Flapping, Stopping: sp.Stopping, StopWhy: sp.StopWhy, StopAt: sp.StopAt, Lost: sp.Lost,
-			Reason: sp.Reason, Detail: sp.Detail, Containers: sp.Containers, Changed: sp.Changed,
+			Reason: sp.Reason, Detail: sp.Detail, Containers: sp.Containers, Changed: sp.Changed, Counted: sp.Counted,
 		}
 		p.IP, _ = netip.ParseAddr(sp.IP)
 		for j := range p.Containers {
@@ -370,7 +414,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 		w.Pods = append(w.Pods, p)
 		w.Affine += t.affine()
 		n.Pods[p.UID] = p
-		n.Used = n.Used.Add(Charge(t.Requests, p.Isolation))
+		n.Used = n.Used.Add(p.Charge())
 	}
 	return nil
 }

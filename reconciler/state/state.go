@@ -90,7 +90,7 @@ type Owned struct {
 	Changed  Seq
 }
 
-// A Workload is a Deployment or StatefulSet that is wanted, or is going.
+// A Workload is an object that has pods, or Jobs, and is wanted or is going.
 type Workload struct {
 	Ref       Ref
 	App       AppName
@@ -107,7 +107,12 @@ type Workload struct {
 	Complete  bool    // rolled out since what is wanted last changed
 	IsStalled bool
 	Holds     map[string]*Hold
-	Restart   Seq // of the last restart that a person asked for
+	Restart   Seq    // of the last restart that a person asked for
+	Job       *Job   // of kind Job alone
+	Cron      *Cron  // of kind CronJob alone
+	Parent    *Fired // of a Job that a CronJob began; nil: it is in the text
+
+	jobs map[Ref]*Workload // of a CronJob
 }
 
 // WorkloadVariant is a workload's part for one OS.
@@ -143,13 +148,21 @@ func New(blobs Blobs) *State {
 	return &State{
 		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
-		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{}, Services: map[Ref]*ServiceAddress{}, blobs: blobs,
+		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{},
+		Services: map[Ref]*ServiceAddress{}, blobs: blobs,
 		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{},
 	}
 }
 
 // IsWorkload says whether objects of the kind have pods.
-func IsWorkload(kind string) bool { return kind == "Deployment" || kind == "StatefulSet" }
+func IsWorkload(kind string) bool {
+	switch kind {
+	case "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod":
+		return true
+	default:
+		return false
+	}
+}
 
 // Variant returns the workload's variant for an OS; a variant that names no OS
 // stands for each.
@@ -201,17 +214,33 @@ func (s *State) Object(kind, namespace, name string) *Object {
 // PodLabels are the labels that a pod carries: the template's and those that
 // its workload adds.
 func (p *Pod) PodLabels() map[string]string {
-	l := make(map[string]string, len(p.Template.Spec.Labels)+3)
-	for k, v := range p.Template.Spec.Labels {
+	return podLabels(p.Workload, p.Key.Name, p.Ordinal, p.Template)
+}
+
+// PodLabels are the same labels, as an agent knows the pod.
+func (p *AssignedPod) PodLabels() map[string]string {
+	return podLabels(p.Workload, p.Key.Name, p.Ordinal, p.Template)
+}
+
+func podLabels(w Ref, name string, ordinal int32, t *Template) map[string]string {
+	l := make(map[string]string, len(t.Spec.Labels)+3)
+	for k, v := range t.Spec.Labels {
 		l[k] = v
 	}
-	switch p.Workload.Kind {
+	switch w.Kind {
 	case "StatefulSet":
-		l["statefulset.kubernetes.io/pod-name"] = p.Key.Name
-		l["apps.kubernetes.io/pod-index"] = fmt.Sprint(p.Ordinal)
-		l["controller-revision-hash"] = p.Workload.Name + "-" + p.Template.Hash
+		l["statefulset.kubernetes.io/pod-name"] = name
+		l["apps.kubernetes.io/pod-index"] = fmt.Sprint(ordinal)
+		l["controller-revision-hash"] = w.Name + "-" + t.Hash
 	case "Deployment":
-		l["pod-template-hash"] = p.Template.Hash
+		l["pod-template-hash"] = t.Hash
+	case "DaemonSet":
+		l["controller-revision-hash"] = t.Hash
+	case "Job":
+		l["job-name"], l["batch.kubernetes.io/job-name"] = w.Name, w.Name
+		if ordinal >= 0 {
+			l["batch.kubernetes.io/job-completion-index"] = fmt.Sprint(ordinal)
+		}
 	}
 	return l
 }

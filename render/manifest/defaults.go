@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -27,6 +28,12 @@ func setDefaults(b state.Body) {
 	case *appsv1.StatefulSet:
 		o.Status = appsv1.StatefulSetStatus{}
 		defaultStatefulSet(&o.Spec)
+	case *batchv1.Job:
+		o.Status = batchv1.JobStatus{}
+		defaultJob(&o.Spec)
+	case *corev1.Pod:
+		o.Status = corev1.PodStatus{}
+		defaultPod(&o.Spec)
 	case *corev1.Service:
 		o.Status = corev1.ServiceStatus{}
 		defaultService(&o.Spec)
@@ -87,7 +94,10 @@ func defaultStatefulSet(s *appsv1.StatefulSetSpec) {
 
 func defaultTemplate(t *corev1.PodTemplateSpec) {
 	t.Name, t.Namespace = "", ""
-	s := &t.Spec
+	defaultPod(&t.Spec)
+}
+
+func defaultPod(s *corev1.PodSpec) {
 	if s.RestartPolicy == "" {
 		s.RestartPolicy = corev1.RestartPolicyAlways
 	}

@@ -62,7 +62,7 @@ func TestEqualMeaningEqualDigest(t *testing.T) {
 }
 
 func TestDecodeManifestRefusesDamage(t *testing.T) {
-	for _, raw := range []string{"", "{", `{"objects":[{"ref":{"kind":"Pod","name":"a"},"variants":[{"body":{}}]}]}`, `{"objects":[{"ref":{"kind":"Service","name":"a"}}]}`} {
+	for _, raw := range []string{"", "{", `{"objects":[{"ref":{"kind":"Ingress","name":"a"},"variants":[{"body":{}}]}]}`, `{"objects":[{"ref":{"kind":"Service","name":"a"}}]}`} {
 		if _, err := manifest.DecodeManifest([]byte(raw), rendertest.Secrets{}); err == nil {
 			t.Errorf("%q: no error", raw)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,6 +21,8 @@ func objectKinds() map[string]func() state.Body {
 	return map[string]func() state.Body{
 		"apps/v1 Deployment":  func() state.Body { return &appsv1.Deployment{} },
 		"apps/v1 StatefulSet": func() state.Body { return &appsv1.StatefulSet{} },
+		"batch/v1 Job":        func() state.Body { return &batchv1.Job{} },
+		"v1 Pod":              func() state.Body { return &corev1.Pod{} },
 		"v1 Service":          func() state.Body { return &corev1.Service{} },
 		"v1 ConfigMap":        func() state.Body { return &corev1.ConfigMap{} },
 		"v1 Secret":           func() state.Body { return &corev1.Secret{} },
@@ -33,11 +36,9 @@ func insteadOf(kind string) string {
 	switch kind {
 	case "Ingress", "HTTPRoute", "Gateway":
 		return "use a Service of type NodePort"
-	case "Pod":
-		return "use a Deployment with one replica"
 	case "ReplicaSet", "ReplicationController":
 		return "use a Deployment"
-	case "DaemonSet", "Job", "CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
+	case "DaemonSet", "CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
 		return later
 	case "HorizontalPodAutoscaler":
 		return "remove it and set spec.replicas"
@@ -48,7 +49,7 @@ func insteadOf(kind string) string {
 	case "Pipeline":
 		return later
 	}
-	return "remove it; kinds that run: Deployment, StatefulSet, Service, ConfigMap, Secret, Namespace"
+	return "remove it; kinds that run: Deployment, StatefulSet, Job, Pod, Service, ConfigMap, Secret, Namespace"
 }
 
 // supported lists, for the types where this version honours only a part of what
@@ -74,7 +75,10 @@ func supported() map[reflect.Type]map[string]bool {
 			"allowPrivilegeEscalation seccompProfile windowsOptions",
 		reflect.TypeFor[corev1.WindowsSecurityContextOptions](): "runAsUserName",
 		reflect.TypeFor[corev1.TopologySpreadConstraint]():      "maxSkew topologyKey whenUnsatisfiable labelSelector minDomains nodeAffinityPolicy nodeTaintsPolicy matchLabelKeys",
-		reflect.TypeFor[appsv1.DeploymentSpec]():                "replicas selector template strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
+		reflect.TypeFor[appsv1.DaemonSetSpec]():                 "selector template updateStrategy minReadySeconds revisionHistoryLimit",
+		reflect.TypeFor[batchv1.JobSpec](): "parallelism completions completionMode backoffLimit backoffLimitPerIndex maxFailedIndexes " +
+			"activeDeadlineSeconds suspend ttlSecondsAfterFinished podFailurePolicy successPolicy podReplacementPolicy template",
+		reflect.TypeFor[appsv1.DeploymentSpec](): "replicas selector template strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
 		reflect.TypeFor[appsv1.StatefulSetSpec](): "replicas selector template serviceName podManagementPolicy updateStrategy revisionHistoryLimit " +
 			"minReadySeconds ordinals",
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
@@ -104,6 +108,13 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 			return "has no meaning in Git: every apply would make another object", "give metadata.name"
 		}
 		return "is written by a cluster, not by people", "remove it"
+	case reflect.TypeFor[batchv1.JobSpec]():
+		if name == "selector" || name == "manualSelector" {
+			return "is Tandem's to choose: a Job's pods are found by its name", "remove " + name
+		}
+		if name == "managedBy" {
+			return "there is one controller", "remove managedBy"
+		}
 	case reflect.TypeFor[corev1.Volume]():
 		return cause + ": a volume of kind " + name, "use configMap, secret or emptyDir, or remove it"
 	case reflect.TypeFor[appsv1.StatefulSetSpec]():

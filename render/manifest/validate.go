@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -97,6 +98,11 @@ func (c *validator) body(b state.Body) {
 		c.deployment(spec, &o.Spec)
 	case *appsv1.StatefulSet:
 		c.statefulSet(spec, &o.Spec)
+	case *batchv1.Job:
+		c.jobName(o.Name, validation.DNS1123LabelMaxLength)
+		c.job(spec, &o.Spec)
+	case *corev1.Pod:
+		c.barePod(o)
 	case *corev1.Service:
 		c.service(spec, &o.Spec)
 	case *corev1.ConfigMap:
@@ -187,7 +193,7 @@ func (c *validator) deployment(p Path, s *appsv1.DeploymentSpec) {
 	default:
 		c.fail(st.Key("type"), fmt.Sprintf("want RollingUpdate or Recreate, got %q", clip(string(s.Strategy.Type))), "type: RollingUpdate")
 	}
-	c.template(p.Key("template"), &s.Template)
+	c.template(p.Key("template"), &s.Template, corev1.RestartPolicyAlways)
 }
 
 // countOrPercent validates such a field and says whether it is zero.
@@ -242,7 +248,7 @@ func (c *validator) statefulSet(p Path, s *appsv1.StatefulSetSpec) {
 	default:
 		c.fail(up.Key("type"), fmt.Sprintf("want RollingUpdate or OnDelete, got %q", clip(string(s.UpdateStrategy.Type))), "type: RollingUpdate")
 	}
-	c.template(p.Key("template"), &s.Template)
+	c.template(p.Key("template"), &s.Template, corev1.RestartPolicyAlways)
 }
 
 func (c *validator) service(p Path, s *corev1.ServiceSpec) {

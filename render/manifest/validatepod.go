@@ -13,12 +13,23 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-func (c *validator) template(p Path, t *corev1.PodTemplateSpec) {
+// template validates a workload's pods, which may restart in the given ways.
+func (c *validator) template(p Path, t *corev1.PodTemplateSpec, restart ...corev1.RestartPolicy) {
 	c.meta(p.Key("metadata"), t.Labels, t.Annotations)
-	p = p.Key("spec")
-	s := &t.Spec
-	if s.RestartPolicy != corev1.RestartPolicyAlways {
-		c.fail(p.Key("restartPolicy"), fmt.Sprintf("want Always, got %q", clip(string(s.RestartPolicy))), "restartPolicy: Always, or remove it")
+	c.podSpec(p.Key("spec"), &t.Spec, restart...)
+}
+
+func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.RestartPolicy) {
+	if !slices.Contains(restart, s.RestartPolicy) {
+		var names []string
+		for _, r := range restart {
+			names = append(names, string(r))
+		}
+		remedy := "restartPolicy: " + names[0]
+		if restart[0] == corev1.RestartPolicyAlways {
+			remedy += ", or remove it"
+		}
+		c.fail(p.Key("restartPolicy"), fmt.Sprintf("want %s, got %q", strings.Join(names, " or "), clip(string(s.RestartPolicy))), remedy)
 	}
 	c.notNegative(p.Key("terminationGracePeriodSeconds"), *s.TerminationGracePeriodSeconds)
 	if s.DNSPolicy != corev1.DNSClusterFirst && s.DNSPolicy != corev1.DNSDefault {

@@ -101,7 +101,7 @@ func podTemplate(b state.Body) *corev1.PodTemplateSpec {
 }
 
 func workloadOS(b state.Body) state.OS {
-	if t := podTemplate(b); t != nil {
+	if t := state.TemplateOf(b); t != nil {
 		return manifest.TemplateOS(&t.Spec)
 	}
 	return state.AnyOS

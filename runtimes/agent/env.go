@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -78,6 +79,9 @@ func (v values) key(kind, name, key string, optional *bool) (string, bool, error
 	}
 }
 
+// completionIndex tells a container of an Indexed Job which part is its.
+const completionIndex = "JOB_COMPLETION_INDEX"
+
 // environment is a container's: "NAME=value" in order, and as a map. The rules
 // are the kubelet's: envFrom first, later names win, $(NAME) of what is before.
 func (v values) environment(c *corev1.Container) (list []string, vars map[string]string, err error) {
@@ -117,6 +121,9 @@ func (v values) environment(c *corev1.Container) (list []string, vars map[string
 			set(c.Env[i].Name, value)
 		}
 	}
+	if v.pod.Workload.Kind == "Job" && v.pod.Ordinal >= 0 && vars[completionIndex] == "" {
+		set(completionIndex, strconv.Itoa(int(v.pod.Ordinal)))
+	}
 	for _, name := range order {
 		list = append(list, name+"="+vars[name])
 	}
@@ -154,6 +161,9 @@ func (v values) field(path string) (string, error) {
 		case "metadata.labels":
 			return podLabels(v.pod)[key], nil
 		case "metadata.annotations":
+			if key == batchv1.JobCompletionIndexAnnotation && v.pod.Ordinal >= 0 {
+				return strconv.Itoa(int(v.pod.Ordinal)), nil
+			}
 			return meta.Annotations[key], nil
 		}
 	}

@@ -15,24 +15,16 @@ import (
 
 // podLabels are those of the template and those that Kubernetes's controllers add.
 func podLabels(p *state.AssignedPod) map[string]string {
-	labels := make(map[string]string, len(p.Template.Spec.Labels)+3)
-	for k, v := range p.Template.Spec.Labels {
-		labels[k] = v
-	}
-	if p.Workload.Kind == "StatefulSet" {
-		labels["statefulset.kubernetes.io/pod-name"] = p.Key.Name
-		labels["apps.kubernetes.io/pod-index"] = strconv.Itoa(int(p.Ordinal))
-		labels["controller-revision-hash"] = p.Workload.Name + "-" + p.Template.Hash
-	} else {
-		labels["pod-template-hash"] = p.Template.Hash
-	}
-	return labels
+	return p.PodLabels()
 }
 
 func hostname(p *state.AssignedPod) string {
 	name := p.Template.Spec.Spec.Hostname
 	if name == "" || p.Workload.Kind == "StatefulSet" {
 		name = p.Key.Name
+	}
+	if p.Workload.Kind == "Job" && p.Ordinal >= 0 {
+		name = p.Workload.Name + "-" + strconv.Itoa(int(p.Ordinal)) // Kubernetes: of an Indexed Job's pod
 	}
 	return name[:min(len(name), 63)]
 }

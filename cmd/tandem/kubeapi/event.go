@@ -106,8 +106,11 @@ func involved(s *state.State, line report.Line) corev1.ObjectReference {
 	ref := line.Object
 	out := corev1.ObjectReference{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, APIVersion: "v1", UID: types.UID(line.UID)}
 	switch ref.Kind {
-	case "Deployment", "StatefulSet":
+	case "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob":
 		out.APIVersion = "apps/v1"
+		if ref.Kind == "Job" || ref.Kind == "CronJob" {
+			out.APIVersion = "batch/v1"
+		}
 		if w := s.Workloads[ref]; w != nil {
 			out.UID = uidOf(s, ref, w.Created)
 		}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -54,6 +55,10 @@ func (a *api) pod(s *state.State, p *state.Pod) *corev1.Pod {
 			out.Spec.Hostname, out.Spec.Subdomain = p.Key.Name, set.Spec.ServiceName
 		}
 	}
+	if p.Workload.Kind == "Job" && p.Ordinal >= 0 {
+		out.Annotations[batchv1.JobCompletionIndexAnnotation] = strconv.Itoa(int(p.Ordinal))
+		out.Spec.Hostname = p.Workload.Name + "-" + strconv.Itoa(int(p.Ordinal))
+	}
 	out.Spec.NodeName = string(p.Node)
 	if out.Spec.OS == nil && p.OS != state.AnyOS {
 		out.Spec.OS = &corev1.PodOS{Name: corev1.OSName(p.OS)}
@@ -76,11 +81,18 @@ func owners(s *state.State, p *state.Pod) []metav1.OwnerReference {
 	}
 	yes := true
 	ref, created := p.Workload, w.Created
+	version := "apps/v1"
+	switch ref.Kind {
+	case "Pod":
+		return nil // nothing keeps it but the text
+	case "Job":
+		version = "batch/v1"
+	}
 	if ref.Kind == "Deployment" {
 		ref = replicaSetRef(w, p.Template)
 		created = state.Instant{}
 	}
-	return []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: ref.Kind, Name: ref.Name, UID: uidOf(s, ref, created), Controller: &yes, BlockOwnerDeletion: &yes}}
+	return []metav1.OwnerReference{{APIVersion: version, Kind: ref.Kind, Name: ref.Name, UID: uidOf(s, ref, created), Controller: &yes, BlockOwnerDeletion: &yes}}
 }
 
 // podSpec fills in what Kubernetes's API server would have: clients rely on it.

@@ -109,6 +109,10 @@ func (a *api) allResources() []*resource {
 			verbs: readVerbs(), scan: scanControllerRevisions, columns: controllerRevisionColumns(), row: controllerRevisionRow,
 		},
 		{
+			group: "batch", version: "v1", plural: "jobs", singular: "job", kind: "Job", categories: []string{"all"}, namespaced: true,
+			verbs: readVerbs(), scan: a.scanJobs, columns: jobColumns(), row: jobRow,
+		},
+		{
 			group: "discovery.k8s.io", version: "v1", plural: "endpointslices", singular: "endpointslice", kind: "EndpointSlice", namespaced: true,
 			verbs: readVerbs(), scan: scanEndpointSlices, columns: endpointSliceColumns(), row: endpointSliceRow,
 		},

@@ -13,6 +13,8 @@ func kinds() map[string]string {
 	return map[string]string{
 		"deploy": "Deployment", "deployment": "Deployment", "deployments": "Deployment",
 		"sts": "StatefulSet", "statefulset": "StatefulSet", "statefulsets": "StatefulSet",
+		"ds": "DaemonSet", "daemonset": "DaemonSet", "daemonsets": "DaemonSet", "job": "Job", "jobs": "Job",
+		"cj": "CronJob", "cronjob": "CronJob", "cronjobs": "CronJob",
 		"po": "Pod", "pod": "Pod", "pods": "Pod", "no": "Node", "node": "Node", "nodes": "Node",
 		"app": "Application", "application": "Application", "applications": "Application",
 		"svc": "Service", "service": "Service", "services": "Service", "cm": "ConfigMap", "configmap": "ConfigMap", "configmaps": "ConfigMap",

@@ -137,7 +137,7 @@ func holdFix(h *state.Held) string {
 // Short is an object as people name it: "deploy/web", "db-0", "node/win-1".
 func Short(ref state.Ref) string {
 	short := map[string]string{
-		"Deployment": "deploy/", "StatefulSet": "sts/", "Pod": "", "Node": "node/", "Application": "app/", "Service": "svc/",
+		"Deployment": "deploy/", "StatefulSet": "sts/", "DaemonSet": "ds/", "CronJob": "cj/", "Pod": "", "Node": "node/", "Application": "app/", "Service": "svc/",
 		"ConfigMap": "cm/", "Secret": "secret/", "Namespace": "ns/",
 	}
 	prefix, ok := short[ref.Kind]

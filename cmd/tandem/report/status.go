@@ -183,6 +183,14 @@ func NewWorkload(s *state.State, w *state.Workload) Workload {
 		available = available && p.Available(s.At, least)
 	}
 	out.Ready = available && !w.Deleting && out.Pods.Ready == out.Pods.Wanted && out.Updated == out.Pods.Wanted
+	if w.Job != nil {
+		out.job(w)
+		return out
+	}
+	if w.Ref.Kind == "Pod" && len(w.Pods) > 0 && w.Pods[len(w.Pods)-1].Ended() {
+		out.once(w.Pods[len(w.Pods)-1])
+		return out
+	}
 	switch {
 	case w.Deleting:
 		out.State = "removing"
@@ -196,6 +204,50 @@ func NewWorkload(s *state.State, w *state.Workload) Workload {
 		out.State = "progressing"
 	}
 	return out
+}
+
+// job counts a Job: what succeeded, of what is wanted.
+func (out *Workload) job(w *state.Workload) {
+	j, ok := w.BatchJob()
+	if !ok {
+		return
+	}
+	wanted := int32(1)
+	if j.Spec.Completions != nil {
+		wanted = *j.Spec.Completions
+	}
+	all := Ratio{Ready: min(w.Job.Succeeded, wanted), Wanted: wanted}
+	out.Pods, out.Linux, out.Windows, out.Any = all, Ratio{}, Ratio{}, Ratio{}
+	switch w.Variants[0].OS {
+	case state.Linux:
+		out.Linux = all
+	case state.Windows:
+		out.Windows = all
+	case state.AnyOS:
+		out.Any = all
+	}
+	out.State = w.Job.Stage.String()
+	switch {
+	case w.Deleting:
+		out.State = "removing"
+	case w.Job.Stage == state.JobFailed:
+		out.State += ": " + w.Job.Why.String()
+	case len(w.Holds) > 0:
+		out.State = "held"
+	}
+	out.Ready = w.Job.Stage == state.JobComplete || w.Job.Stage == state.JobSuspended
+}
+
+// once says how a bare Pod ended.
+func (out *Workload) once(p *state.Pod) {
+	out.State = strings.ToLower(p.Phase.String())
+	out.Ready = p.Phase == state.Succeeded
+	if !out.Ready {
+		return
+	}
+	for _, r := range []*Ratio{&out.Pods, &out.Linux, &out.Windows, &out.Any} {
+		r.Ready = r.Wanted
+	}
 }
 
 func minReady(w *state.Workload) time.Duration {

@@ -286,6 +286,21 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 		}
 	case *state.RolledOut:
 		l.What, l.Object = "roll out", f.Workload
+	case *state.JobMoved:
+		l.What, l.Object, l.Outcome, l.Reason = "job", f.Workload, f.Stage.String(), f.Why.String()
+		l.Bad = f.Stage == state.JobFailed
+	case *state.PodCounted:
+		l.What, l.Outcome = "count", f.Verdict.String()
+		if p, ok := t.pods[f.UID]; ok {
+			l.Object, l.UID, l.Node = p.ref, f.UID.String(), string(p.node)
+		}
+	case *state.CronFired:
+		l.What, l.Object, l.Outcome = "fire", f.CronJob, Short(f.Job)
+		if f.Missed > 0 {
+			l.Reason = plural(int(f.Missed), "time") + " before it missed"
+		}
+	case *state.JobDropped:
+		l.What, l.Object, l.Outcome, l.Reason = "drop", f.Job, "done", f.Why.String()
 	case *state.Stalled:
 		l.What, l.Object, l.Outcome, l.Bad = "roll out", f.Workload, "stuck", true
 		l.Reason = "no progress within its deadline"

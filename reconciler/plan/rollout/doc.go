@@ -11,6 +11,9 @@ package rollout
 import (
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -21,7 +24,8 @@ type Start struct {
 	Variant  *state.WorkloadVariant
 	Template *state.Template
 	Count    int
-	Ordinal  int32 // of a StatefulSet, where Count is 1; else -1
+	Ordinal  int32   // of a StatefulSet, where Count is 1; else -1
+	Ordinals []int32 // of an Indexed Job: one for each pod, in order
 }
 
 // A Stop is a pod that is to end.
@@ -39,6 +43,9 @@ type Step struct {
 	Partial  bool          // with Complete: a partition or OnDelete keeps some pods on an older template
 	Gone     bool          // a deleted workload has no pod left
 	Stalled  bool          // no progress within the deadline
+	Count    []Count       // of a Job: ends that count; they come alone
+	Job      *Move         // of a Job: its next stage; it comes alone
+	Expired  bool          // of a CronJob's Job: its ttlSecondsAfterFinished is over
 	Wake     time.Duration // steady time at which the answer changes by itself; 0: never
 }
 
@@ -52,10 +59,15 @@ func (s *Step) wake(at time.Duration) {
 // Next is the step for a workload.
 func Next(w *state.Workload, now state.Instant) Step {
 	var step Step
-	if set, ok := w.StatefulSet(); ok {
-		step = statefulSet(w, &set.Spec, now)
-	} else if d, ok := w.Deployment(); ok {
-		step = deployment(w, d, now)
+	switch b := w.Owned.Object.First().(type) {
+	case *appsv1.StatefulSet:
+		step = statefulSet(w, &b.Spec, now)
+	case *appsv1.Deployment:
+		step = deployment(w, b, now)
+	case *batchv1.Job:
+		step = jobStep(w, &b.Spec, now)
+	case *corev1.Pod:
+		step = podStep(w)
 	}
 	if w.Deleting {
 		step.Gone = len(w.Pods) == 0

@@ -206,6 +206,9 @@ func (b *batch) countPods(w state.Ref, pods []*state.Pod, affine bool) {
 	var last *state.Template
 	var reach []reaches
 	for _, p := range pods {
+		if p.Ended() {
+			continue // what ran to its end is nobody's neighbour
+		}
 		t := p.Template
 		if t != last {
 			last, reach = t, b.reach(w, t)

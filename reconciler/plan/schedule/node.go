@@ -262,6 +262,9 @@ func (c *class) portHolder(n *state.Node) (*state.Pod, hostPort) {
 		return nil, held
 	}
 	for _, p := range n.Pods {
+		if p.Ended() {
+			continue
+		}
 		for _, theirs := range hostPorts(&p.Template.Spec.Spec) {
 			for _, ours := range c.ports {
 				if ours.conflicts(theirs) && (holder == nil || p.Key.Compare(holder.Key) < 0) {

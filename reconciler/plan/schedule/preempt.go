@@ -118,7 +118,7 @@ func (p *preemption) stopping() {
 			continue
 		}
 		for _, pod := range p.nodes[i].node.Pods {
-			if pod.Stopping {
+			if pod.Stopping && !pod.Ended() {
 				p.remove(pod, int32(i))
 			}
 		}
@@ -215,7 +215,7 @@ func (p *preemption) fits(i int32) bool {
 		}
 	}
 	for _, pod := range c.node.Pods {
-		if !p.gone[pod] && p.class.sharesPort(pod.Template) {
+		if !p.gone[pod] && !pod.Ended() && p.class.sharesPort(pod.Template) {
 			return false
 		}
 	}
@@ -231,7 +231,7 @@ func (p *preemption) try(i int32) *option {
 	}
 	var lower []*state.Pod
 	for _, pod := range c.node.Pods {
-		if !p.gone[pod] && p.of(pod) < p.priority {
+		if !p.gone[pod] && !pod.Ended() && p.of(pod) < p.priority {
 			lower = append(lower, pod)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -35,6 +36,17 @@ func (l podLabels) Lookup(key string) (string, bool) {
 		case key == appsv1.StatefulSetPodNameLabel && l.pod != nil:
 			return l.pod.Key.Name, true
 		case key == appsv1.PodIndexLabel && l.pod != nil:
+			return fmt.Sprint(l.pod.Ordinal), true
+		}
+	case "DaemonSet":
+		if key == appsv1.ControllerRevisionHashLabelKey {
+			return l.template.Hash, true
+		}
+	case "Job":
+		switch {
+		case key == batchv1.JobNameLabel || key == "job-name":
+			return l.workload.Name, true
+		case key == batchv1.JobCompletionIndexAnnotation && l.pod != nil && l.pod.Ordinal >= 0:
 			return fmt.Sprint(l.pod.Ordinal), true
 		}
 	}
@@ -103,7 +115,7 @@ func newMatcher(ns namespaces, sel *metav1.LabelSelector, match, mismatch []stri
 	m.selector = merge(merge(compiled, match, metav1.LabelSelectorOpIn, self), mismatch, metav1.LabelSelectorOpNotIn, self)
 	reqs, _ := m.selector.Requirements()
 	for i := range reqs {
-		if k := reqs[i].Key(); k == appsv1.StatefulSetPodNameLabel || k == appsv1.PodIndexLabel {
+		if k := reqs[i].Key(); k == appsv1.StatefulSetPodNameLabel || k == appsv1.PodIndexLabel || k == batchv1.JobCompletionIndexAnnotation {
 			m.perPod = true
 		}
 	}

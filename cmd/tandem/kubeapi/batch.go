@@ -1,0 +1,170 @@
+package kubeapi
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// jobTally is what of a Job's pods is there.
+type jobTally struct{ active, ready, ending int32 }
+
+func countJob(w *state.Workload) jobTally {
+	var t jobTally
+	for _, p := range w.Pods {
+		switch {
+		case p.Ended():
+		case p.Stopping:
+			t.ending++
+		default:
+			t.active++
+			if p.Ready && !p.Lost {
+				t.ready++
+			}
+		}
+	}
+	return t
+}
+
+func (a *api) scanJobs(s *scan) {
+	for ref, w := range s.state.Workloads {
+		j, ok := w.BatchJob()
+		if !ok || w.Job == nil {
+			continue
+		}
+		t := countJob(w)
+		k, uid := key{ref.Namespace, ref.Name}, string(uidOf(s.state, ref, w.Created))
+		f := fingerStart.num(uint64(t.active)).num(uint64(t.ready)).num(uint64(t.ending)).num(uint64(w.Job.Succeeded)).num(uint64(w.Job.Failed)).
+			num(uint64(w.Job.Stage)).at(w.Job.Started).num(uint64(w.Owned.Changed)).flag(w.Deleting).num(uint64(state.Within(w.Job.Broken)))
+		for _, h := range w.Holds {
+			f = f.num(uint64(h.Seq))
+		}
+		if !s.same(k, uid, f) {
+			s.put(k, uid, f, a.job(s.state, w, j, t))
+		}
+	}
+}
+
+func (a *api) job(s *state.State, w *state.Workload, j *batchv1.Job, t jobTally) *batchv1.Job {
+	out := &batchv1.Job{ObjectMeta: workloadMeta(s, w), Spec: *j.Spec.DeepCopy()}
+	yes := true
+	if w.Parent != nil {
+		out.OwnerReferences = []metav1.OwnerReference{{
+			APIVersion: "batch/v1", Kind: "CronJob", Name: w.Parent.CronJob.Name, UID: parentUID(s, w), Controller: &yes, BlockOwnerDeletion: &yes,
+		}}
+	}
+	out.Spec.Template.Spec = *podSpec(&j.Spec.Template.Spec)
+	out.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{batchv1.JobNameLabel: w.Ref.Name}}
+	st := &out.Status
+	st.Active, st.Succeeded, st.Failed, st.Ready, st.Terminating = t.active, w.Job.Succeeded, w.Job.Failed, &t.ready, &t.ending
+	if !w.Job.Started.IsZero() {
+		at := metav1.NewTime(w.Job.Started.Time())
+		st.StartTime = &at
+	}
+	if j.Spec.CompletionMode != nil && *j.Spec.CompletionMode == batchv1.IndexedCompletion {
+		st.CompletedIndexes = spanText(w.Job.Done)
+		if j.Spec.BackoffLimitPerIndex != nil {
+			broken := spanText(w.Job.Broken)
+			st.FailedIndexes = &broken
+		}
+	}
+	a.jobConditions(w, st)
+	return out
+}
+
+func (a *api) jobConditions(w *state.Workload, st *batchv1.JobStatus) {
+	set := func(t batchv1.JobConditionType, at state.Instant, reason, message string) {
+		when := metav1.NewTime(at.Time())
+		st.Conditions = append(st.Conditions, batchv1.JobCondition{
+			Type: t, Status: corev1.ConditionTrue, LastTransitionTime: when, LastProbeTime: when, Reason: reason, Message: message,
+		})
+	}
+	switch w.Job.Stage {
+	case state.JobComplete:
+		at := metav1.NewTime(w.Job.Ended.Time())
+		st.CompletionTime = &at
+		if w.Job.Why == state.JobSuccessPolicy {
+			set(batchv1.JobSuccessCriteriaMet, w.Job.Ended, w.Job.Why.String(), "")
+		}
+		set(batchv1.JobComplete, w.Job.Ended, w.Job.Why.String(), "")
+	case state.JobFailed:
+		set(batchv1.JobFailed, w.Job.Ended, w.Job.Why.String(), "")
+	case state.JobSuspended:
+		set(batchv1.JobSuspended, w.Progress, "JobSuspended", "Job suspended")
+	case state.JobRunning:
+	}
+	if words := a.holdWords(w); words != "" {
+		set("Held", w.Since, "Held", words)
+	}
+}
+
+// parentUID is the UID of a Job's CronJob.
+func parentUID(s *state.State, w *state.Workload) types.UID {
+	if cron := s.Workloads[w.Parent.CronJob]; cron != nil {
+		return uidOf(s, cron.Ref, cron.Created)
+	}
+	return ""
+}
+
+// spanText is "0-2,5", as Kubernetes writes indexes.
+func spanText(spans []state.Span) string {
+	var parts []string
+	for _, s := range spans {
+		switch {
+		case s.From == s.To:
+			parts = append(parts, strconv.Itoa(int(s.From)))
+		case s.From+1 == s.To:
+			parts = append(parts, fmt.Sprintf("%d,%d", s.From, s.To))
+		default:
+			parts = append(parts, fmt.Sprintf("%d-%d", s.From, s.To))
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+func jobColumns() []metav1.TableColumnDefinition {
+	return columns("Name", "Status", "Completions", "Duration", "Age", "+Containers", "+Images", "+Selector")
+}
+
+func jobRow(o object, now time.Time) []any {
+	j, ok := o.(*batchv1.Job)
+	if !ok {
+		return nil
+	}
+	wanted := fmt.Sprintf("1 of %d", *j.Spec.Parallelism)
+	if j.Spec.Completions != nil {
+		wanted = strconv.Itoa(int(*j.Spec.Completions))
+	} else if *j.Spec.Parallelism < 2 {
+		wanted = "1"
+	}
+	status := "Running"
+	for _, c := range j.Status.Conditions {
+		if c.Type != batchv1.JobSuccessCriteriaMet {
+			status = string(c.Type)
+		}
+	}
+	if j.DeletionTimestamp != nil {
+		status = "Terminating"
+	}
+	took := ""
+	if j.Status.StartTime != nil {
+		end := metav1.NewTime(now)
+		if j.Status.CompletionTime != nil {
+			end = *j.Status.CompletionTime
+		}
+		took = age(*j.Status.StartTime, end.Time)
+	}
+	names, images := containerWords(&j.Spec.Template.Spec)
+	return []any{
+		j.Name, status, fmt.Sprintf("%d/%s", j.Status.Succeeded, wanted), took, age(j.CreationTimestamp, now), names, images,
+		metav1.FormatLabelSelector(j.Spec.Selector),
+	}
+}

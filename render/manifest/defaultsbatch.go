@@ -1,0 +1,36 @@
+package manifest
+
+import (
+	"math"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// pkg/apis/batch/v1/defaults.go: SetDefaults_Job.
+func defaultJob(s *batchv1.JobSpec) {
+	if s.Completions == nil && s.Parallelism == nil {
+		orDefault(&s.Completions, 1)
+	}
+	orDefault(&s.Parallelism, 1)
+	if s.BackoffLimitPerIndex != nil {
+		orDefault(&s.BackoffLimit, math.MaxInt32)
+	}
+	orDefault(&s.BackoffLimit, 6)
+	orDefault(&s.CompletionMode, batchv1.NonIndexedCompletion)
+	orDefault(&s.Suspend, false)
+	replace := batchv1.TerminatingOrFailed
+	if s.PodFailurePolicy != nil {
+		replace = batchv1.Failed
+		for i := range s.PodFailurePolicy.Rules {
+			conditions := s.PodFailurePolicy.Rules[i].OnPodConditions
+			for j := range conditions {
+				if conditions[j].Status == "" {
+					conditions[j].Status = corev1.ConditionTrue
+				}
+			}
+		}
+	}
+	orDefault(&s.PodReplacementPolicy, replace)
+	defaultTemplate(&s.Template)
+}
