@@ -29,7 +29,7 @@ const (
 // past measures a log of 1,000,000 records: of 2,000 pods on 200 nodes that
 // change, end and are placed again.
 func past(ctx context.Context, b *board) error {
-	w, err := newWorld(ctx, pastNodes, nil)
+	w, err := newWorld(ctx, pastNodes)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func past(ctx context.Context, b *board) error {
 	defer os.RemoveAll(w.dir) //nolint:errcheck // a temporary directory
 	w.commit(1, lots(pastPods)...)
 	total := manyDeployments * pastPods
-	if err := w.until(ctx, func(s *state.State) bool { _, up := ready(s); return up == total }); err != nil {
+	if err := w.until(ctx, func(s *state.State) bool { return ready(s) == total }); err != nil {
 		return errors.Join(err, w.stop())
 	}
 	if err := w.stop(); err != nil {
