@@ -2,8 +2,12 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -147,4 +151,18 @@ func Signer(publicKey string) string {
 // isCache says whether a file can be made again from the log.
 func isCache(file string) bool {
 	return strings.HasPrefix(file, snapDir+"/") || strings.HasSuffix(file, ".idx")
+}
+
+// All yields the texts that are not erased, in the order in which they were kept.
+func (t *Texts) All() iter.Seq2[state.Text, string] {
+	return func(yield func(state.Text, string) bool) {
+		t.mu.Lock()
+		tokens := slices.SortedFunc(maps.Keys(t.at), func(a, b state.Text) int { return cmp.Compare(t.at[a], t.at[b]) })
+		t.mu.Unlock()
+		for _, token := range tokens {
+			if clear, live := t.Clear(token); live && !yield(token, clear) {
+				return
+			}
+		}
+	}
 }

@@ -137,7 +137,7 @@ func (a *Archive) Bundle(ctx context.Context, w io.Writer, path string) error {
 		}
 		b.at = last.At.Time().Truncate(time.Second)
 	}
-	for _, step := range []func() error{b.statement, b.log, b.blobs} {
+	for _, step := range []func() error{func() error { return b.statement(about) }, b.log, b.blobs} {
 		if err := step(); err != nil {
 			return fmt.Errorf("write the bundle: %w", err)
 		}
@@ -168,7 +168,7 @@ func (b *bundler) bytes(name string, content []byte) error {
 	return b.add(name, int64(len(content)), bytes.NewReader(content))
 }
 
-func (b *bundler) statement() error {
+func (b *bundler) statement(readme string) error {
 	note, err := b.archive.Store.Checkpoint()
 	if err != nil {
 		return err
@@ -177,8 +177,12 @@ func (b *bundler) statement() error {
 	if err != nil {
 		return err
 	}
+	if readme != "" {
+		if err := b.bytes("README", []byte(readme)); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
-		b.bytes("README", []byte(about)),
 		b.bytes(key, []byte(b.archive.Store.PublicKey()+"\n")),
 		b.bytes(name, content),
 	)
