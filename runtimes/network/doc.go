@@ -1,0 +1,42 @@
+// Package network makes one Service over all nodes, on a Linux node.
+//
+//	reconciler ──Network──► runtimes/agent ──► [ network ] ──► nftables, routes, DNS
+//
+// In: what the machine says of nodes and Services, whole, the newest counting.
+// Out: rules in a table of this node's own, routes to other nodes' pods, an
+// address for this node among its pods, and a DNS server there. Changes are
+// programmed as differences. It refuses to know how pods get their links (the
+// runtime's affair) and who is ready (the machine's).
+//
+// What is not there: IPv6, NetworkPolicy, load balancers, CNI plugins, and
+// tunnels: nodes must share a network segment.
+package network
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// Options say who this node is.
+type Options struct {
+	Node state.NodeName
+	// ID tells nodes of one machine apart: letters and digits. It is part of the
+	// table's name.
+	ID string
+	// Dir keeps the newest network, for a start without the controller.
+	Dir string
+	// NetNS is the path of the network namespace that the node lives in; empty:
+	// the process's.
+	NetNS string
+	// Resolv is the file that says which servers know other names; empty:
+	// /etc/resolv.conf.
+	Resolv string
+	// Ranged is told this node's range before the first pod asks for an address.
+	Ranged func(netip.Prefix) error
+	Logger *slog.Logger
+}
+
+// Zone is the domain of Services.
+const Zone = "cluster.local."

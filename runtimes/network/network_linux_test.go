@@ -1,0 +1,585 @@
+package network_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/network"
+)
+
+// A space is a network namespace of the test's: it goes with its last handle,
+// however the test ends.
+type space struct{ file *os.File }
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	why := network.Missing()
+	if os.Geteuid() != 0 {
+		why = "not root"
+	}
+	if why == "" {
+		return
+	}
+	if os.Getenv("TANDEM_REQUIRE") == "all" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+func newSpace(t testing.TB) *space {
+	t.Helper()
+	type made struct {
+		file *os.File
+		err  error
+	}
+	result := make(chan made, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends here
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			result <- made{nil, err}
+			return
+		}
+		f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+		result <- made{f, err}
+	}()
+	m := <-result
+	if m.err != nil {
+		t.Fatal(m.err)
+	}
+	s := &space{m.file}
+	t.Cleanup(func() { _ = s.file.Close() })
+	s.do(t, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+	return s
+}
+
+func (s *space) path() string { return fmt.Sprintf("/proc/self/fd/%d", s.file.Fd()) }
+
+// try runs f on a thread within the namespace.
+func (s *space) try(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- err
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+func (s *space) do(t testing.TB, f func() error) {
+	t.Helper()
+	if err := s.try(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wire joins two namespaces as machines on one segment.
+func wire(t testing.TB, a, b *space, addrA, addrB string) {
+	t.Helper()
+	a.do(t, func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "up0"
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "up0", PeerNamespace: netlink.NsFd(int(b.file.Fd()))})
+	})
+	for s, addr := range map[*space]string{a: addrA, b: addrB} {
+		s.do(t, func() error {
+			link, err := netlink.LinkByName("up0")
+			if err != nil {
+				return err
+			}
+			ip, err := netlink.ParseAddr(addr)
+			if err != nil {
+				return err
+			}
+			return errors.Join(netlink.AddrAdd(link, ip), netlink.LinkSetUp(link))
+		})
+	}
+}
+
+// A pod is a namespace behind a routed veth, with servers that say its name and
+// who asks.
+type pod struct {
+	*space
+	name, ip string
+	node     state.NodeName
+}
+
+func (n *testNode) pod(t testing.TB, name, ip string) *pod {
+	t.Helper()
+	p := &pod{newSpace(t), name, ip, n.name}
+	gw, host := net.IPv4(169, 254, 1, 1).To4(), net.ParseIP(ip).To4()
+	n.do(t, func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "p" + ip[strings.LastIndex(ip, ".")+1:]
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(p.file.Fd()))}); err != nil {
+			return err
+		}
+		inside, err := netlink.NewHandleAt(netns.NsHandle(int(p.file.Fd())))
+		if err != nil {
+			return err
+		}
+		defer inside.Close()
+		out, err := netlink.LinkByName(attrs.Name)
+		if err != nil {
+			return err
+		}
+		in, err := inside.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		one := func(ip net.IP) *net.IPNet { return &net.IPNet{IP: ip, Mask: net.CIDRMask(32, 32)} }
+		index := in.Attrs().Index
+		return errors.Join(
+			inside.AddrAdd(in, &netlink.Addr{IPNet: one(host)}), inside.LinkSetUp(in), netlink.LinkSetUp(out),
+			inside.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: gw, HardwareAddr: out.Attrs().HardwareAddr}),
+			inside.RouteAdd(&netlink.Route{LinkIndex: index, Scope: netlink.SCOPE_LINK, Dst: one(gw)}),
+			inside.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gw}),
+			netlink.NeighSet(&netlink.Neigh{LinkIndex: out.Attrs().Index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: host, HardwareAddr: in.Attrs().HardwareAddr}),
+			netlink.RouteReplace(&netlink.Route{LinkIndex: out.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: one(host)}),
+			os.WriteFile("/proc/sys/net/ipv4/conf/"+attrs.Name+"/forwarding", []byte("1"), 0),
+		)
+	})
+	p.serve(t)
+	return p
+}
+
+func (p *pod) serve(t testing.TB) {
+	t.Helper()
+	var streams net.Listener
+	var packets net.PacketConn
+	p.do(t, func() (err error) {
+		if streams, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp4", ":8080"); err != nil {
+			return err
+		}
+		packets, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", ":8081")
+		return err
+	})
+	t.Cleanup(func() { _ = streams.Close(); _ = packets.Close() })
+	go func() {
+		for {
+			c, err := streams.Accept()
+			if err != nil {
+				return
+			}
+			from, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+			_, _ = fmt.Fprintf(c, "%s %s\n", p.name, from)
+			_ = c.Close()
+		}
+	}()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			_, from, err := packets.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = packets.WriteTo([]byte(p.name), from)
+		}
+	}()
+}
+
+func (p *pod) endpoint(ports ...int32) state.Endpoint {
+	return state.Endpoint{Pod: p.name, IP: p.ip, Node: p.node, Ports: ports}
+}
+
+// ask dials an address from a namespace and returns who answered and whom it saw.
+func (s *space) ask(t testing.TB, at string) (name, from string, err error) {
+	t.Helper()
+	err = s.try(func() error {
+		d := net.Dialer{Timeout: 5 * time.Second}
+		c, err := d.DialContext(t.Context(), "tcp4", at)
+		if err != nil {
+			return err
+		}
+		defer c.Close() //nolint:errcheck // the line is what counts
+		line, err := bufio.NewReader(c).ReadString('\n')
+		name, from, _ = strings.Cut(strings.TrimSpace(line), " ")
+		return err
+	})
+	return name, from, err
+}
+
+// everyone asks until each of the names has answered.
+func (s *space) everyone(t testing.TB, at string, names ...string) map[string]string {
+	t.Helper()
+	seen := map[string]string{}
+	for range 200 {
+		name, from, err := s.ask(t, at)
+		if err != nil {
+			t.Fatalf("ask %s: %v", at, err)
+		}
+		if !slices.Contains(names, name) {
+			t.Fatalf("%s answered at %s, want one of %v", name, at, names)
+		}
+		if seen[name] = from; len(seen) == len(names) {
+			return seen
+		}
+	}
+	t.Fatalf("at %s answered %v, want all of %v", at, seen, names)
+	return nil
+}
+
+// A testNode is a node in a namespace of its own.
+type testNode struct {
+	*space
+	*network.Node
+	name state.NodeName
+	id   string
+	stop func()
+}
+
+func newNode(t testing.TB, name state.NodeName, resolv string) *testNode {
+	t.Helper()
+	n := &testNode{space: newSpace(t), name: name, id: string(name)}
+	n.start(t, t.TempDir(), resolv)
+	return n
+}
+
+func (n *testNode) start(t testing.TB, dir, resolv string) {
+	t.Helper()
+	var err error
+	n.Node, err = network.Open(network.Options{Node: n.name, ID: n.id, Dir: dir, NetNS: n.path(), Resolv: resolv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	n.stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		n.stop = func() {}
+	}
+	t.Cleanup(func() { n.stop() })
+}
+
+// tell hands over a network and waits until it is programmed: a Service that
+// counts how often it was told has that many ports open, as DNS says.
+func (n *testNode) tell(t testing.TB, w *state.Network) {
+	t.Helper()
+	n.Update(w)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	lines, err := n.Resolver(ctx, "prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := strings.TrimPrefix(lines[0], "nameserver ")
+	for ctx.Err() == nil {
+		if m := n.dig(t, server, "nothing.prod.svc.cluster.local.", dns.TypeA); len(m.Ns) == 1 && m.Ns[0].(*dns.SOA).Serial == uint32(w.Seq) {
+			return
+		}
+	}
+	t.Fatalf("network %d was not programmed", w.Seq)
+}
+
+func (s *space) dig(t testing.TB, server, name string, kind uint16) *dns.Msg {
+	t.Helper()
+	var conn *dns.Conn
+	client := dns.Client{Timeout: 5 * time.Second}
+	s.do(t, func() (err error) {
+		conn, err = client.Dial(net.JoinHostPort(server, "53"))
+		return err
+	})
+	defer conn.Close() //nolint:errcheck // the answer is what counts
+	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, kind), conn)
+	if err != nil {
+		t.Fatalf("ask for %s: %v", name, err)
+	}
+	return m
+}
+
+func (s *space) run(t testing.TB, args ...string) string {
+	t.Helper()
+	var out []byte
+	s.do(t, func() (err error) {
+		out, err = exec.CommandContext(context.WithoutCancel(t.Context()), args[0], args[1:]...).CombinedOutput()
+		return err
+	})
+	return string(out)
+}
+
+const (
+	webIP = "10.96.0.20"
+	udpIP = "10.96.0.21"
+)
+
+func service(name, ip string, ports []state.ServicePort, endpoints ...state.Endpoint) *state.Service {
+	return &state.Service{Ref: state.Ref{Kind: "Service", Namespace: "prod", Name: name}, IP: ip, Ports: ports, Endpoints: endpoints}
+}
+
+func tcp(port, node int32) []state.ServicePort {
+	return []state.ServicePort{{Name: "http", Protocol: "TCP", Port: port, NodePort: node}}
+}
+
+func world(seq state.Seq, services ...*state.Service) *state.Network {
+	return &state.Network{
+		Seq: seq, Pods: "10.88.0.0/14", Addresses: "10.96.0.0/16", Services: services,
+		Nodes: []*state.NodeNetwork{
+			{Name: "a", OS: state.Linux, Range: "10.88.0.0/24", Address: "192.168.7.1"},
+			{Name: "b", OS: state.Linux, Range: "10.88.1.0/24", Address: "192.168.7.2"},
+		},
+	}
+}
+
+// One Service over two nodes: from pods, from the hosts, from a pod to itself,
+// by node port, with affinity; and at the end nothing is left.
+func TestServices(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	a, b := newNode(t, "a", ""), newNode(t, "b", "")
+	wire(t, a.space, b.space, "192.168.7.1/24", "192.168.7.2/24")
+	bare := a.run(t, "ip", "-4", "addr", "show", "lo") + a.run(t, "ip", "-4", "route", "show", "table", "all")
+	w := world(1)
+	a.tell(t, w)
+	b.tell(t, w)
+	p1, p2, p3 := a.pod(t, "p1", "10.88.0.2"), a.pod(t, "p2", "10.88.0.3"), b.pod(t, "p3", "10.88.1.2")
+	web := service("web", webIP, tcp(80, 30080), p1.endpoint(8080), p2.endpoint(8080), p3.endpoint(8080))
+	sticky := service("sticky", "10.96.0.30", tcp(80, 0), p1.endpoint(8080), p2.endpoint(8080), p3.endpoint(8080))
+	sticky.Affinity = 100
+	local := service("local", "10.96.0.31", tcp(80, 30081), p1.endpoint(8080))
+	local.LocalExternal = true
+	empty := service("empty", "10.96.0.32", tcp(80, 0))
+	w = world(2, empty, local, sticky, web)
+	a.tell(t, w)
+	b.tell(t, w)
+
+	for _, from := range []*space{p1.space, p3.space, a.space, b.space} {
+		from.everyone(t, webIP+":80", "p1", "p2", "p3")
+	}
+	if saw := p1.everyone(t, webIP+":80", "p1", "p2", "p3"); saw["p2"] != p1.ip || saw["p3"] != p1.ip || saw["p1"] != "10.88.0.0" {
+		t.Errorf("pods saw p1 as %v; want its own address, but itself the node's", saw)
+	}
+	a.everyone(t, "192.168.7.2:30080", "p1", "p2", "p3")
+	p3.everyone(t, "192.168.7.1:30080", "p1", "p2", "p3")
+	if saw := b.everyone(t, "192.168.7.1:30081", "p1"); saw["p1"] != "192.168.7.2" {
+		t.Errorf("with externalTrafficPolicy Local p1 saw %v, not the client", saw)
+	}
+	if _, _, err := a.ask(t, "192.168.7.2:30081"); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("node b answers for a pod that isn't there: %v", err)
+	}
+	first, _, err := p1.ask(t, "10.96.0.30:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if name, _, err := p1.ask(t, "10.96.0.30:80"); err != nil || name != first {
+			t.Fatalf("%s answered after %s: %v", name, first, err)
+		}
+	}
+	for _, at := range []string{"10.96.0.32:80", webIP + ":81", "10.96.9.9:80"} {
+		if _, _, err := p1.ask(t, at); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("%s: want refused, got %v", at, err)
+		}
+	}
+
+	// An endpoint leaves: nobody is sent there any more.
+	w = world(3, empty, local, sticky, service("web", webIP, tcp(80, 30080), p3.endpoint(8080)))
+	a.tell(t, w)
+	for range 20 {
+		p1.everyone(t, webIP+":80", "p3")
+	}
+	// An agent that starts again goes on with what it knew.
+	a.stop()
+	p1.everyone(t, webIP+":80", "p3")
+	a.start(t, t.TempDir(), "")
+	a.tell(t, w)
+	p1.everyone(t, webIP+":80", "p3")
+
+	a.stop()
+	if err := a.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"p2", "p3"} {
+		a.run(t, "ip", "link", "del", name)
+	}
+	if now := a.run(t, "ip", "-4", "addr", "show", "lo") + a.run(t, "ip", "-4", "route", "show", "table", "all"); now != bare {
+		t.Errorf("addresses and routes are not as before:\n%s\nbefore:\n%s", now, bare)
+	}
+	if rules := a.run(t, "nft", "list", "tables"); rules != "" {
+		t.Errorf("tables are left: %s", rules)
+	}
+}
+
+// A client's UDP flow leaves an endpoint that has left the Service.
+func TestUDPLeavesARemovedEndpoint(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	a := newNode(t, "a", "")
+	a.tell(t, world(1))
+	client, p1, p2 := a.pod(t, "client", "10.88.0.2"), a.pod(t, "p1", "10.88.0.3"), a.pod(t, "p2", "10.88.0.4")
+	udp := []state.ServicePort{{Protocol: "UDP", Port: 53}}
+	a.tell(t, world(2, service("names", udpIP, udp, p1.endpoint(8081))))
+	var c net.Conn
+	client.do(t, func() (err error) {
+		c, err = (&net.Dialer{}).DialContext(t.Context(), "udp4", udpIP+":53")
+		return err
+	})
+	defer c.Close() //nolint:errcheck // the test ends
+	say := func() string {
+		t.Helper()
+		b := make([]byte, 100)
+		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("who")); err != nil {
+			t.Fatal(err)
+		}
+		k, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:k])
+	}
+	if got := say(); got != "p1" {
+		t.Fatalf("%s answered, want p1", got)
+	}
+	a.tell(t, world(3, service("names", udpIP, udp, p2.endpoint(8081))))
+	if got := say(); got != "p2" {
+		t.Errorf("%s answered after p1 had left, want p2", got)
+	}
+}
+
+// Names, as Kubernetes's DNS specification has them, and others' by the
+// machine's servers.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	a := newNode(t, "a", upstream(t))
+	a.elsewhere(t)
+	web := service("web", webIP, tcp(80, 0), state.Endpoint{Pod: "web-1", IP: "10.88.0.9", Node: "a", Ports: []int32{8080}})
+	db := service("db", "", tcp(5432, 0),
+		state.Endpoint{Pod: "db-0", IP: "10.88.0.5", Node: "a", Hostname: "db-0", Ports: []int32{5432}},
+		state.Endpoint{Pod: "other", IP: "10.88.1.6", Node: "b", Ports: []int32{5432}})
+	a.tell(t, world(7, db, web))
+	client := a.pod(t, "client", "10.88.0.2")
+	for _, c := range []struct {
+		name string
+		kind uint16
+		code int
+		want string // sorted, of the answer
+	}{
+		{"web.prod.svc.cluster.local.", dns.TypeA, dns.RcodeSuccess, webIP},
+		{"WEB.prod.svc.cluster.local.", dns.TypeA, dns.RcodeSuccess, webIP},
+		{"web.prod.svc.cluster.local.", dns.TypeAAAA, dns.RcodeSuccess, ""},
+		{"db.prod.svc.cluster.local.", dns.TypeA, dns.RcodeSuccess, "10.88.0.5 10.88.1.6"},
+		{"db-0.db.prod.svc.cluster.local.", dns.TypeA, dns.RcodeSuccess, "10.88.0.5"},
+		{"10-88-1-6.db.prod.svc.cluster.local.", dns.TypeA, dns.RcodeSuccess, "10.88.1.6"},
+		{"db-1.db.prod.svc.cluster.local.", dns.TypeA, dns.RcodeNameError, ""},
+		{"web.other.svc.cluster.local.", dns.TypeA, dns.RcodeNameError, ""},
+		{"prod.svc.cluster.local.", dns.TypeA, dns.RcodeSuccess, ""},
+		{"_http._tcp.web.prod.svc.cluster.local.", dns.TypeSRV, dns.RcodeSuccess, "80 web.prod.svc.cluster.local."},
+		{"_http._tcp.db.prod.svc.cluster.local.", dns.TypeSRV, dns.RcodeSuccess, "5432 10-88-1-6.db.prod.svc.cluster.local. 5432 db-0.db.prod.svc.cluster.local."},
+		{"_http._udp.web.prod.svc.cluster.local.", dns.TypeSRV, dns.RcodeNameError, ""},
+		{"20.0.96.10.in-addr.arpa.", dns.TypePTR, dns.RcodeSuccess, "web.prod.svc.cluster.local."},
+		{"shop.example.", dns.TypeA, dns.RcodeSuccess, "192.0.2.7"},
+		{"nowhere.example.", dns.TypeA, dns.RcodeNameError, ""},
+	} {
+		m := client.dig(t, "10.88.0.0", c.name, c.kind)
+		var got []string
+		for _, rr := range m.Answer {
+			switch r := rr.(type) {
+			case *dns.A:
+				got = append(got, r.A.String())
+			case *dns.SRV:
+				got = append(got, fmt.Sprintf("%d %s", r.Port, r.Target))
+			case *dns.PTR:
+				got = append(got, r.Ptr)
+			}
+		}
+		slices.Sort(got)
+		if m.Rcode != c.code || strings.Join(got, " ") != c.want {
+			t.Errorf("%s %s: %s %v, want %s %s", dns.TypeToString[c.kind], c.name, dns.RcodeToString[m.Rcode], got, dns.RcodeToString[c.code], c.want)
+		}
+	}
+	lines, err := a.Resolver(t.Context(), "prod")
+	if want := "nameserver 10.88.0.0|search prod.svc.cluster.local svc.cluster.local cluster.local shop.example|options ndots:5"; err != nil || strings.Join(lines, "|") != want {
+		t.Errorf("resolv.conf %q: %v, want %q", lines, err, want)
+	}
+}
+
+// upstream writes a resolv.conf that names the server of elsewhere.
+func upstream(t testing.TB) string {
+	t.Helper()
+	path := t.TempDir() + "/resolv.conf"
+	if err := os.WriteFile(path, []byte("nameserver 127.0.0.1\nsearch shop.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// elsewhere is a server on the node's loopback that knows one other name.
+func (s *space) elsewhere(t testing.TB) {
+	t.Helper()
+	var packets net.PacketConn
+	s.do(t, func() (err error) {
+		packets, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", "127.0.0.1:53")
+		return err
+	})
+	server := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		if m.Rcode = dns.RcodeNameError; q.Question[0].Name == "shop.example." {
+			m.Rcode = dns.RcodeSuccess
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "shop.example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 5}, A: net.IPv4(192, 0, 2, 7)}}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	started := make(chan struct{})
+	server.NotifyStartedFunc = func() { close(started) }
+	go func() { _ = server.ActivateAndServe() }()
+	<-started
+	t.Cleanup(func() { _ = server.Shutdown() })
+}
+
+// One endpoint among 1,000 Services of 10 is programmed as a difference.
+func BenchmarkOneEndpoint(b *testing.B) {
+	if network.Missing() != "" || os.Geteuid() != 0 {
+		b.Skip("not root, or no nft")
+	}
+	var services []*state.Service
+	for i := range 1000 {
+		s := service(fmt.Sprintf("s%03d", i), fmt.Sprintf("10.96.%d.%d", 1+i/250, 1+i%250), tcp(80, 0))
+		for j := range 10 {
+			s.Endpoints = append(s.Endpoints, state.Endpoint{Pod: fmt.Sprint(j), IP: fmt.Sprintf("10.88.%d.%d", i%4, 2+j), Node: "a", Ports: []int32{8080}})
+		}
+		services = append(services, s)
+	}
+	a := newNode(b, "a", "")
+	defer a.stop()
+	a.tell(b, world(1, services...))
+	seq, full := state.Seq(1), services[500].Endpoints
+	for b.Loop() {
+		changed := *services[500]
+		changed.Endpoints = full[:5+int(seq%5)]
+		services = append([]*state.Service(nil), services...)
+		services[500] = &changed
+		seq++
+		a.tell(b, world(seq, services...))
+	}
+}
