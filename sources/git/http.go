@@ -22,6 +22,26 @@ import (
 // first request alone, never from https to http, and without credentials to any
 // other host, port or scheme.
 func dialHTTP(a address, auth Auth) (session, error) {
+	w, err := prepareHTTP(a, auth)
+	if err != nil {
+		return nil, err
+	}
+	s, err := w.client.NewUploadPackSession(w.endpoint, w.method)
+	if err != nil {
+		return nil, err
+	}
+	return &httpSession{UploadPackSession: s, base: w.base}, nil
+}
+
+// httpWay is what fetching and pushing have in common.
+type httpWay struct {
+	client   transport.Transport
+	endpoint *transport.Endpoint
+	method   transport.AuthMethod
+	base     *nethttp.Transport
+}
+
+func prepareHTTP(a address, auth Auth) (*httpWay, error) {
 	method, err := auth.http(a)
 	if err != nil {
 		return nil, err
@@ -42,11 +62,7 @@ func dialHTTP(a address, auth Auth) (session, error) {
 		host = "[" + host + "]"
 	}
 	endpoint := &transport.Endpoint{Protocol: a.url.Scheme, Host: host, Port: port, Path: strings.TrimSuffix(a.url.EscapedPath(), "/")}
-	s, err := client.NewUploadPackSession(endpoint, method)
-	if err != nil {
-		return nil, err
-	}
-	return &httpSession{UploadPackSession: s, base: base}, nil
+	return &httpWay{client: client, endpoint: endpoint, method: method, base: base}, nil
 }
 
 // httpSession closes its connections with it: nothing is kept between two looks.

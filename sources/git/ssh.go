@@ -38,7 +38,12 @@ type sshSession struct {
 	asked   bool
 }
 
-func dialSSH(ctx context.Context, a address, auth Auth) (_ session, err error) {
+func dialSSH(ctx context.Context, a address, auth Auth) (session, error) {
+	return startSSH(ctx, a, auth, "git-upload-pack")
+}
+
+// startSSH runs one of git's programs behind an SSH server.
+func startSSH(ctx context.Context, a address, auth Auth, program string) (_ *sshSession, err error) {
 	s := &sshSession{said: &firstWords{}}
 	defer func() {
 		if err != nil {
@@ -79,7 +84,7 @@ func dialSSH(ctx context.Context, a address, auth Auth) (_ session, err error) {
 	if s.out, err = s.session.StdoutPipe(); err != nil {
 		return nil, err
 	}
-	return s, s.session.Start("git-upload-pack " + quote(a.path))
+	return s, s.session.Start(program + " " + quote(a.path))
 }
 
 // quote is for the shell that the server may run the command with.

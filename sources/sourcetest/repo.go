@@ -185,3 +185,9 @@ func (r *Repo) Object(kind, data string) string {
 	r.t.Helper()
 	return r.run([]byte(data), "--git-dir", r.Dir, "hash-object", "-t", kind, "-w", "--stdin", "--literally")
 }
+
+// Hash is the name that Git gives an object, without writing it.
+func (r *Repo) Hash(kind, data string) string {
+	r.t.Helper()
+	return r.run([]byte(data), "hash-object", "-t", kind, "--stdin")
+}
