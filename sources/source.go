@@ -61,6 +61,8 @@ type Commit struct {
 	Committer Person
 	Message   string
 	Parents   []string
+	Tree      string
+	Raw       []byte // the bytes whose hash is Hash
 	Signature string // the raw signature block, unverified
 }
 

@@ -2,6 +2,7 @@ package act
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -38,6 +39,8 @@ type Feeds struct {
 	feeds map[string]*feed
 	subs  map[state.AppName]*subscriber
 	wg    sync.WaitGroup
+	// trusted is the newest snapshot of the root that was taken.
+	trusted *sources.Snapshot
 }
 
 // feed is one source and the applications that read it.
@@ -61,6 +64,9 @@ type subscriber struct {
 	reads    []state.Read
 	rendered bool
 	last     state.Revision
+	moved    bool // the source was another one until now: nothing follows from what was there
+	again    <-chan time.Time
+	anew     bool // the signers changed: the same snapshot is judged again; guarded by Feeds.mu
 	looked   bool // something was said of it since the start; guarded by Feeds.mu
 }
 
@@ -154,14 +160,17 @@ func (f *Feeds) say(name state.AppName, e state.Event) {
 func (f *Feeds) follow(ctx context.Context, wanted map[state.AppName]state.Application) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	was := map[state.AppName]state.AppSource{}
 	for name, s := range f.subs {
 		if app, ok := wanted[name]; !ok || !reflect.DeepEqual(app, s.app) {
+			was[name] = s.app.Source
 			f.drop(name, s)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if f.subs[name] == nil {
-			f.subscribe(ctx, wanted[name])
+			old, known := was[name]
+			f.subscribe(ctx, wanted[name], known && old.Repo != wanted[name].Source.Repo)
 		}
 	}
 }
@@ -179,9 +188,9 @@ func (f *Feeds) drop(name state.AppName, s *subscriber) {
 	}
 }
 
-func (f *Feeds) subscribe(ctx context.Context, app state.Application) {
+func (f *Feeds) subscribe(ctx context.Context, app state.Application, moved bool) {
 	subCtx, cancel := context.WithCancel(ctx)
-	s := &subscriber{app: app, kick: make(chan struct{}, 1), cancel: cancel}
+	s := &subscriber{app: app, moved: moved, kick: make(chan struct{}, 1), cancel: cancel}
 	f.subs[app.Name] = s
 	key, open, err := f.origins.Open(app.Source)
 	fd := f.feeds[key]
@@ -281,11 +290,14 @@ func (f *Feeds) serve(ctx context.Context, s *subscriber) {
 		case <-ctx.Done():
 			return
 		case <-s.kick:
+		case <-s.again:
 		}
+		s.again = nil
 		f.mu.Lock()
-		snap := s.feed.latest
+		snap, anew := s.feed.latest, s.anew
+		s.anew = false
 		f.mu.Unlock()
-		if snap == nil || snap.Revision == s.last {
+		if snap == nil || snap.Revision == s.last && !anew {
 			continue
 		}
 		select {
@@ -301,10 +313,32 @@ func (f *Feeds) serve(ctx context.Context, s *subscriber) {
 // render tells the machine what a snapshot means for an application. A commit
 // that touches nothing that the last render read costs a look at those files.
 func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapshot) {
+	v, err := f.judge(ctx, s, snap)
+	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, errNotYet) {
+			f.status(s.app.Name, false, err)
+			s.again = time.After(judgeAgain)
+		}
+		return
+	}
 	commit := f.commit(snap)
+	if v.signer != "" {
+		commit.Signer = f.c.Text(v.signer)
+	}
+	if len(v.problems) > 0 {
+		s.last = snap.Revision
+		f.say(s.app.Name, &state.Rendered{
+			App: s.app.Name, Revision: snap.Revision, Commit: commit, Problems: v.problems, Detail: f.c.Text(printed(v.problems)), Rewound: v.rewound,
+		})
+		return
+	}
+	isRoot := s.app.Name == state.RootApp
 	if s.rendered && render.Unchanged(snap.FS, s.reads) {
 		s.last = snap.Revision
-		f.say(s.app.Name, &state.Unchanged{App: s.app.Name, Revision: snap.Revision, Commit: commit})
+		f.say(s.app.Name, &state.Unchanged{App: s.app.Name, Revision: snap.Revision, Commit: commit, Rewound: v.rewound})
+		if isRoot && !v.rewound {
+			f.trust(snap)
+		}
 		return
 	}
 	app := s.app
@@ -318,7 +352,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 		}
 		return
 	}
-	s.last = snap.Revision
+	s.last, s.moved = snap.Revision, false
 	s.rendered = result.Manifest != nil
 	if result.Manifest != nil {
 		s.reads = result.Manifest.Reads
@@ -326,12 +360,15 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	detail := f.c.Text(printed(result.Problems))
 	if app.Name == state.RootApp {
 		f.say(app.Name, &state.RootRendered{
-			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Manifest: result.Manifest, Problems: result.Problems, Detail: detail,
+			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Manifest: result.Manifest, Problems: result.Problems, Detail: detail, Rewound: v.rewound,
 		})
+		if len(result.Problems) == 0 && !v.rewound {
+			f.trust(snap)
+		}
 		return
 	}
 	f.say(app.Name, &state.Rendered{
-		App: app.Name, Revision: snap.Revision, Commit: commit, Manifest: result.Manifest, Problems: result.Problems, Detail: detail,
+		App: app.Name, Revision: snap.Revision, Commit: commit, Manifest: result.Manifest, Problems: result.Problems, Detail: detail, Rewound: v.rewound,
 	})
 }
 

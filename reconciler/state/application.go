@@ -23,6 +23,31 @@ type AppSource struct {
 	Commit string `json:"commit,omitempty" pb:"3"`
 	Tag    string `json:"tag,omitempty" pb:"4"`    // a tag's short name
 	Semver string `json:"semver,omitempty" pb:"5"` // a range of versions; the highest tag in it
+	Verify Verify `json:"verify,omitzero" pb:"6"`
+}
+
+// Verify says who must have signed the commits of a source.
+type Verify struct {
+	Mode    VerifyMode `json:"mode" pb:"1"`    // 0: nobody must
+	Signers string     `json:"signers" pb:"2"` // a file, or a directory of files, in the root's repository
+}
+
+// VerifyMode says which commits must be signed.
+type VerifyMode uint8
+
+// Which commits must be signed.
+const (
+	VerifyHead   VerifyMode = iota + 1 // the one that is rendered
+	VerifyStrict                       // also those that it follows from, since the one that runs
+)
+
+// String is the mode as it is written.
+func (m VerifyMode) String() string {
+	names := [...]string{"", "head", "strict"}
+	if int(m) < len(names) {
+		return names[m]
+	}
+	return "unknown"
 }
 
 // Prune says whether objects that left the text are removed.

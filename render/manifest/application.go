@@ -49,7 +49,12 @@ type applicationSource struct {
 	Tag    string `json:"tag,omitempty"`
 	Semver string `json:"semver,omitempty"`
 
-	Verify any `json:"verify,omitempty"`
+	Verify *applicationVerify `json:"verify,omitempty"`
+}
+
+type applicationVerify struct {
+	Mode    string `json:"mode,omitempty"`
+	Signers string `json:"signers,omitempty"`
 }
 
 type applicationPrune struct {
@@ -184,5 +189,27 @@ func (c *validator) source(at Path, s *applicationSource) state.AppSource {
 	if s.Semver != "" {
 		told("semver", refs.CheckRange(s.Semver))
 	}
-	return state.AppSource{Repo: s.Repo, Ref: s.Ref, Commit: s.Commit, Tag: s.Tag, Semver: s.Semver}
+	out := state.AppSource{Repo: s.Repo, Ref: s.Ref, Commit: s.Commit, Tag: s.Tag, Semver: s.Semver}
+	if s.Verify != nil {
+		out.Verify = c.verify(at.Key("verify"), s.Verify)
+	}
+	return out
+}
+
+func (c *validator) verify(at Path, v *applicationVerify) state.Verify {
+	out := state.Verify{Mode: state.VerifyHead, Signers: path.Clean(v.Signers)}
+	switch v.Mode {
+	case "", "head":
+	case "strict":
+		out.Mode = state.VerifyStrict
+	default:
+		c.fail(at.Key("mode"), fmt.Sprintf("want head or strict, got %q", clip(v.Mode)), "mode: head")
+	}
+	switch {
+	case v.Signers == "":
+		c.missing(at.Key("signers"), "name a file with the keys of those who sign, in this repository")
+	case path.IsAbs(out.Signers), out.Signers == "..", strings.HasPrefix(out.Signers, "../"):
+		c.fail(at.Key("signers"), "leads out of the repository", "give a path inside it")
+	}
+	return out
 }

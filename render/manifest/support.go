@@ -21,6 +21,7 @@ func objectKinds() map[string]func() state.Body {
 	return map[string]func() state.Body{
 		"apps/v1 Deployment":  func() state.Body { return &appsv1.Deployment{} },
 		"apps/v1 StatefulSet": func() state.Body { return &appsv1.StatefulSet{} },
+		"apps/v1 DaemonSet":   func() state.Body { return &appsv1.DaemonSet{} },
 		"batch/v1 Job":        func() state.Body { return &batchv1.Job{} },
 		"v1 Pod":              func() state.Body { return &corev1.Pod{} },
 		"v1 Service":          func() state.Body { return &corev1.Service{} },
@@ -38,7 +39,7 @@ func insteadOf(kind string) string {
 		return "use a Service of type NodePort"
 	case "ReplicaSet", "ReplicationController":
 		return "use a Deployment"
-	case "DaemonSet", "CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
+	case "CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
 		return later
 	case "HorizontalPodAutoscaler":
 		return "remove it and set spec.replicas"
@@ -49,7 +50,7 @@ func insteadOf(kind string) string {
 	case "Pipeline":
 		return later
 	}
-	return "remove it; kinds that run: Deployment, StatefulSet, Job, Pod, Service, ConfigMap, Secret, Namespace"
+	return "remove it; kinds that run: Deployment, StatefulSet, DaemonSet, Job, Pod, Service, ConfigMap, Secret, Namespace"
 }
 
 // supported lists, for the types where this version honours only a part of what
@@ -85,7 +86,7 @@ func supported() map[reflect.Type]map[string]bool {
 			"externalTrafficPolicy internalTrafficPolicy",
 		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute",
 		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",
-		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver",
+		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver verify",
 		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
 	}
 	out := make(map[reflect.Type]map[string]bool, len(table))

@@ -325,6 +325,7 @@ func describe(c *object.Commit) sources.Commit {
 		Committer: person(c.Committer),
 		Message:   strings.ToValidUTF8(c.Message, "\uFFFD"),
 		Signature: c.PGPSignature,
+		Tree:      c.TreeHash.String(),
 	}
 	for _, p := range c.ParentHashes {
 		out.Parents = append(out.Parents, p.String())

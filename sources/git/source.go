@@ -227,10 +227,14 @@ func (s *Source) snapshot(f found, revision state.Revision) (sources.Snapshot, m
 	if err != nil {
 		return sources.Snapshot{}, nil, fmt.Errorf("read the tree of commit %s: %w", f.hash, err)
 	}
+	said := describe(commit)
+	if _, said.Raw, err = f.objects.bytes(f.hash, maxCommit); err != nil {
+		return sources.Snapshot{}, nil, fmt.Errorf("read commit %s: %w", f.hash, err)
+	}
 	return sources.Snapshot{
 		Revision: revision,
 		Label:    revision.Short(),
-		Commit:   describe(commit),
+		Commit:   said,
 		FS:       tree.New(root, f.objects, commit.Committer.When),
 	}, b.dirs, nil
 }

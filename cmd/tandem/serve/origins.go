@@ -11,6 +11,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/sources"
 	"github.com/tandem-gitops/tandem/sources/open"
+	"github.com/tandem-gitops/tandem/sources/webhooks"
 )
 
 // origins opens the sources that applications name. A directory stands for
@@ -57,6 +58,13 @@ func (g *origins) spec(s state.AppSource) open.Spec {
 
 func (g *origins) key(spec open.Spec) string {
 	return strings.Join([]string{spec.Where, spec.Ref, spec.Commit, spec.Tag, spec.Semver}, "\x00")
+}
+
+// SameRepo says whether two sources are of one repository.
+func (g *origins) SameRepo(a, b state.AppSource) bool {
+	one, other := g.spec(a).Where, g.spec(b).Where
+	key := webhooks.Key(one)
+	return one == other || key != "" && key == webhooks.Key(other)
 }
 
 // Open implements act.Origins.
