@@ -378,6 +378,9 @@ func names(t *state.Template, ref state.Ref) bool {
 
 // helped marks what waits for room, a node or an image.
 func (m *Machine) helped() {
+	for ref := range m.fold.Daemons {
+		m.dirty[ref] = true
+	}
 	for ref := range m.waiting {
 		m.dirty[ref] = true
 	}

@@ -239,8 +239,36 @@ func (s *story) node(t *testing.T, d *datadriven.TestData) {
 	if d.HasArg("pods") {
 		d.ScanArgs(t, "pods", &facts.Allocatable.Pods)
 	}
+	for _, arg := range d.CmdArgs {
+		for _, val := range arg.Vals {
+			s.fact(&facts, arg.Key, val)
+		}
+	}
+	if old := s.agents[name]; old != nil {
+		old.facts = facts
+		s.step(&state.NodeHello{Node: name, Facts: facts, BootID: "boot", Incarnation: 1})
+		return
+	}
 	s.agents[name] = &agentDouble{facts: facts, pods: map[state.UID]state.PodStatus{}}
 	s.hello(name)
+}
+
+// fact reads label=KEY:VALUE, taint=KEY:EFFECT, build=10.0.26100.1 and cpu=MILLI.
+func (s *story) fact(facts *state.NodeFacts, key, val string) {
+	name, rest, _ := strings.Cut(val, ":")
+	switch key {
+	case "label":
+		if facts.Labels == nil {
+			facts.Labels = map[string]string{}
+		}
+		facts.Labels[name] = rest
+	case "taint":
+		facts.Taints = append(facts.Taints, state.Taint{Key: name, Effect: rest})
+	case "build":
+		facts.OSVersion = val
+	case "cpu":
+		_, _ = fmt.Sscan(val, &facts.Allocatable.MilliCPU)
+	}
 }
 
 func (s *story) hello(name state.NodeName) {

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+
 	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -91,6 +93,11 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	}
 	// What waits for an image or is held isn't what the text wants yet.
 	behind := d.Waiting || len(d.Held) > 0
+	if set, ok := w.Owned.Object.First().(*appsv1.DaemonSet); ok {
+		p.daemon(&d, s, w, &set.Spec, now)
+		d.seal(w)
+		return d
+	}
 	step := p.next(w, now)
 	d.Stop, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Partial, step.Gone, step.Stalled, step.Wake
 	d.Complete = step.Complete && !behind

@@ -167,10 +167,17 @@ func keepsImages(w *state.Workload, v *state.WorkloadVariant, t *state.Template)
 // specOf is the variant's pod template, marked with the restart that a person
 // asked for last.
 func specOf(w *state.Workload, v *state.WorkloadVariant) *corev1.PodTemplateSpec {
-	if w.Restart == 0 {
+	daemon := w.Ref.Kind == "DaemonSet"
+	if w.Restart == 0 && !daemon {
 		return v.Spec
 	}
 	spec := v.Spec.DeepCopy()
+	if daemon {
+		spec.Spec.Tolerations = daemonTolerations(spec.Spec.Tolerations)
+	}
+	if w.Restart == 0 {
+		return spec
+	}
 	if spec.Annotations == nil {
 		spec.Annotations = map[string]string{}
 	}

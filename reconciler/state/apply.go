@@ -245,11 +245,23 @@ func (s *State) own(r *Record, app AppName, manifest Digest, o *Object) {
 	}
 	owned.Object, owned.App, owned.Manifest, owned.Changed = o, app, manifest, r.Seq
 	owned.Retired, owned.Kept = false, false
+	if isRule(o.Ref.Kind) {
+		s.Rules[o.Ref] = owned
+	}
 	switch {
 	case IsWorkload(o.Ref.Kind):
 		s.ownWorkload(r, owned)
 	case o.Ref.Kind == "ConfigMap" || o.Ref.Kind == "Secret":
 		s.bumpUsers(o.Ref)
+	}
+}
+
+// isRule says whether objects of the kind say how pods of others are treated.
+func isRule(kind string) bool { return kind == "PriorityClass" || kind == "PodDisruptionBudget" }
+
+func (s *State) index(w *Workload) {
+	if w.Ref.Kind == "DaemonSet" {
+		s.Daemons[w.Ref] = w
 	}
 }
 
@@ -266,6 +278,7 @@ func (s *State) ownWorkload(r *Record, owned *Owned) {
 		}
 		s.Workloads[ref] = w
 	}
+	s.index(w)
 	w.App, w.Owned, w.Deleting = owned.App, owned, false
 	w.Since, w.Progress, w.Complete, w.IsStalled = r.At, r.At, false, false
 	old := w.Variants
@@ -362,6 +375,8 @@ func (s *State) finish(name AppName) {
 
 func (s *State) forget(ref Ref) {
 	delete(s.Objects, ref)
+	delete(s.Rules, ref)
+	delete(s.Daemons, ref)
 	delete(s.Services, ref)
 	if w := s.Workloads[ref]; w != nil {
 		for id := range w.Holds {

@@ -327,8 +327,12 @@ func (r *restorer) objects(snap *Snapshot) error {
 		if err != nil {
 			return err
 		}
-		r.Objects[o.Ref] = &Owned{
+		owned := &Owned{
 			Object: object, App: o.App, Manifest: o.Manifest, Retired: o.Retired, Kept: o.Kept, Created: o.Created, Changed: o.Changed,
+		}
+		r.Objects[o.Ref] = owned
+		if isRule(o.Ref.Kind) {
+			r.Rules[o.Ref] = owned
 		}
 	}
 	return nil
@@ -375,6 +379,7 @@ func (r *restorer) workloads(snap *Snapshot) error {
 		}
 		w.Job, w.Cron, w.Parent = copied(sw.Job), copied(sw.Cron), sw.Parent
 		r.Workloads[w.Ref] = w
+		r.index(w)
 		r.adopt(w)
 	}
 	return nil

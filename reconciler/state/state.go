@@ -30,7 +30,9 @@ type State struct {
 	Pods      map[UID]*Pod
 	ByName    map[PodKey]*Pod // the newest life of each name
 	Nodes     map[NodeName]*Node
-	NodeCount uint32 // how many Index were given out
+	Daemons   map[Ref]*Workload // the DaemonSets among Workloads
+	Rules     map[Ref]*Owned    // the PriorityClasses and PodDisruptionBudgets among Objects
+	NodeCount uint32            // how many Index were given out
 	Holds     map[string]*Hold
 	Images    map[ImageKey]*Image
 	Services  map[Ref]*ServiceAddress
@@ -149,7 +151,7 @@ func New(blobs Blobs) *State {
 		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
 		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{},
-		Services: map[Ref]*ServiceAddress{}, blobs: blobs,
+		Services: map[Ref]*ServiceAddress{}, Daemons: map[Ref]*Workload{}, Rules: map[Ref]*Owned{}, blobs: blobs,
 		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{},
 	}
 }

@@ -28,6 +28,9 @@ func setDefaults(b state.Body) {
 	case *appsv1.StatefulSet:
 		o.Status = appsv1.StatefulSetStatus{}
 		defaultStatefulSet(&o.Spec)
+	case *appsv1.DaemonSet:
+		o.Status = appsv1.DaemonSetStatus{}
+		defaultDaemonSet(&o.Spec)
 	case *batchv1.Job:
 		o.Status = batchv1.JobStatus{}
 		defaultJob(&o.Spec)

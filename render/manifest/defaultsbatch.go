@@ -3,9 +3,25 @@ package manifest
 import (
 	"math"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
+
+// pkg/apis/apps/v1/defaults.go: SetDefaults_DaemonSet.
+func defaultDaemonSet(s *appsv1.DaemonSetSpec) {
+	orDefault(&s.RevisionHistoryLimit, 10)
+	if s.UpdateStrategy.Type == "" {
+		s.UpdateStrategy.Type = appsv1.RollingUpdateDaemonSetStrategyType
+	}
+	if s.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType {
+		orDefault(&s.UpdateStrategy.RollingUpdate, appsv1.RollingUpdateDaemonSet{})
+		orDefault(&s.UpdateStrategy.RollingUpdate.MaxUnavailable, intstr.FromInt32(1))
+		orDefault(&s.UpdateStrategy.RollingUpdate.MaxSurge, intstr.FromInt32(0))
+	}
+	defaultTemplate(&s.Template)
+}
 
 // pkg/apis/batch/v1/defaults.go: SetDefaults_Job.
 func defaultJob(s *batchv1.JobSpec) {

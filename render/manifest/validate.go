@@ -98,6 +98,8 @@ func (c *validator) body(b state.Body) {
 		c.deployment(spec, &o.Spec)
 	case *appsv1.StatefulSet:
 		c.statefulSet(spec, &o.Spec)
+	case *appsv1.DaemonSet:
+		c.daemonSet(spec, &o.Spec)
 	case *batchv1.Job:
 		c.jobName(o.Name, validation.DNS1123LabelMaxLength)
 		c.job(spec, &o.Spec)

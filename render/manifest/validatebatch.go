@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -20,6 +21,32 @@ const (
 	maxExitCodes      = 255
 	maxPodsInParallel = 100_000 // Tandem's own: of a Job that isn't Indexed
 )
+
+func (c *validator) daemonSet(p Path, s *appsv1.DaemonSetSpec) {
+	c.notNegative(p.Key("minReadySeconds"), int64(s.MinReadySeconds))
+	c.notNegative(p.Key("revisionHistoryLimit"), int64(*s.RevisionHistoryLimit))
+	c.selector(p, s.Selector, s.Template.Labels)
+	up := p.Key("updateStrategy")
+	switch s.UpdateStrategy.Type {
+	case appsv1.OnDeleteDaemonSetStrategyType:
+		if s.UpdateStrategy.RollingUpdate != nil {
+			c.fail(up.Key("rollingUpdate"), "has no meaning with type OnDelete", "remove one of them")
+		}
+	case appsv1.RollingUpdateDaemonSetStrategyType:
+		r := s.UpdateStrategy.RollingUpdate
+		noSurge := c.countOrPercent(up.Key("rollingUpdate", "maxSurge"), r.MaxSurge, true)
+		noAway := c.countOrPercent(up.Key("rollingUpdate", "maxUnavailable"), r.MaxUnavailable, true)
+		switch {
+		case noSurge && noAway:
+			c.fail(up.Key("rollingUpdate"), "maxSurge and maxUnavailable are both 0: no pod could ever be replaced", "set maxUnavailable to 1")
+		case !noSurge && !noAway:
+			c.fail(up.Key("rollingUpdate"), "maxSurge and maxUnavailable are both given", "set maxUnavailable to 0, or remove maxSurge")
+		}
+	default:
+		c.fail(up.Key("type"), fmt.Sprintf("want RollingUpdate or OnDelete, got %q", clip(string(s.UpdateStrategy.Type))), "type: RollingUpdate")
+	}
+	c.template(p.Key("template"), &s.Template, corev1.RestartPolicyAlways)
+}
 
 func (c *validator) job(p Path, s *batchv1.JobSpec) {
 	for name, n := range map[string]*int32{

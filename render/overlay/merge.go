@@ -96,6 +96,8 @@ func podTemplate(b state.Body) *corev1.PodTemplateSpec {
 		return &o.Spec.Template
 	case *appsv1.StatefulSet:
 		return &o.Spec.Template
+	case *appsv1.DaemonSet:
+		return &o.Spec.Template
 	}
 	return nil
 }

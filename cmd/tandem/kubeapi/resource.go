@@ -109,6 +109,11 @@ func (a *api) allResources() []*resource {
 			verbs: readVerbs(), scan: scanControllerRevisions, columns: controllerRevisionColumns(), row: controllerRevisionRow,
 		},
 		{
+			group: "apps", version: "v1", plural: "daemonsets", singular: "daemonset", kind: "DaemonSet", short: []string{"ds"},
+			categories: []string{"all"}, namespaced: true,
+			verbs: readVerbs(), scan: a.scanDaemonSets, columns: daemonSetColumns(), row: daemonSetRow,
+		},
+		{
 			group: "batch", version: "v1", plural: "jobs", singular: "job", kind: "Job", categories: []string{"all"}, namespaced: true,
 			verbs: readVerbs(), scan: a.scanJobs, columns: jobColumns(), row: jobRow,
 		},

@@ -187,6 +187,12 @@ func NewWorkload(s *state.State, w *state.Workload) Workload {
 		out.job(w)
 		return out
 	}
+	if w.Ref.Kind == "DaemonSet" {
+		d := NewDaemon(s, w)
+		out.Linux, out.Windows, out.Any = d.Ready[state.Linux], d.Ready[state.Windows], Ratio{}
+		out.Pods = Ratio{Ready: out.Linux.Ready + out.Windows.Ready, Wanted: d.Wanted}
+		out.Ready = !w.Deleting && available && w.Complete && out.Pods.Ready == out.Pods.Wanted
+	}
 	if w.Ref.Kind == "Pod" && len(w.Pods) > 0 && w.Pods[len(w.Pods)-1].Ended() {
 		out.once(w.Pods[len(w.Pods)-1])
 		return out
@@ -319,6 +325,14 @@ func notes(s *state.State) []string {
 	var out []string
 	if assumed = slices.Compact(assumed); len(assumed) > 0 {
 		out = append(out, "images not found anywhere, taken to exist (simulated nodes): "+strings.Join(assumed, ", "))
+	}
+	for _, w := range s.SortedWorkloads() {
+		if w.Ref.Kind != "DaemonSet" {
+			continue
+		}
+		if d := NewDaemon(s, w); len(d.Lacks) > 0 {
+			out = append(out, fmt.Sprintf("%s has no pod on %s: its images have nothing for these nodes", Short(w.Ref), strings.Join(d.Lacks, ", ")))
+		}
 	}
 	for ref := range s.Objects {
 		if ref.Kind == "Service" {

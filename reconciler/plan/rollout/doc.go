@@ -90,6 +90,11 @@ func percent(v *intstr.IntOrString, total int, up bool, otherwise string) int {
 	return n
 }
 
+// Share is a count, or a percentage of total rounded up: a DaemonSet's budgets.
+func Share(v *intstr.IntOrString, total int, otherwise string) int {
+	return percent(v, total, true, otherwise)
+}
+
 // seconds is a duration from an API field.
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
 

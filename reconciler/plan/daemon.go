@@ -1,0 +1,235 @@
+package plan
+
+import (
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
+	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// A post is a node that a DaemonSet belongs on, with the pods that it has there.
+type post struct {
+	schedule.Host
+	current *state.Pod // of the template wanted now
+	old     *state.Pod
+	ending  bool // a pod there is told to stop
+}
+
+// daemons is a DaemonSet as its controller sees it: Kubernetes's
+// daemon_controller.go and update.go.
+type daemons struct {
+	d     *Decision
+	w     *state.Workload
+	spec  *appsv1.DaemonSetSpec
+	now   state.Instant
+	posts []*post // where pods are wanted, by node name
+	start map[*state.WorkloadVariant][]state.NodeName
+}
+
+// daemon decides for a DaemonSet: one pod on each node that fits one of its
+// variants, and one budget over both OSes.
+func (p *Planner) daemon(d *Decision, s *state.State, w *state.Workload, spec *appsv1.DaemonSetSpec, now state.Instant) {
+	if w.Deleting {
+		for _, pod := range w.Pods {
+			if !pod.Stopping {
+				d.Stop = append(d.Stop, rollout.Stop{Pod: pod, Why: state.StopPruned})
+			}
+		}
+		d.Gone = len(w.Pods) == 0
+		return
+	}
+	x := &daemons{d: d, w: w, spec: spec, now: now, start: map[*state.WorkloadVariant][]state.NodeName{}}
+	x.sort(schedule.Hosts(s, w))
+	x.fill()
+	if spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType {
+		x.update()
+	}
+	x.complete()
+	for _, v := range w.Variants {
+		nodes := x.start[v]
+		if len(nodes) == 0 {
+			continue
+		}
+		start := rollout.Start{Variant: v, Template: v.Update, Count: len(nodes), Ordinal: -1}
+		answer := schedule.Each(s, schedule.Request{Workload: w, Variant: v, Template: v.Update, Count: len(nodes)}, nodes)
+		d.Decided = append(d.Decided, Placement{start, answer})
+		if lack := len(nodes) - len(answer.Spots); lack > 0 {
+			d.Waiting = true
+			d.Held = append(d.Held, noRoom(w, start, answer, lack))
+		}
+	}
+}
+
+// sort gives each wanted node its pods. What may not stay where it is goes; what
+// is there twice loses the younger one.
+func (x *daemons) sort(hosts []schedule.Host) {
+	at := map[state.NodeName]*post{}
+	stays := map[state.NodeName]bool{}
+	for _, h := range hosts {
+		stays[h.Node.Name] = h.Stays
+		if h.Reason == state.NodeFits || h.Stays {
+			at[h.Node.Name] = &post{Host: h}
+			if h.Reason == state.NodeFits && h.Node.Ready {
+				x.posts = append(x.posts, at[h.Node.Name])
+			}
+		}
+	}
+	for _, pod := range x.w.Pods {
+		post := at[pod.Node]
+		switch {
+		case pod.Stopping:
+			if post != nil {
+				post.ending = true
+			}
+		case pod.Lost:
+			// It may run there still, and nothing can be done about it.
+		case x.unknown(pod.OS):
+			// What it should be isn't known yet.
+		case !stays[pod.Node] || post == nil:
+			x.stop(pod, state.StopMisplaced)
+		case pod.Ended():
+			post.ending = true
+			x.stop(pod, state.StopFailed)
+		default:
+			x.assign(post, pod)
+		}
+	}
+}
+
+// unknown says whether the variant of an OS has no template yet.
+func (x *daemons) unknown(os state.OS) bool {
+	v := x.w.Variant(os)
+	return v != nil && v.Update == nil
+}
+
+// assign keeps the older of two pods of one template on one node.
+func (x *daemons) assign(p *post, pod *state.Pod) {
+	place := &p.old
+	if x.w.IsCurrent(pod) {
+		place = &p.current
+	}
+	if *place != nil {
+		x.stop(pod, state.StopScaledDown)
+		return
+	}
+	*place = pod
+}
+
+func (x *daemons) stop(pod *state.Pod, why state.StopReason) {
+	x.d.Stop = append(x.d.Stop, rollout.Stop{Pod: pod, Why: why})
+}
+
+func (x *daemons) begin(p *post) {
+	x.start[p.Variant] = append(x.start[p.Variant], p.Node.Name)
+}
+
+// up says whether the pod counts as available; if it will by itself, the
+// decision wakes then.
+func (x *daemons) up(pod *state.Pod) bool {
+	if pod == nil {
+		return false
+	}
+	least := time.Duration(x.spec.MinReadySeconds) * time.Second
+	if pod.Available(x.now, least) {
+		return true
+	}
+	if at := pod.ReadySince.Mono + least; pod.Ready && (x.d.Wake == 0 || at < x.d.Wake) {
+		x.d.Wake = at
+	}
+	return false
+}
+
+// fill begins pods where none is. The one before must be gone, unless the update
+// may have two beside each other.
+func (x *daemons) fill() {
+	surge, _ := x.budget()
+	for _, p := range x.posts {
+		if p.current == nil && p.old == nil && (!p.ending || surge > 0) {
+			x.begin(p)
+		}
+	}
+}
+
+// budget is the update's, of the nodes that want a pod: both round up.
+func (x *daemons) budget() (surge, away int) {
+	u := x.spec.UpdateStrategy.RollingUpdate
+	if u == nil {
+		return 0, 1
+	}
+	surge, away = rollout.Share(u.MaxSurge, len(x.posts), "0"), rollout.Share(u.MaxUnavailable, len(x.posts), "1")
+	if surge == 0 && away == 0 {
+		away = 1
+	}
+	return surge, away
+}
+
+// update replaces old pods: at once those that aren't available, the others
+// within the budget.
+func (x *daemons) update() {
+	surge, away := x.budget()
+	for _, p := range x.posts {
+		if !x.up(p.current) && !x.up(p.old) {
+			away--
+		}
+		if p.current != nil && p.old != nil || p.old == nil && p.ending && surge > 0 {
+			surge--
+		}
+	}
+	allowed, _ := x.budget()
+	for _, p := range x.posts {
+		switch {
+		case p.old == nil:
+		case !x.up(p.old):
+			x.stop(p.old, state.StopOutdated)
+			if allowed > 0 && p.current == nil {
+				x.begin(p)
+			}
+		case allowed > 0 && p.current == nil && surge > 0:
+			surge--
+			x.begin(p)
+		case allowed > 0 && x.up(p.current):
+			x.stop(p.old, state.StopOutdated)
+		case allowed == 0 && away > 0:
+			away--
+			x.stop(p.old, state.StopOutdated)
+		}
+	}
+}
+
+func (x *daemons) complete() {
+	whole := len(x.d.Stop) == 0 && len(x.start) == 0
+	for _, p := range x.posts {
+		whole = whole && (x.up(p.current) || x.up(p.old))
+		x.d.Partial = x.d.Partial || p.old != nil
+	}
+	if x.d.Partial && x.spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType {
+		whole = false
+	}
+	missing := slices.ContainsFunc(x.w.Variants, func(v *state.WorkloadVariant) bool { return v.Update == nil })
+	x.d.Complete = whole && !missing && !x.d.Waiting && len(x.d.Held) == 0
+	x.d.Partial = x.d.Partial && x.d.Complete
+}
+
+// daemonTolerations are what Kubernetes adds to the pods of a DaemonSet.
+func daemonTolerations(have []corev1.Toleration) []corev1.Toleration {
+	out := slices.Clone(have)
+	for _, t := range []corev1.Toleration{
+		{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoExecute}, {Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute},
+		{Key: corev1.TaintNodeDiskPressure, Effect: corev1.TaintEffectNoSchedule}, {Key: corev1.TaintNodeMemoryPressure, Effect: corev1.TaintEffectNoSchedule},
+		{Key: corev1.TaintNodePIDPressure, Effect: corev1.TaintEffectNoSchedule}, {Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule},
+	} {
+		t.Operator = corev1.TolerationOpExists
+		same := func(o corev1.Toleration) bool {
+			return o.Key == t.Key && o.Effect == t.Effect && o.Operator == t.Operator
+		}
+		if !slices.ContainsFunc(out, same) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
