@@ -102,7 +102,8 @@ type Container struct {
 	Security   Security
 	TTY        bool
 	Stdin      bool
-	LogPath    string // stdout and stderr are appended to it as written; its directory exists
+	LogPath    string // stdout is appended to it as written; its directory exists
+	ErrPath    string // stderr, likewise; empty: LogPath
 	Init       bool   // it is to end before others start; a sidecar is none
 }
 
@@ -161,6 +162,7 @@ type ContainerObserved struct {
 	StartedAt  time.Time
 	FinishedAt time.Time
 	Error      string // why it couldn't be started, where it couldn't
+	Writing    bool   // it has ended, but the last of its output may still come
 }
 
 // An Execer runs commands in a running container.

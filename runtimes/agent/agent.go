@@ -44,6 +44,7 @@ type Agent struct {
 	saved *step.Saved
 	note  note
 
+	outputs *outputs
 	machine *step.Machine // only the loop of Run touches it
 
 	mu      sync.Mutex // guards the rest
@@ -51,6 +52,8 @@ type Agent struct {
 	session Session
 	applied *state.Assignment
 	running map[state.UID]*podWork
+	status  map[state.UID]state.PodStatus // as last reported
+	news    chan struct{}                 // closed at the next report
 	hint    chan struct{}
 }
 
@@ -71,8 +74,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With(slog.String("node", string(cfg.Node))), store: store{cfg.Dir}, running: map[state.UID]*podWork{},
-		hint: make(chan struct{}, 1),
+		status: map[state.UID]state.PodStatus{}, news: make(chan struct{}), hint: make(chan struct{}, 1),
 	}
+	a.outputs = &outputs{agent: a, lives: map[lifeKey]*life{}}
 	facts, err := cfg.Runtime.Describe(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("describe node %s: %w", cfg.Node, err)
@@ -148,6 +152,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer all.Wait()
 	defer cancel()
 	w := &worker{agent: a, all: &all, slots: make(chan struct{}, a.cfg.Parallel), pulls: make(chan struct{}, 4)}
+	a.outputs.run(ctx, &all)
 	all.Go(func() { a.observe(ctx) })
 	all.Go(func() { a.connect(ctx) })
 	timer := time.NewTimer(time.Hour)
@@ -166,6 +171,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			w.do(ctx, out.Actions[i])
 		}
 		if out.Report != nil {
+			a.remember(out.Report)
 			a.report(ctx, out.Report)
 			if !swept {
 				swept = true
@@ -205,6 +211,23 @@ func (a *Agent) persist(ctx context.Context, before *state.Assignment, changed b
 	}
 }
 
+// remember keeps what people ask for between reports.
+func (a *Agent) remember(r *state.Report) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r.Full {
+		clear(a.status)
+	}
+	for i := range r.Pods {
+		a.status[r.Pods[i].UID] = r.Pods[i]
+	}
+	for _, uid := range r.Gone {
+		delete(a.status, uid)
+	}
+	close(a.news)
+	a.news = make(chan struct{})
+}
+
 func (a *Agent) report(ctx context.Context, r *state.Report) {
 	a.mu.Lock()
 	s := a.session
@@ -233,6 +256,7 @@ func (a *Agent) observe(ctx context.Context) {
 			continue
 		}
 		after = o.Version
+		a.outputs.observed(ctx, &o)
 		a.post(seen(&o))
 	}
 }

@@ -84,6 +84,8 @@ type LogRequest struct {
 	Tail      int64     `pb:"5"` // lines; 0: all, below 0: none
 	Since     int64     `pb:"6"` // wall nanoseconds; 0: from the start
 	Times     bool      `pb:"7"` // each line begins with its time
+	Stream    string    `pb:"8"` // stdout or stderr; empty: both
+	Most      int64     `pb:"9"` // bytes; 0: no limit
 }
 
 // An ExecRequest is a command for a container.

@@ -10,16 +10,17 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent/output"
 )
 
 // attempts are the lives of a container whose output is kept, newest first.
-func (a *Agent) attempts(uid state.UID, container string) ([]int, error) {
+func (a *Agent) attempts(uid state.UID, container string) ([]int32, error) {
 	if container == "" || filepath.Base(container) != container {
 		return nil, fmt.Errorf("container %q: %w", container, runtimes.ErrNotFound)
 	}
@@ -30,30 +31,20 @@ func (a *Agent) attempts(uid state.UID, container string) ([]int, error) {
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	var all []int
+	var all []int32
 	for _, e := range entries {
-		if n, err := strconv.Atoi(strings.TrimSuffix(e.Name(), ".log")); err == nil {
-			all = append(all, n)
+		if n, err := strconv.ParseInt(e.Name(), 10, 32); err == nil {
+			all = append(all, int32(n))
 		}
 	}
-	for i, j := 0, len(all)-1; i < j; i, j = i+1, j-1 {
-		all[i], all[j] = all[j], all[i]
-	}
-	// Names sort as text: 10.log before 9.log.
-	for i := 1; i < len(all); i++ {
-		for j := i; j > 0 && all[j] > all[j-1]; j-- {
-			all[j], all[j-1] = all[j-1], all[j]
-		}
-	}
+	slices.Sort(all)
+	slices.Reverse(all)
 	return all, nil
 }
 
-// Logs is the output of a container. The runtime writes it without times, so
-// Times and Since are refused by name rather than made up.
+// Logs is the output of a container. Followed, it goes on with the container's
+// next lives, and ends when there is none to come.
 func (a *Agent) Logs(ctx context.Context, r LogRequest) (io.ReadCloser, error) {
-	if r.Times || r.Since != 0 {
-		return nil, fmt.Errorf("log lines have no times on this node yet, ask without timestamps and since: %w", runtimes.ErrUnsupported)
-	}
 	all, err := a.attempts(r.UID, r.Container)
 	if err != nil {
 		return nil, err
@@ -64,103 +55,166 @@ func (a *Agent) Logs(ctx context.Context, r LogRequest) (io.ReadCloser, error) {
 	if len(all) == 0 {
 		return nil, fmt.Errorf("container %s has no such life: %w", r.Container, runtimes.ErrNotFound)
 	}
-	f, err := os.Open(a.logPath(r.UID, r.Container, int32(all[0])))
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	if r.Tail != 0 {
-		if err := seekTail(f, r.Tail); err != nil {
-			return nil, errors.Join(unavailable(err), f.Close())
-		}
-	}
-	if !r.Follow || r.Previous {
-		return f, nil
-	}
 	ctx, cancel := context.WithCancel(ctx)
-	return &follower{ctx: ctx, cancel: cancel, f: f, over: func() bool { return !a.writes(r.UID, r.Container, int32(all[0])) }}, nil
+	in, out := io.Pipe()
+	l := &logStream{PipeReader: in, cancel: cancel, done: make(chan struct{})}
+	go func() { // ends with ctx or when the reader closes
+		defer close(l.done)
+		w := &capWriter{w: out, left: r.Most}
+		_ = out.CloseWithError(a.pourLogs(ctx, w, r, all[0]))
+	}()
+	go func() {
+		<-ctx.Done()
+		_ = out.Close() // who reads sees the end
+	}()
+	return l, nil
 }
 
-// writes says whether that life of a container may still write.
-func (a *Agent) writes(uid state.UID, container string, attempt int32) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	o, err := a.cfg.Runtime.Observe(ctx, 0)
-	if err != nil {
-		return true // not known: ask again
-	}
-	for i := range o.Containers {
-		if c := &o.Containers[i]; c.UID == uid && c.Name == container && c.Attempt == attempt {
-			return c.Running
-		}
-	}
-	return false
-}
+// A logStream is what a reader of a log holds.
+type logStream struct {
+	*io.PipeReader
 
-// seekTail puts f at the start of its last n lines.
-func seekTail(f *os.File, n int64) error {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil || n < 0 {
-		return err
-	}
-	const block = 32 << 10
-	buf := make([]byte, block)
-	lines := int64(0)
-	for at := end; at > 0; {
-		size := min(int64(block), at)
-		at -= size
-		if _, err := f.ReadAt(buf[:size], at); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		for i := size - 1; i >= 0; i-- {
-			if buf[i] != '\n' || at+i == end-1 {
-				continue
-			}
-			if lines++; lines == n {
-				_, err := f.Seek(at+i+1, io.SeekStart)
-				return err
-			}
-		}
-	}
-	_, err = f.Seek(0, io.SeekStart)
-	return err
-}
-
-// A follower reads a file that grows, until its writer has ended.
-type follower struct {
-	ctx    context.Context //nolint:containedctx // it is a stream: the context is its end
 	cancel context.CancelFunc
-	f      *os.File
-	over   func() bool
-	last   bool
-}
-
-// Read waits for more.
-func (l *follower) Read(b []byte) (int, error) {
-	wait := 20 * time.Millisecond
-	for {
-		n, err := l.f.Read(b)
-		if n > 0 || err != nil && !errors.Is(err, io.EOF) {
-			return n, err
-		}
-		if l.last {
-			return 0, io.EOF
-		}
-		if l.ctx.Err() != nil {
-			return 0, io.EOF
-		}
-		if l.over() {
-			l.last = true // what it wrote before its end is read once more
-			continue
-		}
-		pause(l.ctx, wait)
-		wait = min(2*wait, 500*time.Millisecond)
-	}
+	done   chan struct{}
 }
 
 // Close ends the stream.
-func (l *follower) Close() error {
+func (l *logStream) Close() error {
 	l.cancel()
-	return l.f.Close()
+	_ = l.PipeReader.Close()
+	<-l.done
+	return nil
+}
+
+// A capWriter ends after so many bytes; 0: never.
+type capWriter struct {
+	w    io.Writer
+	left int64
+}
+
+// Write writes what there is room for.
+func (c *capWriter) Write(b []byte) (int, error) {
+	if c.left == 0 {
+		return c.w.Write(b)
+	}
+	n, err := c.w.Write(b[:min(int64(len(b)), c.left)])
+	if c.left -= int64(n); c.left == 0 && err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (a *Agent) pourLogs(ctx context.Context, w io.Writer, r LogRequest, attempt int32) error {
+	req := output.Request{Tail: r.Tail, Times: r.Times, Stream: r.Stream}
+	if r.Since != 0 {
+		req.Since = time.Unix(0, r.Since)
+	}
+	follow := r.Follow && !r.Previous
+	for {
+		if err := a.pourLife(ctx, w, r, attempt, req, follow); err != nil {
+			return err
+		}
+		if !follow || ctx.Err() != nil {
+			return nil
+		}
+		req.Tail = 0
+		next, ok := a.nextLife(ctx, r.UID, r.Container, attempt)
+		if !ok {
+			return nil
+		}
+		attempt = next
+	}
+}
+
+// pourLife writes the output of one life; followed, until it has ended.
+func (a *Agent) pourLife(ctx context.Context, w io.Writer, r LogRequest, attempt int32, req output.Request, follow bool) error {
+	l, ended := a.outputs.life(r.UID, r.Container, attempt)
+	if l != nil && ended {
+		a.awaitRest(ctx, l)
+	} else if l != nil {
+		if err := l.Take(time.Now()); err != nil {
+			return unavailable(err)
+		}
+	}
+	reader, err := output.Read(a.logDir(r.UID, r.Container, attempt), req)
+	if err != nil {
+		return unavailable(err)
+	}
+	defer reader.Close() //nolint:errcheck // only read
+	for last := false; ; {
+		var changed <-chan struct{}
+		if follow && l != nil && !last {
+			changed = l.Changed()
+			last = l.Closed()
+		} else {
+			last = true
+		}
+		for {
+			text, err := reader.Next()
+			if err != nil {
+				return unavailable(err)
+			}
+			if len(text) == 0 {
+				break
+			}
+			if _, err := w.Write(text); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// restMost is how long the reader of an ended life waits for the last of its
+// output.
+const restMost = 2 * time.Second
+
+func (a *Agent) awaitRest(ctx context.Context, l *life) {
+	ctx, cancel := context.WithTimeout(ctx, restMost)
+	defer cancel()
+	for !l.Closed() {
+		select {
+		case <-l.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// nextLife waits until a container lives again; false: it never will, or ctx
+// has ended.
+func (a *Agent) nextLife(ctx context.Context, uid state.UID, container string, after int32) (int32, bool) {
+	for {
+		a.mu.Lock()
+		news, s, known := a.news, a.status[uid], false
+		over := false
+		for i := range s.Containers {
+			if c := &s.Containers[i]; c.Name == container {
+				known, over = true, c.State == state.ContainerTerminated
+			}
+		}
+		a.mu.Unlock()
+		all, err := a.attempts(uid, container)
+		if err == nil && len(all) > 0 && all[0] > after {
+			return all[0], true
+		}
+		if err != nil || !known || over {
+			return 0, false
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return 0, false
+		}
+	}
 }
 
 // Exec runs a command in a container.

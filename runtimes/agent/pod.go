@@ -10,6 +10,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent/output"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
 )
 
@@ -68,12 +69,13 @@ func (a *Agent) container(x *step.Action) (runtimes.Container, error) {
 	if err != nil {
 		return runtimes.Container{}, err
 	}
+	out, errs := output.RawPaths(a.logDir(p.UID, spec.Name, x.Attempt))
 	sidecar := spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
 	return runtimes.Container{
 		UID: p.UID, Name: spec.Name, Attempt: x.Attempt, Image: a.image(p.Template, spec.Image, spec),
 		Command: expandAll(spec.Command, vars), Args: expandAll(spec.Args, vars), Env: env, WorkingDir: spec.WorkingDir, Mounts: mounts,
 		Limits: a.limits(&p.Template.Spec.Spec, spec), Security: security(&p.Template.Spec.Spec, spec), TTY: spec.TTY, Stdin: spec.Stdin,
-		LogPath: a.logPath(p.UID, spec.Name, x.Attempt), Init: x.Init && !sidecar,
+		LogPath: out, ErrPath: errs, Init: x.Init && !sidecar,
 	}, nil
 }
 

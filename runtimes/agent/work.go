@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -176,10 +174,9 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 		if err != nil {
 			return "", err
 		}
-		if err := os.MkdirAll(filepath.Dir(c.LogPath), 0o700); err != nil {
-			return "", fmt.Errorf("directory of logs: %w", errors.Join(err, runtimes.ErrUnavailable))
+		if err := a.outputs.begin(x.UID, x.Container, x.Attempt); err != nil {
+			return "", fmt.Errorf("its log: %w", unavailable(err))
 		}
-		a.dropLogs(x.UID, x.Container, x.Attempt)
 		return "", rt.Run(ctx, c)
 	case step.Stop:
 		if err := rt.Stop(ctx, x.UID, x.Container, x.Grace); err != nil {
@@ -192,7 +189,7 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 		if err := rt.Remove(ctx, x.UID); err != nil {
 			return "", err
 		}
-		return "", errors.Join(a.removeVolumes(x.UID), os.RemoveAll(filepath.Join(a.logsDir(), x.UID.String())))
+		return "", errors.Join(a.outputs.remove(x.UID), a.removeVolumes(x.UID))
 	case step.Cancel, step.StartProbe, step.StopProbe:
 		return "", nil
 	default:
@@ -221,25 +218,9 @@ func (a *Agent) sweep(ctx context.Context) {
 			if err != nil || known[e.Name()] || a.machine.Knows(uid) {
 				continue
 			}
-			if err := errors.Join(a.removeVolumes(uid), os.RemoveAll(filepath.Join(a.logsDir(), e.Name()))); err != nil {
+			if err := errors.Join(a.removeVolumes(uid), a.outputs.remove(uid)); err != nil {
 				a.log.LogAttrs(ctx, slog.LevelWarn, "left something of a pod behind", slog.String("uid", e.Name()), slog.Any("err", err))
 			}
-		}
-	}
-}
-
-func (a *Agent) logPath(uid state.UID, container string, attempt int32) string {
-	return filepath.Join(a.logsDir(), uid.String(), container, strconv.Itoa(int(attempt))+".log")
-}
-
-// logsKept is how many lives of a container keep their output: this one and
-// those that --previous may ask for.
-const logsKept = 2
-
-func (a *Agent) dropLogs(uid state.UID, container string, attempt int32) {
-	for old := attempt - logsKept; old >= 0; old-- {
-		if os.Remove(a.logPath(uid, container, old)) != nil {
-			return // it and those before it are gone
 		}
 	}
 }

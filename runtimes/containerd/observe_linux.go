@@ -39,9 +39,17 @@ func (r *Runtime) observeLocked() runtimes.Observation {
 		})
 		for _, c := range p.containers {
 			rec := c.record
+			writing := false
+			if rec.Phase == ended {
+				select {
+				case <-c.gone:
+				default:
+					writing = true
+				}
+			}
 			o.Containers = append(o.Containers, runtimes.ContainerObserved{
 				UID: uid, Name: rec.Name, Attempt: rec.Attempt, Running: rec.Phase == running, ExitCode: rec.ExitCode,
-				OOMKilled: rec.OOMKilled, StartedAt: rec.StartedAt, FinishedAt: rec.FinishedAt, Error: rec.Error,
+				OOMKilled: rec.OOMKilled, StartedAt: rec.StartedAt, FinishedAt: rec.FinishedAt, Error: rec.Error, Writing: writing,
 			})
 		}
 	}

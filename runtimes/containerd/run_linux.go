@@ -205,7 +205,7 @@ func (r *Runtime) create(ctx context.Context, cl *client.Client, c runtimes.Cont
 	if err != nil {
 		return 0, fmt.Errorf("make the container: %w", err)
 	}
-	task, err := made.NewTask(ctx, cio.LogFile(c.LogPath))
+	task, err := made.NewTask(ctx, outputTo(c))
 	if err != nil {
 		return 0, fmt.Errorf("make its process: %w", err)
 	}
@@ -214,6 +214,33 @@ func (r *Runtime) create(ctx context.Context, cl *client.Client, c runtimes.Cont
 	}
 	return task.Pid(), nil
 }
+
+// outputTo has the shim append stdout and stderr to files, without anybody
+// between who could die or be slow. To the shim a path without a scheme is a
+// FIFO or, as here, a file that exists.
+func outputTo(c runtimes.Container) cio.Creator {
+	return func(string) (cio.IO, error) {
+		f := &outputFiles{cio.Config{Stdout: c.LogPath, Stderr: firstOf(c.ErrPath, c.LogPath)}}
+		for _, path := range []string{f.config.Stdout, f.config.Stderr} {
+			file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+			if err != nil {
+				return nil, fmt.Errorf("make its log: %w", err)
+			}
+			if err := file.Close(); err != nil {
+				return nil, fmt.Errorf("make its log: %w", err)
+			}
+		}
+		return f, nil
+	}
+}
+
+// outputFiles are streams that the shim alone writes.
+type outputFiles struct{ config cio.Config }
+
+func (f *outputFiles) Config() cio.Config { return f.config }
+func (f *outputFiles) Cancel()            {}
+func (f *outputFiles) Wait()              {}
+func (f *outputFiles) Close() error       { return nil }
 
 // undo removes what create made. When containerd is away, the sweep does it.
 func (r *Runtime) undo(ctx context.Context, cl *client.Client, p *pod, rec containerRecord) error {

@@ -23,6 +23,7 @@ import (
 const (
 	namespace   = "tandem" // containerd's word for whose things are whose
 	callTimeout = 2 * time.Minute
+	lockWait    = time.Second
 )
 
 var (
@@ -95,6 +96,15 @@ func newContainer(rec containerRecord) *container {
 		close(c.ended)
 	}
 	return c
+}
+
+// left says that containerd has nothing of it any more; Runtime.mu is held.
+func (c *container) left() {
+	select {
+	case <-c.gone:
+	default:
+		close(c.gone)
+	}
 }
 
 func (r *Runtime) newPod(rec podRecord) *pod {
@@ -189,7 +199,14 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A process that was just being started when the last holder let go has the
+	// lock until it runs its own program.
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for limit := time.Now().Add(lockWait); err != nil && time.Now().Before(limit); {
+		time.Sleep(lockWait / 100)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: another process runs this node (%s is locked); stop it first", runtimes.ErrUnavailable, path), f.Close())
 	}
 	return f, nil

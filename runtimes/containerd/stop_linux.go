@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -97,11 +98,8 @@ func (r *Runtime) clean(ctx context.Context, c *container) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	select {
-	case <-c.gone:
-	default:
-		close(c.gone)
-	}
+	c.left()
+	r.changedLocked()
 }
 
 // untilGone waits until nothing of an ended container is left.
@@ -117,6 +115,9 @@ func (r *Runtime) untilGone(ctx context.Context, p *pod, c *container) error {
 	if err := r.call(ctx, func(ctx context.Context, cl *client.Client) error { return r.forget(ctx, cl, id) }); err != nil {
 		return fmt.Errorf("clear pod %s: %w", p.record.UID, err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.left()
 	return nil
 }
 
@@ -289,7 +290,40 @@ func (r *Runtime) remove(ctx context.Context, p *pod) error {
 			return err
 		}
 	}
+	if err := r.endShim(ctx, p.record.UID); err != nil {
+		return err
+	}
 	return r.dropSandbox(p)
+}
+
+// endShim sees to it that the shim of a pod has gone. One that two containers
+// left at once may miss that it serves nobody: then it is killed.
+func (r *Runtime) endShim(ctx context.Context, uid state.UID) error {
+	socket := r.shimSocket(uid)
+	limit := time.Now().Add(shimEnds)
+	for time.Now().Before(limit) {
+		removeDead(socket)
+		if _, err := os.Stat(socket); err != nil {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	mine := r.id + "-" + strings.ReplaceAll(uid.String(), "-", "") + "-"
+	for pid, args := range processes() {
+		at := slices.Index(args, "-id")
+		if !r.isShim(args) || at < 0 || at+1 >= len(args) || !strings.HasPrefix(args[at+1], mine) {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill shim %d: %w", pid, err)
+		}
+		r.logger.LogAttrs(ctx, slog.LevelInfo, "ended a shim that served nobody", slog.Int("pid", pid))
+		if err := untilDead(ctx, pid); err != nil {
+			return err
+		}
+	}
+	removeDead(socket)
+	return nil
 }
 
 // leftIDs are the attempts that records in the pod's directory name but that

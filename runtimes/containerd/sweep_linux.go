@@ -55,6 +55,16 @@ func (r *Runtime) sweep(ctx context.Context, cl *client.Client) error {
 	if err := errors.Join(r.sweepSnapshots(ctx, cl, keep), r.sweepCgroups(keep)); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	for _, p := range r.pods {
+		for _, c := range p.containers {
+			if c.record.Phase == ended && !keep[c.record.ID] {
+				c.left()
+			}
+		}
+	}
+	r.changedLocked()
+	r.mu.Unlock()
 	if r.swept {
 		return nil // the rest may be of calls under way
 	}

@@ -41,6 +41,7 @@ func Agent(t *testing.T, c AgentCase) {
 	for name, test := range map[string]func(*testing.T, *world){
 		"ready": becomesReady, "restart": restartsOnExit, "probes": followsProbes, "configs": followsConfigs, "stop": stops,
 		"agent restart": isAdopted, "stale": ignoresStale, "reconnect": reportsInFull, "pull": pullFails, "logs": logs,
+		"log lines": logLines, "log lives": logLives,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, c)) })
 	}

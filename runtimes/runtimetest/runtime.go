@@ -115,6 +115,7 @@ func (s *suite) podAs(t *testing.T, uid state.UID) state.UID {
 func (s *suite) container(uid state.UID, name string, attempt int32, args ...string) runtimes.Container {
 	return runtimes.Container{
 		UID: uid, Name: name, Attempt: attempt, Image: s.Image, Args: args,
+		// stdout and stderr share a file here; apart they are in the agent's suite.
 		LogPath: filepath.Join(s.dir, name+"-"+uid.String()[:8]+"-"+string(rune('0'+attempt))+".log"),
 	}
 }

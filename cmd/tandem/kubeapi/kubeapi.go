@@ -56,6 +56,8 @@ type LogOptions struct {
 	Since      time.Time // zero: from the start
 	Tail       int64     // the last lines; negative: all
 	Timestamps bool
+	Stream     string // stdout or stderr; empty: both
+	Limit      int64  // bytes; 0: none
 }
 
 // Nodes are the agents that are connected.

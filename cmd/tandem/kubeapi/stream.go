@@ -169,8 +169,20 @@ func logOptions(get func(string) string, now time.Time) (LogOptions, error) {
 		}
 		o.Since = at
 	}
-	if get("limitBytes") != "" {
-		return o, apierrors.NewBadRequest("limitBytes is not supported; use tailLines")
+	if n, ok, err := number("limitBytes"); err != nil {
+		return o, err
+	} else if ok {
+		if n == 0 {
+			return o, apierrors.NewBadRequest("limitBytes: want a number from 1")
+		}
+		o.Limit = n
+	}
+	switch s := get("stream"); s {
+	case "", "All":
+	case "Stdout", "Stderr":
+		o.Stream = strings.ToLower(s)
+	default:
+		return o, apierrors.NewBadRequest("stream: want All, Stdout or Stderr")
 	}
 	return o, nil
 }

@@ -11,6 +11,8 @@
 //	serve ADDR FILE answer GET /ready on ADDR: 200 while FILE exists, else 503; goes on in the background
 //	touch FILE      make a file
 //	remove FILE     remove a file
+//	until FILE      wait for a file and remove it
+//	count FILE      count the calls in a file and print the number
 //	wait            until it is asked to end
 //	exit N          end with that code
 package main
@@ -75,6 +77,18 @@ func run(args []string) (int, error) {
 			err = os.WriteFile(next(), nil, 0o644)
 		case "remove":
 			err = os.Remove(next())
+		case "until":
+			for path := next(); ; time.Sleep(5 * time.Millisecond) {
+				if os.Remove(path) == nil {
+					break
+				}
+			}
+		case "count":
+			path := next()
+			b, _ := os.ReadFile(path)
+			b = append(b, '.')
+			fmt.Println(len(b))
+			err = os.WriteFile(path, b, 0o644)
 		case "wait":
 			ended := make(chan os.Signal, 1)
 			signal.Notify(ended, syscall.SIGTERM, os.Interrupt)
