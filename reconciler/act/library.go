@@ -32,6 +32,30 @@ type Library struct {
 	manifests map[state.Digest]*state.Manifest
 	templates map[state.Digest]*state.Template
 	stored    map[state.Digest]bool
+	order     []state.Digest // of what is in memory, oldest first
+}
+
+// Named limits. What the state uses it holds itself; the library only saves
+// reading the same thing twice.
+const (
+	maxInMemory = 4096
+	maxStored   = 100_000
+)
+
+// keep notes that something is in memory, and lets go of the oldest that can be
+// read again.
+func (l *Library) keep(d state.Digest) {
+	l.order = append(l.order, d)
+	for n := len(l.order) - maxInMemory; n > 0; n-- {
+		oldest := l.order[0]
+		l.order = l.order[1:]
+		if !l.stored[oldest] {
+			l.order = append(l.order, oldest)
+			continue
+		}
+		delete(l.manifests, oldest)
+		delete(l.templates, oldest)
+	}
 }
 
 // NewLibrary is a library over a shelf.
@@ -60,7 +84,8 @@ func (l *Library) Manifest(d state.Digest) (*state.Manifest, error) {
 	if m.Digest != d {
 		return nil, fmt.Errorf("manifest %s: its content is manifest %s", d.Short(), m.Digest.Short())
 	}
-	l.manifests[d] = m
+	l.manifests[d], l.stored[d] = m, true
+	l.keep(d)
 	return m, nil
 }
 
@@ -82,7 +107,8 @@ func (l *Library) Template(d state.Digest) (*state.Template, error) {
 	if t.Digest != d {
 		return nil, fmt.Errorf("template %s: its content is template %s", d.Short(), t.Digest.Short())
 	}
-	l.templates[d] = t
+	l.templates[d], l.stored[d] = t, true
+	l.keep(d)
 	return t, nil
 }
 
@@ -91,6 +117,9 @@ func (l *Library) remember(b reconciler.Blob) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if b.Manifest != nil {
+		if l.manifests[b.Digest] == nil {
+			l.keep(b.Digest)
+		}
 		l.manifests[b.Digest] = b.Manifest
 		return
 	}
@@ -100,6 +129,7 @@ func (l *Library) remember(b reconciler.Blob) {
 			panic(fmt.Sprintf("the machine made a template that does not parse: %v", err))
 		}
 		l.templates[b.Digest] = t
+		l.keep(b.Digest)
 	}
 }
 
@@ -122,7 +152,10 @@ func (l *Library) store(b reconciler.Blob) error {
 		return err
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.stored) > maxStored {
+		clear(l.stored) // it is only asked again whether it is there
+	}
 	l.stored[b.Digest] = true
-	l.mu.Unlock()
 	return nil
 }
