@@ -100,7 +100,7 @@ func New(blobs state.Blobs) *Machine {
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
-		later: map[state.AppName]state.Event{},
+		later: map[state.AppName]state.Event{}, lines: newLines(),
 	}
 }
 
@@ -138,6 +138,7 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 	}
 	m.retired = true
 	m.net.start(m.fold)
+	m.allLines()
 	return m.finish()
 }
 
