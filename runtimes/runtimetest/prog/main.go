@@ -66,7 +66,8 @@ func run(args []string) (int, error) {
 			b, err = os.ReadFile(next())
 			os.Stdout.Write(b)
 		case "stubborn":
-			signal.Ignore(syscall.SIGTERM, os.Interrupt)
+			// Taken and not looked at: Windows ends a program that merely ignores it.
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, os.Interrupt)
 		case "sleep":
 			var d time.Duration
 			d, err = time.ParseDuration(next())

@@ -20,7 +20,8 @@ import (
 type process struct {
 	pid      uint32
 	handle   windows.Handle
-	exited   bool // under broker.mu
+	ready    windows.Handle // an event that programs of Go set; zero: of a former broker
+	exited   bool           // under broker.mu
 	code     uint32
 	audience audience
 }
@@ -156,7 +157,7 @@ func (b *broker) run(s *system, p *parameters, caller uint32) (*process, []uint6
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "broker: hand pipes over:", err)
 	}
-	made := &process{pid: pi.ProcessId, handle: pi.Process}
+	made := &process{pid: pi.ProcessId, handle: pi.Process, ready: readyEvent(pi.ProcessId)}
 	b.mu.Lock()
 	s.processes[made.pid] = made
 	k.Processes[made.pid] = &keptProcess{Created: created(pi.Process)}
@@ -167,6 +168,19 @@ func (b *broker) run(s *system, p *parameters, caller uint32) (*process, []uint6
 		fmt.Fprintln(os.Stderr, "broker: resume:", err)
 	}
 	return made, append([]uint64{uint64(made.pid)}, info...), ok
+}
+
+// readyEvent is what c/mend.c looks for.
+func readyEvent(pid uint32) windows.Handle {
+	name, err := windows.UTF16PtrFromString(fmt.Sprintf("hcstest-ready-%d", pid))
+	if err != nil {
+		return 0
+	}
+	h, err := windows.CreateEvent(nil, 1, 0, name)
+	if err != nil {
+		return 0
+	}
+	return h
 }
 
 func errno(err error) syscall.Errno {
@@ -183,6 +197,9 @@ func (b *broker) follow(s *system, p *process) {
 	_ = windows.GetExitCodeProcess(p.handle, &code)
 	b.mu.Lock()
 	p.exited, p.code = true, code
+	if p.ready != 0 {
+		_ = windows.SetEvent(p.ready) // nobody waits for it any more
+	}
 	if k := b.kept.Systems[s.id]; k != nil && k.Processes[p.pid] != nil {
 		k.Processes[p.pid].Exited, k.Processes[p.pid].ExitCode = true, code
 		b.save()
@@ -230,10 +247,16 @@ func created(h windows.Handle) int64 {
 	return c.Nanoseconds()
 }
 
+// readyTimeout, in milliseconds, is for programs that never say that they run.
+const readyTimeout = 2000
+
 // ask sends CTRL_SHUTDOWN_EVENT as the console does: by running its routine in a
 // new thread of the process. Libraries of the system lie at the same address in
 // every process.
 func (p *process) ask() error {
+	if p.ready != 0 {
+		_, _ = windows.WaitForSingleObject(p.ready, readyTimeout)
+	}
 	routine := windows.NewLazySystemDLL("kernelbase.dll").NewProc("CtrlRoutine")
 	thread := windows.NewLazySystemDLL("kernel32.dll").NewProc("CreateRemoteThread")
 	if err := routine.Find(); err != nil {
@@ -438,7 +461,7 @@ func spawn(program string, p *parameters, dir string, pipes *pipes) (windows.Pro
 		}
 		*to = h
 	}
-	const flags = windows.CREATE_SUSPENDED | windows.CREATE_UNICODE_ENVIRONMENT | windows.DETACHED_PROCESS | windows.CREATE_NEW_PROCESS_GROUP
+	const flags = windows.CREATE_SUSPENDED | windows.CREATE_UNICODE_ENVIRONMENT | windows.DETACHED_PROCESS
 	err = windows.CreateProcess(app, line, nil, nil, true, flags, &block[0], cwd, &si, &pi)
 	return pi, err
 }

@@ -8,6 +8,7 @@
 #include <winternl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
 
 BOOLEAN NTAPI SystemFunction036(PVOID, ULONG); /* RtlGenRandom */
 
@@ -162,6 +163,20 @@ static void *redirect(const char *module, const char *name, void *to)
 	return real;
 }
 
+/* say_ready tells the broker that this process has begun to run: asked to end
+ * any sooner, Wine loses the question. */
+static void say_ready(void)
+{
+	WCHAR name[40];
+	HANDLE event;
+	_snwprintf(name, 40, L"hcstest-ready-%u", (unsigned)GetCurrentProcessId());
+	event = OpenEventW(EVENT_MODIFY_STATE, FALSE, name);
+	if (event) {
+		SetEvent(event);
+		CloseHandle(event);
+	}
+}
+
 BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 {
 	char off[8];
@@ -169,6 +184,7 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 	if (reason != DLL_PROCESS_ATTACH)
 		return TRUE;
 	DisableThreadLibraryCalls(self);
+	say_ready();
 	if (GetEnvironmentVariableA("TANDEM_WINE_MEND", off, sizeof off) && !strcmp(off, "off"))
 		return TRUE;
 	real_set_information = (set_information)redirect("ntdll.dll", "NtSetInformationFile", mended_set_information);
