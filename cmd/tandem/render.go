@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render"
 	"github.com/tandem-gitops/tandem/render/overlay"
@@ -70,7 +71,14 @@ func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (*
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
-	renderer := overlay.New(overlay.Options{Tokens: keyed(key)})
+	options := overlay.Options{Tokens: keyed(key)}
+	if file := os.Getenv("SOPS_AGE_KEY_FILE"); file != "" {
+		var err error
+		if options.Keys, err = serve.AgeKeys(file); err != nil {
+			return nil, err
+		}
+	}
+	renderer := overlay.New(options)
 	snap, err := snapshot(ctx, open.Spec{Where: where, Ref: t.ref, Commit: t.commit, Logger: logger})
 	if err != nil {
 		return nil, err

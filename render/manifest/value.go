@@ -97,6 +97,19 @@ func (v *Value) With(text string) *Value {
 	return &out
 }
 
+// Is says whether v is this boolean. It is safe on nil.
+func (v *Value) Is(yes bool) bool {
+	return v != nil && v.Kind == Bool && strings.EqualFold(v.Text, strconv.FormatBool(yes))
+}
+
+// Scalar is the text of a scalar, or "". It is safe on nil.
+func (v *Value) Scalar() string {
+	if v == nil || v.Kind == Map || v.Kind == List {
+		return ""
+	}
+	return v.Text
+}
+
 // Empty says whether v is null or has nothing in it.
 func (v *Value) Empty() bool {
 	return v == nil || v.Kind == Null || (v.Kind == Map && len(v.Fields) == 0) || (v.Kind == List && len(v.Items) == 0)

@@ -13,12 +13,14 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render"
 	"github.com/tandem-gitops/tandem/render/manifest"
+	"github.com/tandem-gitops/tandem/render/sops"
 	"github.com/tandem-gitops/tandem/sources"
 )
 
 // Options are what a Renderer needs besides a tree.
 type Options struct {
 	Tokens manifest.Tokens // keyed; stands for secret values in digests
+	Keys   *sops.Keys      // open encrypted Secrets; nil: they are refused
 }
 
 // Renderer is the render.Renderer: kustomize, per operating system. It holds no
@@ -91,7 +93,7 @@ func (r *run) render(ctx context.Context) render.Result {
 
 // read walks and renders one view of the path.
 func (r *run) read(v *view) *walker {
-	w := &walker{view: v, root: r.path, revision: r.snap.Revision, index: &index{}}
+	w := &walker{view: v, keys: r.options.Keys, root: r.path, revision: r.snap.Revision, index: &index{}}
 	here := w.at(r.path)
 	if file := w.kustomization(r.path, here); file != "" {
 		w.index.via = w.real(file)

@@ -98,6 +98,8 @@ func (s *substitution) text(text string, v *manifest.Value, p manifest.Path) str
 	switch {
 	case errors.As(err, &unset):
 		s.fail(v, p, err.Error(), "set it under spec.substitute of Application "+string(s.app.Name)+", write a default as in ${"+unset.Name+":=x}, or $${ for the characters themselves")
+	case err != nil && s.object.Kind == "Secret": // the error may quote a value
+		s.fail(v, p, "an expression can't be evaluated", "correct it, or write $${ for the characters themselves")
 	case err != nil:
 		s.fail(v, p, strings.TrimSpace(err.Error()), "correct the expression, or write $${ for the characters themselves")
 	}

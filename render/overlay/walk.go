@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render/manifest"
+	"github.com/tandem-gitops/tandem/render/sops"
 )
 
 // walker reads what kustomize would read, before kustomize does: it refuses
@@ -20,6 +21,7 @@ import (
 // where every object and patch is written.
 type walker struct {
 	*view
+	keys     *sops.Keys
 	root     string // the rendered path
 	revision state.Revision
 	index    *index
@@ -113,7 +115,7 @@ func (w *walker) load(virtual string, from state.Origin) ([]byte, bool) {
 	raw, err := w.read(virtual)
 	switch {
 	case err == nil:
-		return raw, true
+		return w.decrypted(virtual, raw)
 	case w.ctx.Err() != nil:
 		w.stopped = true
 	case errors.Is(err, fs.ErrNotExist):

@@ -102,6 +102,10 @@ func (k *kustomization) opaque(field string, v *manifest.Value, secret bool) {
 		return
 	}
 	raw, ok := k.load(p, k.mark(k.file, v))
+	if _, hidden := k.overrides[p]; hidden || ok && sopsOther(raw) {
+		k.failAt(v, field, k.real(p)+" is encrypted, and a generator's files can't be", "encrypt a Secret's own manifest, and name it under resources")
+		return
+	}
 	if ok && secret {
 		for line := range strings.Lines(string(raw)) {
 			line = strings.TrimSpace(line)

@@ -94,7 +94,11 @@ func (s *Server) assemble(ctx context.Context) error {
 			return err
 		}
 		s.Kind, s.origins = origins.kind, origins
-		renderer := overlay.New(overlay.Options{Tokens: s.Data.Secrets})
+		keys, err := AgeKeys(filepath.Join(o.Data, "age.key"))
+		if err != nil {
+			return err
+		}
+		renderer := overlay.New(overlay.Options{Tokens: s.Data.Secrets, Keys: keys})
 		s.feeds = act.NewFeeds(s.Controller, origins, renderer, o.Path, o.Logger)
 	}
 	if s.api, err = newAPI(s); err != nil {
