@@ -493,6 +493,10 @@ func (m *Machine) endpoints(svc *state.Service, spec *corev1.ServiceSpec) {
 			continue
 		}
 		for _, p := range w.Pods {
+			n := m.fold.Nodes[p.Node]
+			if n == nil || n.Facts.Simulated {
+				continue // nobody answers at its address
+			}
 			up := p.Ready && !p.Lost || spec.PublishNotReadyAddresses
 			if !up || p.Stopping || !p.IP.IsValid() || !p.MatchedBy(spec.Selector) {
 				continue

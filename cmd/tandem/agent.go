@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -107,7 +106,7 @@ func hostPort(server string) (string, error) {
 // agentFlags are the flags of agent run.
 type agentFlags struct {
 	images         []string
-	pods, socket   string
+	socket         string
 	address, level string
 	labels         map[string]string
 }
@@ -123,7 +122,6 @@ the next agent takes them over.`,
 	}
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
-	fl.StringVar(&f.pods, "pod-range", "", "`CIDR` of the addresses of this node's pods; by default 10.88.0.0/24")
 	fl.StringVar(&f.socket, "containerd", "", "`SOCKET` of a containerd that runs already; by default a private one is started")
 	fl.StringVar(&f.address, "address", "", "`IP` that this machine is reached at")
 	fl.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` added to the node's labels")
@@ -149,13 +147,8 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 		return fmt.Errorf("this machine can't be a node:\n  %s", strings.Join(why, "\n  "))
 	}
 	o := containerd.Options{
-		Node: j.Node, Dir: filepath.Join(dir, "containerd"), Socket: f.socket, Address: f.address,
+		Node: j.Node, Socket: f.socket, Address: f.address,
 		Images: images.New(images.Options{Dirs: f.images, Logger: logger}), Logger: logger,
-	}
-	if f.pods != "" {
-		if o.Range, err = netip.ParsePrefix(f.pods); err != nil {
-			return usageError("--pod-range: %w", err)
-		}
 	}
 	config, err := join.TLS(filepath.Join(dir, "join"))
 	if err != nil {
@@ -166,14 +159,14 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 		return fmt.Errorf("dial %s: %w", j.Server, err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	rt, err := containerd.Open(ctx, o)
+	m, err := serve.OpenMachine(ctx, dir, o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, rt.Close()) }()
+	defer func() { err = errors.Join(err, m.Close()) }()
 	a, err := agent.New(ctx, agent.Config{
-		Node: j.Node, Dir: filepath.Join(dir, "agent"), Runtime: rt, Link: agent.Remote(conn), Version: version, Address: f.address,
-		Labels: f.labels, Logger: logger,
+		Node: j.Node, Dir: filepath.Join(dir, "agent"), Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
+		Version: version, Address: m.Address, Labels: f.labels, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -183,7 +176,7 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	fresh, stop := context.WithCancel(ctx)
 	defer stop()
 	renewal.Go(func() { join.KeepFresh(fresh, conn, filepath.Join(dir, "join"), logger) })
-	if err := a.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := m.Run(ctx, a); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	_, _ = fmt.Fprintln(c.errs, "stopped. Pods of this machine run on.")
@@ -211,13 +204,13 @@ there: tandem node remove NODE.`,
 			if err := json.Unmarshal(raw, &j); err != nil {
 				return fmt.Errorf("%s: %w", filepath.Join(c.agentData(), "agent.json"), err)
 			}
-			rt, err := containerd.Open(cmd.Context(), containerd.Options{
-				Node: j.Node, Dir: filepath.Join(c.agentData(), "containerd"), Images: images.New(images.Options{Logger: logger}), Logger: logger,
+			m, err := serve.OpenMachine(cmd.Context(), c.agentData(), containerd.Options{
+				Node: j.Node, Images: images.New(images.Options{Logger: logger}), Logger: logger,
 			})
 			if err != nil {
 				return err
 			}
-			if err := rt.Shutdown(cmd.Context()); err != nil {
+			if err := m.Shutdown(cmd.Context()); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(c.out, "node %s runs nothing any more\n", j.Node)

@@ -130,6 +130,9 @@ func (s *State) applyNetwork(r *Record) error {
 		a := &ServiceAddress{Ports: f.Ports}
 		a.IP, _ = netip.ParseAddr(f.IP)
 		s.Services[f.Service] = a
+		if o := s.Objects[f.Service]; o != nil {
+			o.Changed = r.Seq
+		}
 	}
 	return nil
 }

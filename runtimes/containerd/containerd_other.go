@@ -5,6 +5,7 @@ package containerd
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -17,6 +18,9 @@ type Runtime struct{ runtimes.Runtime }
 func Open(context.Context, Options) (*Runtime, error) {
 	return nil, fmt.Errorf("the containerd runtime on %s: %w: use a Linux machine", runtime.GOOS, runtimes.ErrUnsupported)
 }
+
+// SetRange does nothing.
+func (*Runtime) SetRange(netip.Prefix) error { return nil }
 
 // Close does nothing.
 func (*Runtime) Close() error { return nil }

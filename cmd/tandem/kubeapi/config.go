@@ -1,6 +1,7 @@
 package kubeapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -116,9 +117,28 @@ func scanNamespaces(s *scan) {
 	}
 }
 
-// notRouted says what this version does not do yet: nothing answers at a
-// Service's address.
-const notRouted = "Service addresses and DNS are not served yet; reach pods by their own addresses"
+// withAddress puts what the machine gave a Service into its specification.
+func withAddress(spec *corev1.ServiceSpec, a *state.ServiceAddress) {
+	spec.ClusterIPs, spec.IPFamilies = nil, nil
+	switch {
+	case spec.ClusterIP == corev1.ClusterIPNone:
+		spec.ClusterIPs = []string{corev1.ClusterIPNone}
+		return
+	case a == nil || !a.IP.IsValid():
+		spec.ClusterIP = "" // asked for, but not given
+		return
+	}
+	single := corev1.IPFamilyPolicySingleStack
+	spec.ClusterIP, spec.ClusterIPs = a.IP.String(), []string{a.IP.String()}
+	spec.IPFamilies, spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol}, &single
+	for i := range spec.Ports {
+		for _, np := range a.Ports {
+			if np.Port == spec.Ports[i].Port && np.Protocol == string(cmp.Or(spec.Ports[i].Protocol, corev1.ProtocolTCP)) {
+				spec.Ports[i].NodePort = np.Node
+			}
+		}
+	}
+}
 
 func scanServices(s *scan) {
 	scanOwned(s, "Service", func(o *state.Owned) object {
@@ -141,12 +161,7 @@ func scanServices(s *scan) {
 				p.TargetPort.IntVal = p.Port
 			}
 		}
-		if out.Spec.ClusterIP != corev1.ClusterIPNone {
-			out.Status.Conditions = []metav1.Condition{{
-				Type: "Routed", Status: metav1.ConditionFalse, Reason: "NotServedYet", Message: notRouted,
-				LastTransitionTime: out.CreationTimestamp, ObservedGeneration: out.Generation,
-			}}
-		}
+		withAddress(&out.Spec, s.state.Services[o.Object.Ref])
 		return out
 	})
 }
@@ -280,11 +295,15 @@ func serviceRow(o object, now time.Time) []any {
 	}
 	var ports []string
 	for _, p := range v.Spec.Ports {
-		ports = append(ports, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
+		port := strconv.Itoa(int(p.Port))
+		if p.NodePort != 0 {
+			port += ":" + strconv.Itoa(int(p.NodePort))
+		}
+		ports = append(ports, port+"/"+string(p.Protocol))
 	}
 	ip := v.Spec.ClusterIP
 	if ip == "" {
-		ip = "<not served>"
+		ip = "<pending>"
 	}
 	return []any{v.Name, string(v.Spec.Type), ip, orNone(strings.Join(ports, ",")), age(v.CreationTimestamp, now), orNone(labels.FormatLabels(v.Spec.Selector))}
 }

@@ -31,7 +31,7 @@ func nodeRef(name state.NodeName) state.Ref { return state.Ref{Kind: "Node", Nam
 
 func nodeFinger(n *state.Node) finger {
 	x := &n.Facts
-	f := fingerStart.flag(n.Ready).flag(n.Cordoned).flag(n.Parked).at(n.ReadyChange).str(n.BootID).
+	f := fingerStart.flag(n.Ready).flag(n.Cordoned).flag(n.Parked).str(n.PodRange).at(n.ReadyChange).str(n.BootID).
 		str(x.Arch).str(x.OSVersion).str(x.Runtime).str(x.Kernel).str(x.OSImage).str(x.Agent).str(x.Address)
 	for _, r := range []state.Resources{x.Capacity, x.Allocatable} {
 		f = f.num(uint64(r.MilliCPU)).num(uint64(r.Memory)).num(uint64(r.Ephemeral)).num(uint64(r.Pods))
@@ -68,6 +68,9 @@ func node(s *state.State, n *state.Node) *corev1.Node {
 	}
 	out.Spec.Unschedulable = n.Cordoned
 	out.Spec.ProviderID = "tandem://" + string(n.Name)
+	if n.PodRange != "" {
+		out.Spec.PodCIDR, out.Spec.PodCIDRs = n.PodRange, []string{n.PodRange}
+	}
 	for _, t := range x.Taints {
 		out.Spec.Taints = append(out.Spec.Taints, corev1.Taint{Key: t.Key, Value: t.Value, Effect: corev1.TaintEffect(t.Effect)})
 	}

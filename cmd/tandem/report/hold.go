@@ -77,6 +77,8 @@ func HoldText(h *state.Held) string {
 		return "waits for " + orText(what, "the pod before it")
 	case state.HoldConfigMissing:
 		return "not in the text: " + what
+	case state.HoldAddress:
+		return "cannot have the address that it asks for: " + what
 	case state.HoldRewind:
 		return rewind(h)
 	default:
@@ -123,6 +125,8 @@ func holdFix(h *state.Held) string {
 		return "find out who forced the push or moved the tag; if it is right: tandem approve " + h.ID + " --reason …"
 	case state.HoldPrune:
 		return "tandem approve " + h.ID + " --reason …"
+	case state.HoldAddress:
+		return "ask for another in Git (spec.clusterIP, nodePort), or leave it out: one is given"
 	case state.HoldPaused:
 		return "set spec.paused to false in Git"
 	case state.HoldSuspended:

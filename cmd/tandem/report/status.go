@@ -334,13 +334,34 @@ func notes(s *state.State) []string {
 			out = append(out, fmt.Sprintf("%s has no pod on %s: its images have nothing for these nodes", Short(w.Ref), strings.Join(d.Lacks, ", ")))
 		}
 	}
-	for ref := range s.Objects {
-		if ref.Kind == "Service" {
-			out = append(out, "Services have no address and no name yet: pods are reached by their own addresses")
-			break
-		}
+	if note := unserved(s); note != "" {
+		out = append(out, note)
 	}
 	return out
+}
+
+// unserved says where Services are not served, if there are any.
+func unserved(s *state.State) string {
+	services := false
+	for ref := range s.Objects {
+		services = services || ref.Kind == "Service"
+	}
+	if !services {
+		return ""
+	}
+	served, windows := false, false
+	for _, n := range s.Nodes {
+		served = served || !n.Facts.Simulated && n.Facts.OS == state.Linux
+		windows = windows || !n.Facts.Simulated && n.Facts.OS == state.Windows
+	}
+	switch {
+	case !served:
+		return "nobody answers at Services' addresses: real Linux nodes serve them, and there is none"
+	case windows:
+		return "Services are not served on Windows nodes yet: their pods are behind them, but reach others by their own addresses"
+	default:
+		return ""
+	}
 }
 
 // Text prints a status for people.

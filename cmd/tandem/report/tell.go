@@ -284,6 +284,10 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 		if f.Approved {
 			l.What = "approve"
 		}
+	case *state.NodeRanged:
+		l.What, l.Object, l.Outcome = "range", state.Ref{Kind: "Node", Name: string(f.Node)}, f.Range
+	case *state.ServiceAddressed:
+		l.What, l.Object, l.Outcome = "address", f.Service, orText(f.IP, "none: headless")
 	case *state.RolledOut:
 		l.What, l.Object = "roll out", f.Workload
 	case *state.JobMoved:

@@ -12,34 +12,36 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/containerd"
 	"github.com/tandem-gitops/tandem/runtimes/images"
+	"github.com/tandem-gitops/tandem/runtimes/network"
 )
 
 // localNode is this machine as a node of its own controller.
 type localNode struct {
-	runtime *containerd.Runtime
+	machine *Machine
 	agent   *agent.Agent
 }
 
 func openNode(ctx context.Context, s *Server, store *images.Store) (*localNode, error) {
 	o := &s.opts
 	dir := filepath.Join(o.Data, "node")
-	rt, err := containerd.Open(ctx, containerd.Options{Node: o.Node, Dir: filepath.Join(dir, "containerd"), Images: store, Logger: o.Logger})
+	m, err := OpenMachine(ctx, dir, containerd.Options{Node: o.Node, Images: store, Logger: o.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("make this machine a node: %w", err)
 	}
 	a, err := agent.New(ctx, agent.Config{
-		Node: o.Node, Dir: filepath.Join(dir, "agent"), Runtime: rt, Link: s.Hub.Link(), Version: o.Version, Logger: o.Logger,
+		Node: o.Node, Dir: filepath.Join(dir, "agent"), Runtime: m.Runtime, Network: m.Network, Address: m.Address,
+		Link: s.Hub.Link(), Version: o.Version, Logger: o.Logger,
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make this machine a node: %w", err), rt.Close())
+		return nil, errors.Join(fmt.Errorf("make this machine a node: %w", err), m.Close())
 	}
-	return &localNode{runtime: rt, agent: a}, nil
+	return &localNode{machine: m, agent: a}, nil
 }
 
-func (n *localNode) run(ctx context.Context) error { return n.agent.Run(ctx) }
+func (n *localNode) run(ctx context.Context) error { return n.machine.Run(ctx, n.agent) }
 
 // close lets go of the machine: pods run on.
-func (n *localNode) close() error { return n.runtime.Close() }
+func (n *localNode) close() error { return n.machine.Close() }
 
 // NodeName is what this machine is called as a node: its host name, in the
 // letters that Kubernetes allows.
@@ -69,5 +71,8 @@ func Usable() (ok bool, why []string) {
 			why = append(why, fmt.Sprintf("%s: %s; %s", f.Name, f.Detail, f.Remedy))
 		}
 	}
-	return containerd.Usable(findings), why
+	if m := network.Missing(); m != "" {
+		why = append(why, "nftables: "+m)
+	}
+	return len(why) == 0, why
 }

@@ -217,7 +217,7 @@ func (s *Server) Close() error {
 	case s.TakenDown():
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		err = s.node.runtime.Shutdown(ctx)
+		err = s.node.machine.Shutdown(ctx)
 	default:
 		err = s.node.close()
 	}

@@ -45,7 +45,12 @@ func (s *stage) client() (*client, error) {
 
 // open asks for the shop's pods; query may make it a watch.
 func (c *client) open(ctx context.Context, query string) (io.ReadCloser, error) {
-	url := c.host + "/api/v1/namespaces/" + namespace + "/pods?" + query
+	return c.stream(ctx, "/pods?"+query)
+}
+
+// stream opens what the API has below the shop's namespace.
+func (c *client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	url := c.host + "/api/v1/namespaces/" + namespace + path
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -62,13 +67,17 @@ func (c *client) open(ctx context.Context, query string) (io.ReadCloser, error) 
 }
 
 func (c *client) pods(ctx context.Context) (list corev1.PodList, err error) {
-	body, err := c.open(ctx, "")
+	err = c.read(ctx, "/pods", &list)
+	return list, err
+}
+
+func (c *client) read(ctx context.Context, path string, into any) (err error) {
+	body, err := c.stream(ctx, path)
 	if err != nil {
-		return list, err
+		return err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
-	err = json.NewDecoder(body).Decode(&list)
-	return list, err
+	return json.NewDecoder(body).Decode(into)
 }
 
 // waitFor waits until the whole shop is ready with these images.
@@ -195,6 +204,24 @@ func (s *stage) askWeb(ctx context.Context, v versions) error {
 		return errors.New("no Linux pod of web has an address")
 	}
 	url := "http://" + net.JoinHostPort(list.Items[at].Status.PodIP, webPort) + "/"
+	return ask(ctx, url, "of "+list.Items[at].Name, v)
+}
+
+// askService asks the Service web at its address.
+func (s *stage) askService(ctx context.Context, v versions) error {
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	var svc corev1.Service
+	if err := c.read(ctx, "/services/web", &svc); err != nil {
+		return err
+	}
+	return ask(ctx, "http://"+svc.Spec.ClusterIP+"/", "of the Service web", v)
+}
+
+// ask looks for the version in an answer.
+func ask(ctx context.Context, url, whose string, v versions) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
@@ -209,7 +236,7 @@ func (s *stage) askWeb(ctx context.Context, v versions) error {
 	if err := errors.Join(err, resp.Body.Close()); err != nil {
 		return err
 	}
-	say("GET %s of %s", url, list.Items[at].Name)
+	say("GET %s %s", url, whose)
 	fmt.Println(strings.TrimSpace(string(text)))
 	if resp.StatusCode != http.StatusOK || !strings.Contains(string(text), v.web) {
 		return fmt.Errorf("%s answered %s without its version %s", url, resp.Status, v.web)

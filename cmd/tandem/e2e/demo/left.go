@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,7 +57,7 @@ func (s *stage) marked(text string) bool {
 // says what is.
 func (s *stage) nothingLeft(ctx context.Context) error {
 	for {
-		left := slices.Concat(s.mounts(), s.processes(), s.directories())
+		left := slices.Concat(s.mounts(), s.processes(), s.directories(), s.tables(ctx))
 		if len(left) == 0 {
 			return nil
 		}
@@ -80,6 +82,23 @@ func (s *stage) mounts() []string {
 		}
 	}
 	return found
+}
+
+// tables lists the node's rules for Services.
+func (s *stage) tables(ctx context.Context) []string {
+	if !s.real {
+		return nil
+	}
+	sum := sha256.Sum256([]byte(filepath.Join(s.data, "node")))
+	name := fmt.Sprintf("tandem-%x", sum[:4])
+	text, err := exec.CommandContext(ctx, "nft", "list", "tables").CombinedOutput()
+	if err != nil {
+		return []string{fmt.Sprintf("unknown tables: nft: %v: %s", err, text)}
+	}
+	if strings.Contains(string(text), name) {
+		return []string{"nftables table " + name}
+	}
+	return nil
 }
 
 // processes lists those whose command line or control group is marked.

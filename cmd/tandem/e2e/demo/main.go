@@ -76,7 +76,7 @@ func canRunContainers() bool {
 		say("not root: the Linux nodes are simulated too")
 		return false
 	}
-	for _, name := range []string{"containerd", "runc"} {
+	for _, name := range []string{"containerd", "runc", "nft"} {
 		if _, err := exec.LookPath(name); err != nil {
 			say("no %s here: the Linux nodes are simulated too", name)
 			return false
@@ -125,7 +125,10 @@ func (s *stage) look(ctx context.Context) error {
 	if !s.real {
 		return nil
 	}
-	return s.askWeb(ctx, before())
+	if err := s.askWeb(ctx, before()); err != nil {
+		return err
+	}
+	return s.askService(ctx, before())
 }
 
 func (s *stage) rollOut(ctx context.Context) error {
@@ -151,7 +154,10 @@ func (s *stage) rollOut(ctx context.Context) error {
 	if !s.real {
 		return nil
 	}
-	return s.askWeb(ctx, after())
+	if err := s.askWeb(ctx, after()); err != nil {
+		return err
+	}
+	return s.askService(ctx, after())
 }
 
 func (s *stage) read(ctx context.Context) error {

@@ -1,0 +1,63 @@
+package serve
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tandem-gitops/tandem/runtimes/agent"
+	"github.com/tandem-gitops/tandem/runtimes/containerd"
+	"github.com/tandem-gitops/tandem/runtimes/network"
+)
+
+// A Machine is this machine as a Linux node: what runs pods, and what makes
+// them and Services reachable.
+type Machine struct {
+	Runtime *containerd.Runtime
+	Network *network.Node
+	Address string // that others reach it at
+}
+
+// OpenMachine takes over what a former process left below dir.
+func OpenMachine(ctx context.Context, dir string, o containerd.Options) (*Machine, error) {
+	if o.Address == "" {
+		o.Address = network.MachineAddress()
+	}
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	o.Dir = filepath.Join(dir, "containerd")
+	rt, err := containerd.Open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(path))
+	net, err := network.Open(network.Options{
+		Node: o.Node, ID: fmt.Sprintf("%x", sum[:4]), Dir: filepath.Join(dir, "network"), Ranged: rt.SetRange, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(err, rt.Close())
+	}
+	return &Machine{Runtime: rt, Network: net, Address: o.Address}, nil
+}
+
+// Run is an agent with the network that its pods are in.
+func (m *Machine) Run(ctx context.Context, a *agent.Agent) error {
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return m.Network.Run(ctx) })
+	all.Go(func() error { return a.Run(ctx) })
+	return all.Wait()
+}
+
+// Close lets go of the machine: pods run on, and connections to Services go on.
+func (m *Machine) Close() error { return m.Runtime.Close() }
+
+// Shutdown removes every pod, and all that was made on this machine for them.
+func (m *Machine) Shutdown(ctx context.Context) error {
+	return errors.Join(m.Runtime.Shutdown(ctx), m.Network.Shutdown(ctx))
+}
