@@ -34,6 +34,9 @@ func setDefaults(b state.Body) {
 	case *batchv1.Job:
 		o.Status = batchv1.JobStatus{}
 		defaultJob(&o.Spec)
+	case *batchv1.CronJob:
+		o.Status = batchv1.CronJobStatus{}
+		defaultCronJob(&o.Spec)
 	case *corev1.Pod:
 		o.Status = corev1.PodStatus{}
 		defaultPod(&o.Spec)
@@ -115,8 +118,10 @@ func defaultPod(s *corev1.PodSpec) {
 	for i := range s.Volumes {
 		defaultVolume(&s.Volumes[i])
 	}
-	for i := range s.Containers {
-		defaultContainer(&s.Containers[i])
+	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
+		for i := range list {
+			defaultContainer(&list[i])
+		}
 	}
 	for i := range s.TopologySpreadConstraints {
 		c := &s.TopologySpreadConstraints[i]
@@ -172,6 +177,7 @@ func defaultContainer(c *corev1.Container) {
 	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		defaultProbe(p)
 	}
+	defaultLifecycle(c.Lifecycle)
 	// A limit without a request is a request.
 	for name, q := range c.Resources.Limits {
 		if _, ok := c.Resources.Requests[name]; !ok {
@@ -196,6 +202,29 @@ func imageTag(image string) string {
 	return "latest"
 }
 
+func defaultLifecycle(l *corev1.Lifecycle) {
+	if l == nil {
+		return
+	}
+	for _, h := range []*corev1.LifecycleHandler{l.PostStart, l.PreStop} {
+		if h != nil {
+			defaultHTTP(h.HTTPGet)
+		}
+	}
+}
+
+func defaultHTTP(h *corev1.HTTPGetAction) {
+	if h == nil {
+		return
+	}
+	if h.Path == "" {
+		h.Path = "/"
+	}
+	if h.Scheme == "" {
+		h.Scheme = corev1.URISchemeHTTP
+	}
+}
+
 func defaultProbe(p *corev1.Probe) {
 	if p == nil {
 		return
@@ -209,13 +238,9 @@ func defaultProbe(p *corev1.Probe) {
 	setInt(&p.PeriodSeconds, 10)
 	setInt(&p.SuccessThreshold, 1)
 	setInt(&p.FailureThreshold, 3)
-	if h := p.HTTPGet; h != nil {
-		if h.Path == "" {
-			h.Path = "/"
-		}
-		if h.Scheme == "" {
-			h.Scheme = corev1.URISchemeHTTP
-		}
+	defaultHTTP(p.HTTPGet)
+	if p.GRPC != nil {
+		orDefault(&p.GRPC.Service, "")
 	}
 }
 

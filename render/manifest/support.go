@@ -23,6 +23,7 @@ func objectKinds() map[string]func() state.Body {
 		"apps/v1 StatefulSet": func() state.Body { return &appsv1.StatefulSet{} },
 		"apps/v1 DaemonSet":   func() state.Body { return &appsv1.DaemonSet{} },
 		"batch/v1 Job":        func() state.Body { return &batchv1.Job{} },
+		"batch/v1 CronJob":    func() state.Body { return &batchv1.CronJob{} },
 		"v1 Pod":              func() state.Body { return &corev1.Pod{} },
 		"v1 Service":          func() state.Body { return &corev1.Service{} },
 		"v1 ConfigMap":        func() state.Body { return &corev1.ConfigMap{} },
@@ -39,7 +40,7 @@ func insteadOf(kind string) string {
 		return "use a Service of type NodePort"
 	case "ReplicaSet", "ReplicationController":
 		return "use a Deployment"
-	case "CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
+	case "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
 		return later
 	case "HorizontalPodAutoscaler":
 		return "remove it and set spec.replicas"
@@ -50,7 +51,7 @@ func insteadOf(kind string) string {
 	case "Pipeline":
 		return later
 	}
-	return "remove it; kinds that run: Deployment, StatefulSet, DaemonSet, Job, Pod, Service, ConfigMap, Secret, Namespace"
+	return "remove it; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, Service, ConfigMap, Secret, Namespace"
 }
 
 // supported lists, for the types where this version honours only a part of what
@@ -59,16 +60,18 @@ func insteadOf(kind string) string {
 func supported() map[reflect.Type]map[string]bool {
 	table := map[reflect.Type]string{
 		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
-		reflect.TypeFor[corev1.PodSpec](): "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
+		reflect.TypeFor[corev1.PodSpec](): "containers initContainers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
 			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName automountServiceAccountToken enableServiceLinks",
-		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe " +
+		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe lifecycle restartPolicy " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
 		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity",
 		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
 		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir",
 		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly",
 		reflect.TypeFor[corev1.EnvVarSource]():         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
-		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
+		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
+		reflect.TypeFor[corev1.Lifecycle]():            "postStart preStop",
+		reflect.TypeFor[corev1.LifecycleHandler]():     "exec httpGet sleep",
 		reflect.TypeFor[corev1.ContainerPort]():        "name containerPort protocol",
 		reflect.TypeFor[corev1.ResourceRequirements](): "requests limits",
 		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups seccompProfile windowsOptions",
@@ -123,15 +126,16 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 			return cause, "use an emptyDir volume, or wait for the version that has persistent volumes"
 		}
 	case reflect.TypeFor[corev1.PodSpec]():
-		if name == "initContainers" {
-			return cause, "do that work in the container's own start, or remove it"
-		}
 		if name == "nodeName" {
 			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"
 		}
-	case reflect.TypeFor[corev1.Probe]():
-		if name == "grpc" {
-			return cause, "use httpGet, tcpSocket or exec"
+	case reflect.TypeFor[corev1.LifecycleHandler]():
+		if name == "tcpSocket" {
+			return "never did anything", "use exec, httpGet or sleep"
+		}
+	case reflect.TypeFor[corev1.Lifecycle]():
+		if name == "stopSignal" {
+			return cause, "set STOPSIGNAL in the image"
 		}
 	}
 	return cause, fmt.Sprintf("remove %s; what this version runs can't honour it", name)

@@ -64,9 +64,7 @@ func (c *validator) onWindows(p Path, s *corev1.PodSpec) {
 		c.cannot(vp.Key("emptyDir", "medium"), v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory, "Windows", "remove medium")
 		c.modes(vp, v)
 	}
-	for i := range s.Containers {
-		ct := &s.Containers[i]
-		cp := p.Key("containers").At(i, ct.Name)
+	eachContainer(p, s, func(cp Path, ct *corev1.Container, _ bool) {
 		for j := range ct.VolumeMounts {
 			m := &ct.VolumeMounts[j]
 			mp := cp.Key("volumeMounts").At(j, m.Name)
@@ -76,7 +74,7 @@ func (c *validator) onWindows(p Path, s *corev1.PodSpec) {
 		if ct.SecurityContext != nil {
 			c.containerOnWindows(cp.Key("securityContext"), ct.SecurityContext)
 		}
-	}
+	})
 }
 
 // modes finds file modes that the text itself gives; the default means nothing
@@ -117,10 +115,10 @@ func (c *validator) containerOnWindows(p Path, sc *corev1.SecurityContext) {
 func (c *validator) onLinux(p Path, s *corev1.PodSpec) {
 	const move = "move it to the windows variant"
 	c.cannot(p.Key("securityContext", "windowsOptions"), s.SecurityContext.WindowsOptions != nil, "Linux", move)
-	for i := range s.Containers {
-		sc := s.Containers[i].SecurityContext
-		c.cannot(p.Key("containers").At(i, s.Containers[i].Name).Key("securityContext", "windowsOptions"), sc != nil && sc.WindowsOptions != nil, "Linux", move)
-	}
+	eachContainer(p, s, func(cp Path, ct *corev1.Container, _ bool) {
+		sc := ct.SecurityContext
+		c.cannot(cp.Key("securityContext", "windowsOptions"), sc != nil && sc.WindowsOptions != nil, "Linux", move)
+	})
 }
 
 // placement validates what chooses a node.

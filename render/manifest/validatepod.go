@@ -51,15 +51,80 @@ func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.Restart
 		c.missing(p.Key("containers"), "add a container")
 	}
 	names := map[string]bool{}
-	for i := range s.Containers {
-		ct := &s.Containers[i]
-		cp := p.Key("containers").At(i, ct.Name)
+	eachContainer(p, s, func(cp Path, ct *corev1.Container, init bool) {
 		c.name(cp.Key("name"), ct.Name, nameLabel)
 		if ct.Name != "" && names[ct.Name] {
 			c.fail(cp.Key("name"), fmt.Sprintf("container %q is there twice", ct.Name), "give it another name")
 		}
 		names[ct.Name] = true
 		c.container(cp, ct, volumes)
+		c.initContainer(cp, ct, init)
+	})
+}
+
+// eachContainer goes through the containers of a pod with where they are
+// written, those that begin first before the others.
+func eachContainer(p Path, s *corev1.PodSpec, do func(p Path, ct *corev1.Container, init bool)) {
+	for i := range s.InitContainers {
+		do(p.Key("initContainers").At(i, s.InitContainers[i].Name), &s.InitContainers[i], true)
+	}
+	for i := range s.Containers {
+		do(p.Key("containers").At(i, s.Containers[i].Name), &s.Containers[i], false)
+	}
+}
+
+// initContainer validates what only sidecars, or only others, may have.
+func (c *validator) initContainer(p Path, ct *corev1.Container, init bool) {
+	sidecar := false
+	if r := ct.RestartPolicy; r != nil {
+		sidecar = init && *r == corev1.ContainerRestartPolicyAlways
+		if !sidecar {
+			c.fail(p.Key("restartPolicy"), "only an init container may have it, as Always: then it is a sidecar", "remove it")
+		}
+	}
+	if !init || sidecar {
+		return
+	}
+	for name, is := range map[string]bool{
+		"lifecycle": ct.Lifecycle != nil, "livenessProbe": ct.LivenessProbe != nil, "readinessProbe": ct.ReadinessProbe != nil, "startupProbe": ct.StartupProbe != nil,
+	} {
+		if is {
+			c.fail(p.Key(name), "an init container ends before the others begin: it can't have one", "remove it, or make it a sidecar with restartPolicy: Always")
+		}
+	}
+}
+
+func (c *validator) lifecycle(p Path, l *corev1.Lifecycle, ports map[string]bool) {
+	for name, h := range map[string]*corev1.LifecycleHandler{"postStart": l.PostStart, "preStop": l.PreStop} {
+		if h == nil {
+			continue
+		}
+		hp := p.Key(name)
+		actions := 0
+		if h.Exec != nil {
+			actions++
+			if len(h.Exec.Command) == 0 {
+				c.missing(hp.Key("exec", "command"), "give a command")
+			}
+		}
+		if h.HTTPGet != nil {
+			actions++
+			c.httpGet(hp.Key("httpGet"), h.HTTPGet, ports)
+		}
+		if h.Sleep != nil {
+			actions++
+			c.notNegative(hp.Key("sleep", "seconds"), h.Sleep.Seconds)
+		}
+		if actions != 1 {
+			c.fail(hp, fmt.Sprintf("want exactly one of exec, httpGet and sleep, has %d", actions), "keep one")
+		}
+	}
+}
+
+func (c *validator) httpGet(p Path, h *corev1.HTTPGetAction, ports map[string]bool) {
+	c.probePort(p.Key("port"), h.Port, ports)
+	if h.Scheme != corev1.URISchemeHTTP && h.Scheme != corev1.URISchemeHTTPS {
+		c.fail(p.Key("scheme"), fmt.Sprintf("want HTTP or HTTPS, got %q", clip(string(h.Scheme))), "scheme: HTTP")
 	}
 }
 
@@ -145,6 +210,14 @@ func (c *validator) container(p Path, ct *corev1.Container, volumes map[string]b
 		if probe != nil {
 			c.probe(p.Key(name), name, probe, ports)
 		}
+	}
+	if ct.Lifecycle != nil {
+		c.lifecycle(p.Key("lifecycle"), ct.Lifecycle, ports)
+	}
+	switch ct.TerminationMessagePolicy {
+	case corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError:
+	default:
+		c.fail(p.Key("terminationMessagePolicy"), fmt.Sprintf("want File or FallbackToLogsOnError, got %q", clip(string(ct.TerminationMessagePolicy))), "terminationMessagePolicy: File, or remove it")
 	}
 	if sc := ct.SecurityContext; sc != nil && sc.SeccompProfile != nil {
 		c.seccomp(p.Key("securityContext", "seccompProfile"), sc.SeccompProfile)
@@ -299,17 +372,18 @@ func (c *validator) probe(p Path, kind string, probe *corev1.Probe, ports map[st
 	}
 	if h := probe.HTTPGet; h != nil {
 		actions++
-		c.probePort(p.Key("httpGet", "port"), h.Port, ports)
-		if h.Scheme != corev1.URISchemeHTTP && h.Scheme != corev1.URISchemeHTTPS {
-			c.fail(p.Key("httpGet", "scheme"), fmt.Sprintf("want HTTP or HTTPS, got %q", clip(string(h.Scheme))), "scheme: HTTP")
-		}
+		c.httpGet(p.Key("httpGet"), h, ports)
 	}
 	if t := probe.TCPSocket; t != nil {
 		actions++
 		c.probePort(p.Key("tcpSocket", "port"), t.Port, ports)
 	}
+	if g := probe.GRPC; g != nil {
+		actions++
+		c.port(p.Key("grpc", "port"), int64(g.Port))
+	}
 	if actions != 1 {
-		c.fail(p, fmt.Sprintf("want exactly one of exec, httpGet and tcpSocket, has %d", actions), "keep one")
+		c.fail(p, fmt.Sprintf("want exactly one of exec, httpGet, tcpSocket and grpc, has %d", actions), "keep one")
 	}
 	for name, n := range map[string]int32{
 		"initialDelaySeconds": probe.InitialDelaySeconds, "timeoutSeconds": probe.TimeoutSeconds, "periodSeconds": probe.PeriodSeconds,

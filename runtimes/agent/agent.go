@@ -257,7 +257,7 @@ func (a *Agent) observe(ctx context.Context) {
 		}
 		after = o.Version
 		a.outputs.observed(ctx, &o)
-		a.post(seen(&o))
+		a.post(a.withMessages(seen(&o)))
 	}
 }
 

@@ -69,6 +69,11 @@ func (a *Agent) container(x *step.Action) (runtimes.Container, error) {
 	if err != nil {
 		return runtimes.Container{}, err
 	}
+	message, err := a.messageMount(x, spec)
+	if err != nil {
+		return runtimes.Container{}, err
+	}
+	mounts = append(mounts, message...)
 	out, errs := output.RawPaths(a.logDir(p.UID, spec.Name, x.Attempt))
 	sidecar := spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
 	return runtimes.Container{

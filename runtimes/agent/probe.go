@@ -12,6 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -124,10 +127,7 @@ func (a *Agent) probeOnce(ctx context.Context, x *step.Action, c *corev1.Contain
 	if rt, ok := a.cfg.Runtime.(runtimes.Prober); ok {
 		return rt.Probe(ctx, x.UID, x.Container, x.Probe.String(), p)
 	}
-	ip := x.IP
-	if x.Pod.Template.Spec.Spec.HostNetwork || ip == "" {
-		ip = "127.0.0.1"
-	}
+	ip := a.podIP(x)
 	switch {
 	case p.HTTPGet != nil:
 		return probeHTTP(ctx, ip, c, p.HTTPGet)
@@ -148,6 +148,8 @@ func (a *Agent) probeOnce(ctx context.Context, x *step.Action, c *corev1.Contain
 		return conn.Close()
 	case p.Exec != nil:
 		return a.probeExec(ctx, x, p.Exec.Command)
+	case p.GRPC != nil:
+		return probeGRPC(ctx, ip, p.GRPC)
 	default:
 		return fmt.Errorf("this kind of %s probe: %w", x.Probe, runtimes.ErrUnsupported)
 	}
@@ -179,6 +181,28 @@ const cappedMost = 1024
 func (c *capped) Write(b []byte) (int, error) {
 	*c = append(*c, b[:min(len(b), cappedMost-len(*c))]...)
 	return len(b), nil
+}
+
+// probeGRPC asks a server of the gRPC health protocol, without TLS as the
+// kubelet does.
+func probeGRPC(ctx context.Context, ip string, g *corev1.GRPCAction) error {
+	service := ""
+	if g.Service != nil {
+		service = *g.Service
+	}
+	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(ip, strconv.Itoa(int(g.Port))),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("tandem-probe"))
+	if err != nil {
+		return err
+	}
+	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return err
+	}
+	if answer.Status != healthpb.HealthCheckResponse_SERVING {
+		return fmt.Errorf("gRPC health of service %q is %s", service, answer.Status)
+	}
+	return nil
 }
 
 func portOf(c *corev1.Container, p intstr.IntOrString) (string, error) {

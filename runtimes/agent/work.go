@@ -122,7 +122,10 @@ func (a *Agent) finished(ctx context.Context, x *step.Action, ip string, err err
 	if x.Container != "" {
 		attrs = append(attrs, slog.String("container", x.Container), slog.Int("attempt", int(x.Attempt)))
 	}
-	if err != nil {
+	if failed, ok := errors.AsType[*hookError](err); ok {
+		d.Class, d.Text = step.OK, failed.Error() // it runs, but must end
+		a.log.LogAttrs(ctx, slog.LevelWarn, "hook failed", append(attrs, slog.Any("err", err))...)
+	} else if err != nil {
 		d.Text = err.Error()
 		a.log.LogAttrs(ctx, slog.LevelWarn, "action failed", append(attrs, slog.Any("err", err))...)
 	} else {
@@ -145,7 +148,7 @@ func (a *Agent) sawEnd(ctx context.Context, x *step.Action) {
 	e.Whole, e.Sandboxes = false, nil
 	e.Containers = slices.DeleteFunc(e.Containers, func(c step.Container) bool { return c.UID != x.UID || c.Name != x.Container })
 	if len(e.Containers) > 0 {
-		a.post(e)
+		a.post(a.withMessages(e))
 	}
 }
 
@@ -177,9 +180,15 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 		if err := a.outputs.begin(x.UID, x.Container, x.Attempt); err != nil {
 			return "", fmt.Errorf("its log: %w", unavailable(err))
 		}
-		return "", rt.Run(ctx, c)
+		if err := rt.Run(ctx, c); err != nil {
+			return "", err
+		}
+		if err := a.postStart(ctx, x); err != nil {
+			return "", &hookError{err}
+		}
+		return "", nil
 	case step.Stop:
-		if err := rt.Stop(ctx, x.UID, x.Container, x.Grace); err != nil {
+		if err := rt.Stop(ctx, x.UID, x.Container, a.preStop(ctx, x)); err != nil {
 			return "", err
 		}
 		a.sawEnd(ctx, x)

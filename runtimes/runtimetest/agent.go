@@ -42,6 +42,7 @@ func Agent(t *testing.T, c AgentCase) {
 		"ready": becomesReady, "restart": restartsOnExit, "probes": followsProbes, "configs": followsConfigs, "stop": stops,
 		"agent restart": isAdopted, "stale": ignoresStale, "reconnect": reportsInFull, "pull": pullFails, "logs": logs,
 		"log lines": logLines, "log lives": logLives,
+		"init and sidecars": initAndSidecars, "hooks": hooks, "failing hook": failingHook, "last words": lastWords,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, c)) })
 	}

@@ -39,10 +39,15 @@ func (m *Machine) done(now state.Instant, p *pod, d *Done) {
 			continue
 		}
 		c.act = 0
-		if c.stage == starting {
+		switch c.stage {
+		case starting:
 			m.ran(now, p, c, d)
-		} else {
+		case running: // it was seen to run before Run returned: its postStart hook took its time
+		default:
 			m.stopped(now, c, d)
+		}
+		if c.stage == running && d.Class == OK && d.Text != "" && !c.wantStop {
+			c.wantStop, c.why, c.text, c.ready = true, state.ReasonUnhealthy, d.Text, false
 		}
 		return
 	}

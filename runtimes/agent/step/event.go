@@ -66,7 +66,7 @@ type Done struct {
 	ID    uint64
 	UID   state.UID
 	Class Class
-	Text  string // the error, in words
+	Text  string // the error, in words; with OK, of Run: why the container must not go on
 	IP    string // of MakeSandbox
 }
 
@@ -138,7 +138,7 @@ type Action struct {
 	Attempt   int32
 	Init      bool
 	Image     string // Pull: as the template names it
-	IP        string // Run, StartProbe: the pod's
+	IP        string // Run, Stop, StartProbe: the pod's
 	Grace     time.Duration
 	Probe     Probe
 	Started   int64           // StartProbe: when the container started, wall nanoseconds

@@ -273,11 +273,11 @@ func (m *Machine) sawContainer(now state.Instant, s *Container) {
 		p.dirty = true
 	}
 	if !s.Running {
-		why := exitReason(s.ExitCode, s.OOMKilled)
+		why, text := exitReason(s.ExitCode, s.OOMKilled), s.Error
 		if c.wantStop && c.why == state.ReasonUnhealthy {
-			why = state.ReasonUnhealthy
+			why, text = state.ReasonUnhealthy, c.text
 		}
-		c.end(now, s.ExitCode, s.Finished, why, s.Error)
+		c.end(now, s.ExitCode, s.Finished, why, text)
 	}
 }
 

@@ -96,7 +96,12 @@ type container struct {
 	probing             [3]bool
 	good, bad           [3]int32
 	unready             string // why the readiness probe fails
+	ownGrace            *int64 // seconds, of the probe that ended it
 }
+
+// hooked says whether the container runs but its postStart hook has not ended:
+// until then it is neither probed nor ready.
+func (c *container) hooked() bool { return c.stage == running && c.act != 0 }
 
 type pod struct {
 	uid    state.UID
@@ -196,6 +201,14 @@ func (p *pod) ownGrace() time.Duration {
 	return 30 * time.Second
 }
 
+// killGrace is what a container gets that its probe or hook has failed.
+func (p *pod) killGrace(c *container) time.Duration {
+	if c.ownGrace != nil {
+		return time.Duration(*c.ownGrace) * time.Second
+	}
+	return p.ownGrace()
+}
+
 // restarts says whether an ended container is to run again.
 func (p *pod) restarts(c *container) bool {
 	if p.failed != state.ReasonNone {
@@ -260,7 +273,7 @@ func (c *container) begin(attempt int32, at int64) {
 		return
 	}
 	c.stage, c.attempt, c.startedAt, c.unseen, c.wantStop = running, attempt, at, false, false
-	c.why, c.text, c.unready = state.ReasonNone, "", ""
+	c.why, c.text, c.unready, c.ownGrace = state.ReasonNone, "", "", nil
 	c.good, c.bad = [3]int32{}, [3]int32{}
 	c.started = c.spec.StartupProbe == nil
 	c.ready = c.started && c.spec.ReadinessProbe == nil

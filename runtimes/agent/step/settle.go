@@ -140,7 +140,7 @@ func (m *Machine) advance(now state.Instant, p *pod, ready bool) {
 	for i := range p.containers {
 		c := &p.containers[i]
 		if c.wantStop {
-			m.end(now, p, c, p.ownGrace())
+			m.end(now, p, c, p.killGrace(c))
 		}
 		if c.stage == starting && c.act == 0 || c.unseen && c.act == 0 {
 			if now.Mono >= c.ran+unseenRetry {
@@ -228,7 +228,7 @@ func (m *Machine) end(now state.Instant, p *pod, c *container, grace time.Durati
 		return
 	}
 	c.stage = ending
-	c.act = m.do(Action{Do: Stop, UID: p.uid, Pod: p.want, Container: c.spec.Name, Attempt: c.attempt, Grace: grace})
+	c.act = m.do(Action{Do: Stop, UID: p.uid, Pod: p.want, Container: c.spec.Name, Attempt: c.attempt, Grace: grace, IP: p.ip})
 }
 
 // wind stops a pod: containers first, sidecars last, then all that is left.
@@ -267,7 +267,7 @@ func (p *pod) busy() bool {
 		return true
 	}
 	for i := range p.containers {
-		if c := &p.containers[i]; c.stage == starting && c.act != 0 {
+		if c := &p.containers[i]; c.stage == starting && c.act != 0 || c.hooked() {
 			return true
 		}
 	}
@@ -282,7 +282,7 @@ func (m *Machine) watch(p *pod) {
 	for i := range p.containers {
 		c := &p.containers[i]
 		for k := Startup; k <= Readiness; k++ {
-			want := p.life == living && c.probe(k) != nil && c.stage == running && !c.wantStop && (k == Startup) != c.started
+			want := p.life == living && c.probe(k) != nil && c.stage == running && !c.wantStop && !c.hooked() && (k == Startup) != c.started
 			if want == c.probing[k] {
 				continue
 			}
@@ -330,7 +330,7 @@ func (m *Machine) probed(p *pod, e *Probed) {
 	}
 	if !c.wantStop {
 		c.wantStop, c.why, c.text, p.dirty = true, state.ReasonUnhealthy, k.String()+" probe failed: "+e.Text, true
-		c.ready = false
+		c.ready, c.ownGrace = false, spec.TerminationGracePeriodSeconds
 	}
 }
 

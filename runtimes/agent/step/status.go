@@ -84,7 +84,7 @@ func (p *pod) ready(phase state.PodPhase) bool {
 	}
 	for i := range p.containers {
 		c := &p.containers[i]
-		if (!c.init || c.sidecar) && (c.stage != running || !c.ready) {
+		if (!c.init || c.sidecar) && (c.stage != running || !c.ready || c.hooked()) {
 			return false
 		}
 	}
@@ -99,7 +99,7 @@ func (m *Machine) containerStatus(p *pod, c *container) state.ContainerStatus {
 	switch c.stage {
 	case running, ending:
 		s.State, s.Since, s.Started = state.ContainerRunning, c.startedAt, c.started
-		s.Ready = c.ready && p.life == living
+		s.Ready = c.ready && !c.hooked() && p.life == living
 		switch {
 		case c.wantStop:
 			s.Reason = c.why

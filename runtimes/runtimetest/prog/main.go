@@ -10,9 +10,11 @@
 //	sleep DURATION  do nothing for that long
 //	serve ADDR FILE answer GET /ready on ADDR: 200 while FILE exists, else 503; goes on in the background
 //	touch FILE      make a file
+//	append FILE TEXT  write TEXT and a space to the end of a file
 //	remove FILE     remove a file
 //	until FILE      wait for a file and remove it
 //	count FILE      count the calls in a file and print the number
+//	finally FILE TEXT  once asked to end, append TEXT to a file
 //	wait            until it is asked to end
 //	exit N          end with that code
 package main
@@ -45,6 +47,7 @@ func run(args []string) (int, error) {
 		args = args[1:]
 		return a
 	}
+	last := func() error { return nil }
 	for len(args) > 0 {
 		var err error
 		switch verb := next(); verb {
@@ -74,6 +77,11 @@ func run(args []string) (int, error) {
 			time.Sleep(d)
 		case "serve":
 			serve(next(), next())
+		case "append":
+			err = appendTo(next(), next())
+		case "finally":
+			path, text := next(), next()
+			last = func() error { return appendTo(path, text) }
 		case "touch":
 			err = os.WriteFile(next(), nil, 0o644)
 		case "remove":
@@ -94,7 +102,7 @@ func run(args []string) (int, error) {
 			ended := make(chan os.Signal, 1)
 			signal.Notify(ended, syscall.SIGTERM, os.Interrupt)
 			<-ended
-			return 0, nil
+			return 0, last()
 		case "exit":
 			return strconv.Atoi(next())
 		default:
@@ -105,6 +113,16 @@ func run(args []string) (int, error) {
 		}
 	}
 	return 0, nil
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(text + " ")
+	return err
 }
 
 func serve(addr, file string) {
