@@ -97,6 +97,8 @@ func (c *Controller) release(ctx context.Context, steps []reconciler.Output) {
 			switch e := e.(type) {
 			case *state.LookUp:
 				c.lookUp(ctx, e)
+			case *state.ReviewWanted, *state.Push:
+				c.promote(ctx, e)
 			case *state.Reply:
 				c.reply(e)
 			}

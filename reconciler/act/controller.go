@@ -80,9 +80,10 @@ type Controller struct {
 	changed chan struct{}
 	head    history.Head
 
-	lookups sync.WaitGroup
-	slots   chan struct{}
-	snapped state.Seq
+	lookups  sync.WaitGroup
+	promoter Promoter
+	slots    chan struct{}
+	snapped  state.Seq
 }
 
 // SnapshotEvery is how many records lie between snapshots: what a start and a

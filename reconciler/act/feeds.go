@@ -41,6 +41,8 @@ type Feeds struct {
 	wg    sync.WaitGroup
 	// trusted is the newest snapshot of the root that was taken.
 	trusted *sources.Snapshot
+	// recent are snapshots that may be reviewed for promotion.
+	recent []*sources.Snapshot
 }
 
 // feed is one source and the applications that read it.
@@ -321,6 +323,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 		}
 		return
 	}
+	f.remember(snap)
 	commit := f.commit(snap)
 	if v.signer != "" {
 		commit.Signer = f.c.Text(v.signer)
@@ -360,7 +363,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	detail := f.c.Text(printed(result.Problems))
 	if app.Name == state.RootApp {
 		f.say(app.Name, &state.RootRendered{
-			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Manifest: result.Manifest, Problems: result.Problems, Detail: detail, Rewound: v.rewound,
+			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Pipelines: f.tokens(result.Pipelines), Manifest: result.Manifest, Problems: result.Problems, Detail: detail, Rewound: v.rewound,
 		})
 		if len(result.Problems) == 0 && !v.rewound {
 			f.trust(snap)
@@ -392,7 +395,7 @@ func (f *Feeds) commit(snap *sources.Snapshot) state.Commit {
 	}
 	return state.Commit{
 		Hash: c.Hash, Author: f.c.Text(person(c.Author)), Committer: f.c.Text(person(c.Committer)),
-		Message: f.c.Text(c.Message), Time: c.Committer.When.UnixNano(), Parents: int32(len(c.Parents)),
+		Message: f.c.Text(c.Message), Time: c.Committer.When.UnixNano(), Parents: int32(len(c.Parents)), Tree: c.Tree,
 	}
 }
 

@@ -2,6 +2,8 @@ package serve
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/sources"
+	"github.com/tandem-gitops/tandem/sources/git"
 	"github.com/tandem-gitops/tandem/sources/open"
 	"github.com/tandem-gitops/tandem/sources/webhooks"
 )
@@ -65,6 +68,29 @@ func (g *origins) SameRepo(a, b state.AppSource) bool {
 	one, other := g.spec(a).Where, g.spec(b).Where
 	key := webhooks.Key(one)
 	return one == other || key != "" && key == webhooks.Key(other)
+}
+
+// Move implements act.Mover.
+func (g *origins) Move(ctx context.Context, p *state.Push) (state.PromotionOutcome, string, error) {
+	spec := g.spec(p.Source)
+	if g.isDir && spec.Where == g.root.Where {
+		return state.PromotionRefused, "", errors.New("a directory stands for every branch: there is none to move; run Tandem on the repository")
+	}
+	err := git.Push(ctx, git.Options{URL: spec.Where, Auth: spec.Auth, Logger: g.logger}, git.Move{Branch: p.Source.Ref, Old: p.Old, New: p.New, Object: p.Object})
+	var moved *git.MovedError
+	var refused *git.RefusedError
+	switch {
+	case err == nil:
+		return state.PromotionDone, p.New, nil
+	case errors.As(err, &moved):
+		return state.PromotionConflict, moved.Found, err
+	case errors.As(err, &refused):
+		return state.PromotionRefused, p.Old, err
+	case errors.Is(err, sources.ErrUnavailable):
+		return 0, "", err
+	default:
+		return state.PromotionRefused, "", err // it can never work
+	}
 }
 
 // Open implements act.Origins.

@@ -100,6 +100,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		}
 		renderer := overlay.New(overlay.Options{Tokens: s.Data.Secrets, Keys: keys})
 		s.feeds = act.NewFeeds(s.Controller, origins, renderer, o.Path, o.Logger)
+		s.Controller.Promote(s.feeds)
 	}
 	if s.api, err = newAPI(s); err != nil {
 		return err
