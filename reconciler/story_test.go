@@ -108,6 +108,17 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.hello(name)
 	case "pass":
 		s.pass(t, d)
+	case "sleep": // time goes by, and nobody calls the machine
+		took, err := time.ParseDuration(d.CmdArgs[0].Key)
+		if err != nil {
+			t.Fatalf("%s: %v", d.Pos, err)
+		}
+		s.now = s.now.Add(took)
+		var events []state.Event
+		for _, name := range s.names() {
+			events = append(events, &state.Renewed{Node: name})
+		}
+		s.step(events...)
 	case "do":
 		s.do(t, d)
 	case "image":

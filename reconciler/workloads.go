@@ -92,6 +92,7 @@ func (m *Machine) workload(w *state.Workload) {
 		m.emit(w.App, &state.RolledOut{Workload: w.Ref, Partial: d.Partial})
 	}
 	m.apps[w.App] = true
+	m.cron(w, &d)
 	if d.Expired && !w.Deleting {
 		m.emit(w.App, &state.JobDropped{Job: w.Ref, Why: state.DropExpired})
 	}
@@ -168,6 +169,16 @@ func (m *Machine) job(w *state.Workload, d *plan.Decision) {
 	}
 }
 
+// cron records which Jobs a CronJob drops, and the one that it begins.
+func (m *Machine) cron(w *state.Workload, d *plan.Decision) {
+	for _, x := range d.Drop {
+		m.emit(w.App, &state.JobDropped{Job: x.Job.Ref, Why: x.Why})
+	}
+	if d.Fire != nil {
+		m.emit(w.App, &state.CronFired{CronJob: w.Ref, Job: d.Fire.Job, At: d.Fire.At, Missed: d.Fire.Missed})
+	}
+}
+
 // gone ends a pod's life; what it counts for is recorded before.
 func (m *Machine) gone(p *state.Pod, vanished bool) {
 	if w := m.fold.Workloads[p.Workload]; w != nil {
@@ -230,6 +241,10 @@ func (m *Machine) pending(w *state.Workload, d *plan.Decision) string {
 		return fmt.Sprintf("what %s counts for", d.Count[0].Pod.Key)
 	case d.Job != nil:
 		return "that it is " + d.Job.Stage.String()
+	case len(d.Drop) > 0:
+		return "to drop " + d.Drop[0].Job.Ref.String()
+	case d.Fire != nil:
+		return "to begin " + d.Fire.Job.String()
 	case d.Expired && !w.Deleting:
 		return "that its time is up"
 	case len(d.Held) != len(w.Holds):

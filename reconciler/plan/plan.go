@@ -35,6 +35,8 @@ type Decision struct {
 	Stalled  bool
 	Count    []rollout.Count // of a Job; it comes alone, as the next
 	Job      *rollout.Move
+	Drop     []Drop // of a CronJob, as the next
+	Fire     *Fire
 	Expired  bool          // of a CronJob's Job: it is to be dropped
 	Waiting  bool          // pods or a revision wait for room, a node or an image
 	Wake     time.Duration // steady time at which the answer changes by itself; 0: never
@@ -93,6 +95,11 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	}
 	// What waits for an image or is held isn't what the text wants yet.
 	behind := d.Waiting || len(d.Held) > 0
+	if c, ok := w.CronJob(); ok {
+		p.cron(&d, s, w, &c.Spec, now)
+		d.seal(w)
+		return d
+	}
 	if set, ok := w.Owned.Object.First().(*appsv1.DaemonSet); ok {
 		p.daemon(&d, s, w, &set.Spec, now)
 		d.seal(w)

@@ -118,10 +118,8 @@ func defaultPod(s *corev1.PodSpec) {
 	for i := range s.Volumes {
 		defaultVolume(&s.Volumes[i])
 	}
-	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
-		for i := range list {
-			defaultContainer(&list[i])
-		}
+	for i := range s.Containers {
+		defaultContainer(&s.Containers[i])
 	}
 	for i := range s.TopologySpreadConstraints {
 		c := &s.TopologySpreadConstraints[i]
@@ -177,7 +175,6 @@ func defaultContainer(c *corev1.Container) {
 	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		defaultProbe(p)
 	}
-	defaultLifecycle(c.Lifecycle)
 	// A limit without a request is a request.
 	for name, q := range c.Resources.Limits {
 		if _, ok := c.Resources.Requests[name]; !ok {
@@ -202,29 +199,6 @@ func imageTag(image string) string {
 	return "latest"
 }
 
-func defaultLifecycle(l *corev1.Lifecycle) {
-	if l == nil {
-		return
-	}
-	for _, h := range []*corev1.LifecycleHandler{l.PostStart, l.PreStop} {
-		if h != nil {
-			defaultHTTP(h.HTTPGet)
-		}
-	}
-}
-
-func defaultHTTP(h *corev1.HTTPGetAction) {
-	if h == nil {
-		return
-	}
-	if h.Path == "" {
-		h.Path = "/"
-	}
-	if h.Scheme == "" {
-		h.Scheme = corev1.URISchemeHTTP
-	}
-}
-
 func defaultProbe(p *corev1.Probe) {
 	if p == nil {
 		return
@@ -238,9 +212,13 @@ func defaultProbe(p *corev1.Probe) {
 	setInt(&p.PeriodSeconds, 10)
 	setInt(&p.SuccessThreshold, 1)
 	setInt(&p.FailureThreshold, 3)
-	defaultHTTP(p.HTTPGet)
-	if p.GRPC != nil {
-		orDefault(&p.GRPC.Service, "")
+	if h := p.HTTPGet; h != nil {
+		if h.Path == "" {
+			h.Path = "/"
+		}
+		if h.Scheme == "" {
+			h.Scheme = corev1.URISchemeHTTP
+		}
 	}
 }
 

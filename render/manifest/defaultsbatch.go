@@ -50,3 +50,14 @@ func defaultJob(s *batchv1.JobSpec) {
 	orDefault(&s.PodReplacementPolicy, replace)
 	defaultTemplate(&s.Template)
 }
+
+// SetDefaults_CronJob.
+func defaultCronJob(s *batchv1.CronJobSpec) {
+	if s.ConcurrencyPolicy == "" {
+		s.ConcurrencyPolicy = batchv1.AllowConcurrent
+	}
+	orDefault(&s.Suspend, false)
+	orDefault(&s.SuccessfulJobsHistoryLimit, 3)
+	orDefault(&s.FailedJobsHistoryLimit, 1)
+	defaultJob(&s.JobTemplate.Spec)
+}

@@ -60,18 +60,16 @@ func insteadOf(kind string) string {
 func supported() map[reflect.Type]map[string]bool {
 	table := map[reflect.Type]string{
 		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
-		reflect.TypeFor[corev1.PodSpec](): "containers initContainers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
+		reflect.TypeFor[corev1.PodSpec](): "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
 			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName automountServiceAccountToken enableServiceLinks",
-		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe lifecycle restartPolicy " +
+		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
 		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity",
 		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
 		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir",
 		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly",
 		reflect.TypeFor[corev1.EnvVarSource]():         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
-		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
-		reflect.TypeFor[corev1.Lifecycle]():            "postStart preStop",
-		reflect.TypeFor[corev1.LifecycleHandler]():     "exec httpGet sleep",
+		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
 		reflect.TypeFor[corev1.ContainerPort]():        "name containerPort protocol",
 		reflect.TypeFor[corev1.ResourceRequirements](): "requests limits",
 		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups seccompProfile windowsOptions",
@@ -126,16 +124,15 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 			return cause, "use an emptyDir volume, or wait for the version that has persistent volumes"
 		}
 	case reflect.TypeFor[corev1.PodSpec]():
+		if name == "initContainers" {
+			return cause, "do that work in the container's own start, or remove it"
+		}
 		if name == "nodeName" {
 			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"
 		}
-	case reflect.TypeFor[corev1.LifecycleHandler]():
-		if name == "tcpSocket" {
-			return "never did anything", "use exec, httpGet or sleep"
-		}
-	case reflect.TypeFor[corev1.Lifecycle]():
-		if name == "stopSignal" {
-			return cause, "set STOPSIGNAL in the image"
+	case reflect.TypeFor[corev1.Probe]():
+		if name == "grpc" {
+			return cause, "use httpGet, tcpSocket or exec"
 		}
 	}
 	return cause, fmt.Sprintf("remove %s; what this version runs can't honour it", name)

@@ -103,6 +103,8 @@ func (c *validator) body(b state.Body) {
 	case *batchv1.Job:
 		c.jobName(o.Name, validation.DNS1123LabelMaxLength)
 		c.job(spec, &o.Spec)
+	case *batchv1.CronJob:
+		c.cronJob(spec, o)
 	case *corev1.Pod:
 		c.barePod(o)
 	case *corev1.Service:

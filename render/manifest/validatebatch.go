@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/tandem-gitops/tandem/reconciler/plan"
 	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 )
 
@@ -186,6 +187,31 @@ func (c *validator) exitCodes(p Path, r *batchv1.PodFailurePolicyOnExitCodesRequ
 	if len(r.Values) == 0 || len(r.Values) > maxExitCodes || !slices.IsSorted(r.Values) || len(slices.Compact(slices.Clone(r.Values))) != len(r.Values) {
 		c.fail(p.Key("values"), fmt.Sprintf("want 1 to %d codes, ascending, none twice", maxExitCodes), "write one such as [42, 43]")
 	}
+}
+
+// longestCronJob leaves room for the minutes that a Job's name ends with.
+const longestCronJob = 52
+
+func (c *validator) cronJob(p Path, o *batchv1.CronJob) {
+	s := &o.Spec
+	c.jobName(o.Name, longestCronJob)
+	if _, err := plan.NewCalendar(s.Schedule, nil); err != nil {
+		c.fail(p.Key("schedule"), fmt.Sprintf("%q is no schedule: %v", clip(s.Schedule), err), "write minute, hour, day, month and weekday, such as \"30 4 * * *\"")
+	} else if _, err := plan.NewCalendar(s.Schedule, s.TimeZone); err != nil {
+		c.fail(p.Key("timeZone"), err.Error(), "use a name of the IANA database, such as Europe/Berlin")
+	}
+	switch s.ConcurrencyPolicy {
+	case batchv1.AllowConcurrent, batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent:
+	default:
+		c.fail(p.Key("concurrencyPolicy"), fmt.Sprintf("want Allow, Forbid or Replace, got %q", clip(string(s.ConcurrencyPolicy))), "concurrencyPolicy: Forbid")
+	}
+	c.notNegative(p.Key("successfulJobsHistoryLimit"), int64(*s.SuccessfulJobsHistoryLimit))
+	c.notNegative(p.Key("failedJobsHistoryLimit"), int64(*s.FailedJobsHistoryLimit))
+	if d := s.StartingDeadlineSeconds; d != nil {
+		c.notNegative(p.Key("startingDeadlineSeconds"), *d)
+	}
+	c.meta(p.Key("jobTemplate", "metadata"), s.JobTemplate.Labels, s.JobTemplate.Annotations)
+	c.job(p.Key("jobTemplate", "spec"), &s.JobTemplate.Spec)
 }
 
 // jobName keeps to what a pod's label can hold.

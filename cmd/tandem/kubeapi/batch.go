@@ -168,3 +168,64 @@ func jobRow(o object, now time.Time) []any {
 		metav1.FormatLabelSelector(j.Spec.Selector),
 	}
 }
+
+func (a *api) scanCronJobs(s *scan) {
+	for ref, w := range s.state.Workloads {
+		c, ok := w.CronJob()
+		if !ok || w.Cron == nil {
+			continue
+		}
+		k, uid := key{ref.Namespace, ref.Name}, string(uidOf(s.state, ref, w.Created))
+		f := fingerStart.num(uint64(w.Cron.Last)).num(uint64(w.Cron.Success)).num(uint64(w.Owned.Changed)).flag(w.Deleting)
+		for _, child := range w.Children() {
+			f = f.str(child.Ref.Name).flag(child.Job.Over())
+		}
+		if !s.same(k, uid, f) {
+			s.put(k, uid, f, cronJob(s.state, w, c))
+		}
+	}
+}
+
+func cronJob(s *state.State, w *state.Workload, c *batchv1.CronJob) *batchv1.CronJob {
+	out := &batchv1.CronJob{ObjectMeta: workloadMeta(s, w), Spec: *c.Spec.DeepCopy()}
+	out.Spec.JobTemplate.Spec.Template.Spec = *podSpec(&c.Spec.JobTemplate.Spec.Template.Spec)
+	for _, child := range w.Children() {
+		if !child.Job.Over() {
+			out.Status.Active = append(out.Status.Active, corev1.ObjectReference{
+				APIVersion: "batch/v1", Kind: "Job", Namespace: child.Ref.Namespace, Name: child.Ref.Name, UID: uidOf(s, child.Ref, child.Created),
+			})
+		}
+	}
+	if w.Cron.Last != 0 {
+		at := metav1.NewTime(time.Unix(0, w.Cron.Last).UTC())
+		out.Status.LastScheduleTime = &at
+	}
+	if w.Cron.Success != 0 {
+		at := metav1.NewTime(time.Unix(0, w.Cron.Success).UTC())
+		out.Status.LastSuccessfulTime = &at
+	}
+	return out
+}
+
+func cronJobColumns() []metav1.TableColumnDefinition {
+	return columns("Name", "Schedule", "Timezone", "Suspend", "Active", "Last Schedule", "Age", "+Containers", "+Images")
+}
+
+func cronJobRow(o object, now time.Time) []any {
+	c, ok := o.(*batchv1.CronJob)
+	if !ok {
+		return nil
+	}
+	zone, last := "<none>", "<none>"
+	if c.Spec.TimeZone != nil {
+		zone = *c.Spec.TimeZone
+	}
+	if c.Status.LastScheduleTime != nil {
+		last = age(*c.Status.LastScheduleTime, now)
+	}
+	names, images := containerWords(&c.Spec.JobTemplate.Spec.Template.Spec)
+	return []any{
+		c.Name, c.Spec.Schedule, zone, fmt.Sprint(c.Spec.Suspend != nil && *c.Spec.Suspend), strconv.Itoa(len(c.Status.Active)), last,
+		age(c.CreationTimestamp, now), names, images,
+	}
+}

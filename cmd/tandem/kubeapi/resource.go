@@ -118,6 +118,10 @@ func (a *api) allResources() []*resource {
 			verbs: readVerbs(), scan: a.scanJobs, columns: jobColumns(), row: jobRow,
 		},
 		{
+			group: "batch", version: "v1", plural: "cronjobs", singular: "cronjob", kind: "CronJob", short: []string{"cj"}, categories: []string{"all"},
+			namespaced: true, verbs: readVerbs(), scan: a.scanCronJobs, columns: cronJobColumns(), row: cronJobRow,
+		},
+		{
 			group: "discovery.k8s.io", version: "v1", plural: "endpointslices", singular: "endpointslice", kind: "EndpointSlice", namespaced: true,
 			verbs: readVerbs(), scan: scanEndpointSlices, columns: endpointSliceColumns(), row: endpointSliceRow,
 		},

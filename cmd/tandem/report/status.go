@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
+
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -100,6 +102,9 @@ func application(s *state.State, a *state.App, ws []Workload, words Words) Appli
 		out.SuspendReason = orDash(a.Spec.Suspend.Reason)
 	}
 	for i := range ws {
+		if w := s.Workloads[ws[i].Ref]; w != nil && w.Parent != nil {
+			continue // a CronJob's Jobs come and go
+		}
 		out.Pods.Ready, out.Pods.Wanted = out.Pods.Ready+ws[i].Pods.Ready, out.Pods.Wanted+ws[i].Pods.Wanted
 		out.Linux.Ready, out.Linux.Wanted = out.Linux.Ready+ws[i].Linux.Ready, out.Linux.Wanted+ws[i].Linux.Wanted
 		out.Windows.Ready, out.Windows.Wanted = out.Windows.Ready+ws[i].Windows.Ready, out.Windows.Wanted+ws[i].Windows.Wanted
@@ -187,6 +192,10 @@ func NewWorkload(s *state.State, w *state.Workload) Workload {
 		out.job(w)
 		return out
 	}
+	if c, ok := w.CronJob(); ok {
+		out.cron(w, c)
+		return out
+	}
 	if w.Ref.Kind == "DaemonSet" {
 		d := NewDaemon(s, w)
 		out.Linux, out.Windows, out.Any = d.Ready[state.Linux], d.Ready[state.Windows], Ratio{}
@@ -242,6 +251,21 @@ func (out *Workload) job(w *state.Workload) {
 		out.State = "held"
 	}
 	out.Ready = w.Job.Stage == state.JobComplete || w.Job.Stage == state.JobSuspended
+}
+
+// cron says whether a CronJob waits for its time.
+func (out *Workload) cron(w *state.Workload, c *batchv1.CronJob) {
+	out.Ready = w.Complete && !w.Deleting
+	switch {
+	case w.Deleting:
+		out.State = "removing"
+	case len(w.Holds) > 0:
+		out.State = "held"
+	case c.Spec.Suspend != nil && *c.Spec.Suspend:
+		out.State = "suspended"
+	default:
+		out.State = "scheduled"
+	}
 }
 
 // once says how a bare Pod ended.
