@@ -283,6 +283,7 @@ func (m *Machine) converge() {
 			continue
 		}
 		missing := m.unavailable(name)
+		m.cause = m.newest(name)
 		switch {
 		case missing.IsZero() && !a.Converged:
 			m.emit(name, &state.Converged{Revision: a.Revision})
@@ -290,7 +291,18 @@ func (m *Machine) converge() {
 			m.emit(name, &state.Degraded{Revision: a.Revision, Object: missing})
 		}
 	}
+	m.cause = 0
 	clear(m.apps)
+}
+
+// newest is the last record of this step about an application; 0: none.
+func (m *Machine) newest(name state.AppName) state.Seq {
+	for _, r := range slices.Backward(m.out.Records) {
+		if r.App == name {
+			return r.Seq
+		}
+	}
+	return 0
 }
 
 // unavailable is the application's first workload that isn't rolled out and

@@ -86,5 +86,6 @@ func (m *Machine) looked(e *state.ImageLooked) {
 	if old := m.fold.Images[k]; old != nil && (!old.Assumed || e.Image.Assumed && old.Failure == e.Image.Failure) {
 		return
 	}
+	m.cause = a.AppliedSeq
 	m.emit(e.App, &state.ImageResolved{Manifest: e.Manifest, Image: e.Image})
 }

@@ -32,6 +32,8 @@ type Machine struct {
 	flaps    map[state.UID]*flap
 	groups   map[placeKey]state.Digest // the reasons last recorded, so that a repeat isn't
 	dirty    map[state.Ref]bool        // workloads to plan
+	causes   map[state.Ref]state.Seq   // the first record that made each dirty workload so; none: a timer or a start
+	making   state.Seq                 // the record that is being made
 	apps     map[state.AppName]bool    // applications to look at
 	waiting  map[state.Ref]bool        // workloads that more room, a node or an image would help
 	wakes    map[state.Ref]time.Duration
@@ -98,7 +100,7 @@ func New(blobs state.Blobs) *Machine {
 	return &Machine{
 		fold: state.New(f), blobs: f,
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
-		net: newNetwork(), groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, apps: map[state.AppName]bool{},
+		net: newNetwork(), groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
 		later: map[state.AppName]state.Event{}, lines: newLines(),
 	}
@@ -215,8 +217,10 @@ func (m *Machine) finish() Output {
 // broken invariant of the machine itself.
 func (m *Machine) emit(app state.AppName, f state.Fact) *state.Record {
 	r := &state.Record{Seq: m.fold.Seq + 1, At: m.now, Cause: m.cause, Actor: m.actor, App: app, Fact: f}
+	m.making = r.Seq
 	m.touch(r)
 	m.touchLines(r)
+	m.making = 0
 	if err := m.fold.Apply(r); err != nil {
 		panic(fmt.Sprintf("the machine made a record that does not fold: %v", err))
 	}
@@ -320,7 +324,16 @@ func (m *Machine) touchPod(uid state.UID, node bool) {
 
 func (m *Machine) touchWorkload(ref state.Ref) {
 	if state.IsWorkload(ref.Kind) {
-		m.dirty[ref] = true
+		m.mark(ref)
+	}
+}
+
+// mark makes a workload dirty. What is then decided for it has the first record
+// that did so as its cause.
+func (m *Machine) mark(ref state.Ref) {
+	m.dirty[ref] = true
+	if m.causes[ref] == 0 && m.making > 0 {
+		m.causes[ref] = m.making
 	}
 }
 
@@ -344,7 +357,7 @@ func (m *Machine) touchApp(app state.AppName) {
 	m.look = true
 	for ref, w := range m.fold.Workloads {
 		if w.App == app {
-			m.dirty[ref] = true
+			m.mark(ref)
 		}
 	}
 }
@@ -389,7 +402,7 @@ func (m *Machine) helped() {
 		m.dirty[ref] = true
 	}
 	for ref := range m.waiting {
-		m.dirty[ref] = true
+		m.mark(ref)
 	}
 }
 

@@ -95,10 +95,12 @@ func (m *Machine) observed(p *state.Pod, s *state.PodStatus) {
 	if p.Reported && !p.Flapping && sameStatus(p, s) || !p.Reported && begins(s) {
 		return
 	}
-	if !m.calm(p, s) {
-		return
+	cause := m.cause
+	m.cause = p.PlacedSeq
+	if m.calm(p, s) {
+		m.emit(m.appOf(p), factOf(s))
 	}
-	m.emit(m.appOf(p), factOf(s))
+	m.cause = cause
 }
 
 // begins says whether a status tells no more than that the pod was placed.

@@ -35,14 +35,18 @@ func (m *Machine) plan() {
 		}
 		refs := slices.SortedFunc(maps.Keys(m.dirty), m.order)
 		clear(m.dirty)
+		causes := m.causes
+		m.causes = map[state.Ref]state.Seq{}
 		for _, ref := range refs {
 			if w := m.fold.Workloads[ref]; w != nil {
+				m.cause = causes[ref]
 				m.workload(w)
 			} else {
 				delete(m.waiting, ref)
 				delete(m.wakes, ref)
 			}
 		}
+		m.cause = 0
 	}
 	panic("planning does not come to an end")
 }
@@ -181,6 +185,10 @@ func (m *Machine) cron(w *state.Workload, d *plan.Decision) {
 
 // gone ends a pod's life; what it counts for is recorded before.
 func (m *Machine) gone(p *state.Pod, vanished bool) {
+	if m.cause == 0 {
+		m.cause = p.Changed // what was last recorded of it: that it should stop, or ran
+		defer func() { m.cause = 0 }()
+	}
 	if w := m.fold.Workloads[p.Workload]; w != nil {
 		if v := rollout.Verdict(w, p, true); v != 0 {
 			m.emit(w.App, &state.PodCounted{UID: p.UID, Verdict: v})
