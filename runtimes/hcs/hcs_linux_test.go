@@ -72,7 +72,6 @@ func TestUnderWine(t *testing.T) {
 	}
 	cmd := m.Command(t.Context(), exe, args...)
 	cmd.Env = append(cmd.Env, "HCSTEST_IMAGES="+m.Path(layouts))
-	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

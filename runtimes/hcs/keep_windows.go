@@ -15,7 +15,10 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes"
 )
 
-const keeperArgs = 6
+const (
+	keeperArgs = 6
+	waiting    = ".waiting" // the outcome's file with this says that the keeper watches
+)
 
 // Keep is the whole of a keeper's process: it copies a container's output into
 // its log and writes down its exit code. Its arguments are what Runtime appends
@@ -63,7 +66,7 @@ func keepOutcome(id string, pid uint32, file string) error {
 		return err
 	}
 	for {
-		code, err := c.exitOf(context.Background(), id, pid)
+		code, err := c.exitOf(context.Background(), id, pid, func() error { return os.WriteFile(file+waiting, nil, 0o600) })
 		if err == nil {
 			return writeJSON(file, outcome{ExitCode: code, FinishedAt: time.Now().UTC()})
 		}
@@ -74,8 +77,9 @@ func keepOutcome(id string, pid uint32, file string) error {
 	}
 }
 
-// exitOf waits for the end of a process of a container.
-func (c *compute) exitOf(ctx context.Context, id string, pid uint32) (uint32, error) {
+// exitOf waits for the end of a process of a container; ready is called when it
+// has found it.
+func (c *compute) exitOf(ctx context.Context, id string, pid uint32, ready func() error) (uint32, error) {
 	sys, err := c.open(id)
 	if err != nil {
 		return 0, err
@@ -86,5 +90,8 @@ func (c *compute) exitOf(ctx context.Context, id string, pid uint32) (uint32, er
 		return 0, err
 	}
 	defer p.close()
+	if err := ready(); err != nil {
+		return 0, err
+	}
 	return p.wait(ctx)
 }

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"syscall"
@@ -22,7 +23,6 @@ import (
 	"github.com/Microsoft/hcsshim"
 	"github.com/Microsoft/hcsshim/pkg/ociwclayer"
 	"github.com/klauspost/compress/zstd"
-	"golang.org/x/sys/windows"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -293,11 +293,35 @@ func (l *layerStore) scratches() ([]string, error) {
 
 // hcsFailure gives an error of hcsshim its class, by the code in it.
 func hcsFailure(op string, err error) error {
-	var code syscall.Errno
-	if errors.As(err, &code) && code != windows.ERROR_SUCCESS {
-		return &Error{Op: op, Code: uint32(code), Text: ""} //nolint:gosec // codes are 32 bits
+	if code := codeOf(err); code != 0 {
+		return &Error{Op: op, Code: code}
 	}
 	return fmt.Errorf("%s: %w: %w", op, runtimes.ErrUnavailable, err)
+}
+
+// codeOf finds Windows' code in an error. hcsshim's own errors have it in a field
+// Err but don't unwrap to it, and their type has no name outside of hcsshim.
+func codeOf(err error) uint32 {
+	for range 4 {
+		var code syscall.Errno
+		if errors.As(err, &code) {
+			return uint32(code) //nolint:gosec // codes are 32 bits
+		}
+		v := reflect.Indirect(reflect.ValueOf(err))
+		if v.Kind() != reflect.Struct {
+			return 0
+		}
+		f := v.FieldByName("Err")
+		if !f.IsValid() || !f.CanInterface() {
+			return 0
+		}
+		inner, isError := f.Interface().(error)
+		if !isError || inner == nil {
+			return 0
+		}
+		err = inner
+	}
+	return 0
 }
 
 // classifyImage: a name that isn't there or isn't an image stays so until

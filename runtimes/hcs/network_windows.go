@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/Microsoft/hcsshim/hcn"
 
@@ -36,9 +35,8 @@ func gateway(p netip.Prefix) string { return p.Masked().Addr().Next().String() }
 
 // hcnFailure gives an error of the network service its class.
 func hcnFailure(op string, err error) error {
-	var code syscall.Errno
-	if errors.As(err, &code) {
-		return &Error{Op: op, Code: uint32(code)} //nolint:gosec // codes are 32 bits
+	if code := codeOf(err); code != 0 {
+		return &Error{Op: op, Code: code}
 	}
 	if hcn.IsNotFoundError(err) {
 		return fmt.Errorf("%s: %w: %w", op, runtimes.ErrNotFound, err)

@@ -189,7 +189,9 @@ func (r *Runtime) undo(ctx context.Context, p *pod, rec containerRecord) error {
 	if err := os.Remove(p.file("c-" + rec.Name + ".json")); err != nil {
 		return err
 	}
-	_ = os.Remove(p.outcomeFile(rec.ID)) // rarely there
+	for _, left := range []string{p.outcomeFile(rec.ID), p.outcomeFile(rec.ID) + waiting} {
+		_ = os.Remove(left) // rarely there, and harmless
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c := p.containers[rec.Name]; c != nil && c.record.Attempt != rec.Attempt {

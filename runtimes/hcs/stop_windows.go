@@ -52,7 +52,7 @@ func (r *Runtime) watch(p *pod, c *container, first *process) {
 // follow waits for the end of a container's first process.
 func (r *Runtime) follow(rec containerRecord, first *process) (uint32, error) {
 	if first == nil {
-		return r.compute.exitOf(r.life, rec.ID, rec.PID)
+		return r.compute.exitOf(r.life, rec.ID, rec.PID, func() error { return nil })
 	}
 	defer first.close()
 	return first.wait(r.life)

@@ -1,0 +1,220 @@
+package hcs_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/hcs"
+	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
+)
+
+// ask asks the double that runs beside us.
+func ask(t *testing.T, name string, texts ...string) string {
+	t.Helper()
+	port, err := os.ReadFile(`C:\hcstest\port`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:"+string(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answer, err := hcstest.Call(c, name, texts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+func fault(t *testing.T, call string, hresult uint32) {
+	t.Helper()
+	raw, err := json.Marshal(map[string]any{"call": call, "hresult": hresult, "times": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(t, "test.fault", string(raw))
+}
+
+// A node is a runtime with an image and one pod.
+type node struct {
+	*hcs.Runtime
+	dir string
+	uid state.UID
+	img runtimes.Image
+}
+
+func newNode(t *testing.T) *node {
+	t.Helper()
+	sum := state.DigestOf([]byte(t.Name()))
+	n := &node{dir: filepath.Join(t.TempDir(), "node"), uid: state.UID(sum[:16]), img: found(t)}
+	n.Runtime = open(t, n.dir)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := n.Shutdown(ctx); err != nil {
+			t.Errorf("shut down: %v", err)
+		}
+	})
+	if err := n.Pull(t.Context(), n.img); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Sandbox(t.Context(), n.sandbox(n.uid)); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (n *node) sandbox(uid state.UID) runtimes.Sandbox {
+	return runtimes.Sandbox{UID: uid, Key: state.PodKey{Namespace: "test", Name: "pod"}, Hostname: "pod"}
+}
+
+func (n *node) container(args ...string) runtimes.Container {
+	return runtimes.Container{UID: n.uid, Name: "main", Image: n.img, Args: args, LogPath: filepath.Join(n.dir, "logs", "main.log")}
+}
+
+func (n *node) ended(t *testing.T) runtimes.ContainerObserved {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var after uint64
+	for {
+		o, err := n.Observe(ctx, after)
+		if err != nil {
+			t.Fatalf("it never ended: %v", err)
+		}
+		if len(o.Containers) == 1 && !o.Containers[0].Running {
+			return o.Containers[0]
+		}
+		after = o.Version
+	}
+}
+
+// Each failure is named and of its class, leaves nothing, and the next attempt
+// works.
+func TestFailuresToStart(t *testing.T) {
+	n := newNode(t)
+	for _, c := range []struct {
+		call  string
+		code  uint32
+		class error
+		says  string
+	}{
+		{"CreateSandboxLayer", 0x80070070, runtimes.ErrUnavailable, "disk is full"},
+		{"PrepareLayer", 0x80070005, runtimes.ErrRejected, "access is denied"},
+		{"HcsCreateComputeSystem", 0xc037010d, runtimes.ErrRejected, "doesn't understand"},
+		{"HcsCreateComputeSystem", 0xc0370101, runtimes.ErrUnsupported, "doesn't match this machine"},
+		{"HcsStartComputeSystem", 0xc0370106, runtimes.ErrUnavailable, "ended while it was started"},
+		{"HcsStartComputeSystem", 0x800705af, runtimes.ErrUnavailable, "paging file"},
+		{"HcsCreateProcess", 0x80070002, runtimes.ErrRejected, "isn't in the image"},
+		{"HcsCreateProcess", 0x80370118, runtimes.ErrUnavailable, "four minutes"},
+	} {
+		fault(t, c.call, c.code)
+		err := n.Run(t.Context(), n.container("wait"))
+		if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s answers 0x%08x: %v, want %v and %q", c.call, c.code, err, c.class, c.says)
+		}
+		var left map[string]int
+		if err := json.Unmarshal([]byte(ask(t, "test.left")), &left); err != nil || left["systems"]+left["volumes"] > 0 {
+			t.Errorf("after %s failed there is left: %v (%v)", c.call, left, err)
+		}
+	}
+	if err := n.Run(t.Context(), n.container("exit", "4")); err != nil {
+		t.Fatalf("after the faults: %v", err)
+	}
+	if c := n.ended(t); c.ExitCode != 4 {
+		t.Errorf("it ended as %+v", c)
+	}
+}
+
+// system is the ID of the pod's one compute system, from its record.
+func (n *node) system(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(n.dir, "pods", n.uid.String(), "c-main.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var record struct{ ID string }
+	if err := json.Unmarshal(raw, &record); err != nil {
+		t.Fatal(err)
+	}
+	return record.ID
+}
+
+func TestCrashIsSeen(t *testing.T) {
+	n := newNode(t)
+	if err := n.Run(t.Context(), n.container("wait")); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, "test.crash", n.system(t))
+	if c := n.ended(t); c.ExitCode == 0 {
+		t.Errorf("a crash looks like success: %+v", c)
+	}
+}
+
+// until waits for a file of a keeper.
+func (n *node) until(t *testing.T, pattern string) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		seen, err := filepath.Glob(filepath.Join(n.dir, "pods", n.uid.String(), pattern))
+		if err == nil && len(seen) == 1 {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("there is never a file %s", pattern)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// What ends while no agent runs is known by its keeper.
+func TestEndWhileAway(t *testing.T) {
+	n := newNode(t)
+	if err := n.Run(t.Context(), n.container("say", "begun", "wait")); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "*.exit.waiting")
+	id := n.system(t)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, "test.crash", id)
+	n.until(t, "*.exit")
+	n.Runtime = open(t, n.dir)
+	const aborted = 1067 // what the double ends processes with
+	if c := n.ended(t); c.ExitCode != aborted || c.Error != "" {
+		t.Errorf("it ended as %+v", c)
+	}
+	log, err := os.ReadFile(n.container().LogPath)
+	if err != nil || !strings.Contains(string(log), "begun") {
+		t.Errorf("its log is %q: %v", log, err)
+	}
+}
+
+// The network is made again after the network service has lost everything.
+func TestNetworkReset(t *testing.T) {
+	n := newNode(t)
+	ask(t, "test.reset")
+	other := n.uid
+	other[0]++
+	if _, err := n.Sandbox(t.Context(), n.sandbox(other)); err != nil {
+		t.Errorf("a pod after the reset: %v", err)
+	}
+	for _, uid := range []state.UID{n.uid, other} {
+		if err := n.Remove(t.Context(), uid); err != nil {
+			t.Errorf("remove %s: %v", uid, err)
+		}
+	}
+}
