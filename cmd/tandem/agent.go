@@ -165,7 +165,7 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	a, err := agent.New(ctx, agent.Config{
-		Node: j.Node, Dir: filepath.Join(dir, "agent"), Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
+		Node: j.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
 		Version: version, Address: m.Address, Labels: f.labels, Logger: logger,
 	})
 	if err != nil {

@@ -19,10 +19,13 @@ import (
 // Config is what an agent is: its name, its place, its runtime and its way to
 // the controller.
 type Config struct {
-	Node    state.NodeName
-	Dir     string // its own: assignment, volumes, logs
-	Runtime runtimes.Runtime
-	Link    Link
+	Node state.NodeName
+	Dir  string // its own: assignment, volumes, logs
+	// Volatile is a directory in memory, for Secrets; empty: they aren't kept,
+	// and an agent that starts waits for the controller to send them.
+	Volatile string
+	Runtime  runtimes.Runtime
+	Link     Link
 
 	BootID   string            // empty: the operating system's
 	Version  string            // of this program
@@ -73,7 +76,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		cfg.BootID = id
 	}
 	a := &Agent{
-		cfg: cfg, log: cfg.Logger.With(slog.String("node", string(cfg.Node))), store: store{cfg.Dir}, running: map[state.UID]*podWork{},
+		cfg: cfg, log: cfg.Logger.With(slog.String("node", string(cfg.Node))), store: store{cfg.Dir, cfg.Volatile}, running: map[state.UID]*podWork{},
 		status: map[state.UID]state.PodStatus{}, news: make(chan struct{}), hint: make(chan struct{}, 1),
 	}
 	a.outputs = &outputs{agent: a, lives: map[lifeKey]*life{}}

@@ -7,15 +7,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
 )
 
-// A store is an agent's directory: the assignment as it came, what can't be
-// observed of the pods, and a note of who the agent is. All of it is readable
-// by its owner only: the assignment holds secrets.
-type store struct{ dir string }
+// A store is an agent's directory: the assignment without its Secrets, what
+// can't be observed of the pods, and a note of who the agent is. Secrets go
+// where no disk is, for as long as the machine runs; after a reboot the
+// controller sends them again, and only pods that have some wait for it.
+type store struct {
+	dir      string
+	volatile string // in memory; empty: Secrets are kept nowhere
+}
 
 // A note is small and changes rarely.
 type note struct {
@@ -27,6 +32,7 @@ const (
 	noteFile       = "agent.json"
 	podsFile       = "pods.json"
 	assignmentFile = "assignment"
+	secretsFile    = "secrets"
 )
 
 func (s store) note() (note, error) {
@@ -40,11 +46,50 @@ func (s store) saveNote(n note) error { return s.writeJSON(noteFile, n, true) }
 func (s store) savePods(p *step.Saved) error { return s.writeJSON(podsFile, p, false) }
 
 func (s store) saveAssignment(a *state.Assignment) error {
-	raw, err := encodeWhole(a)
+	open, secrets := *a, state.Assignment{Node: a.Node}
+	open.Objects = nil
+	for _, o := range a.Objects {
+		if o.Ref.Kind == "Secret" {
+			secrets.Objects = append(secrets.Objects, o)
+		} else {
+			open.Objects = append(open.Objects, o)
+		}
+	}
+	raw, err := encodeWhole(&open)
 	if err != nil {
 		return err
 	}
-	return s.write(assignmentFile, raw, true)
+	if err := s.write(assignmentFile, raw, true); err != nil || s.volatile == "" {
+		return err
+	}
+	if raw, err = encodeWhole(&secrets); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.volatile, 0o700); err != nil {
+		return err
+	}
+	return store{dir: s.volatile}.write(secretsFile, raw, false)
+}
+
+// secrets puts the Secrets back that the assignment was saved without.
+func (s store) secrets(a *state.Assignment) error {
+	if s.volatile == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(filepath.Join(s.volatile, secretsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the machine was started since
+	}
+	if err != nil {
+		return err
+	}
+	kept, err := decodeWhole(raw)
+	if err != nil || kept.Node != a.Node {
+		return store{dir: s.volatile}.aside(secretsFile)
+	}
+	a.Objects = append(slices.Clone(a.Objects), kept.Objects...)
+	slices.SortFunc(a.Objects, func(x, y *state.Object) int { return x.Ref.Compare(y.Ref) })
+	return nil
 }
 
 // load reads what a former process left. A file that can't be read, after a
@@ -61,6 +106,9 @@ func (s store) load() (*step.Saved, error) {
 	a, err := decodeWhole(raw)
 	if err != nil {
 		return nil, s.aside(assignmentFile)
+	}
+	if err := s.secrets(a); err != nil {
+		return nil, err
 	}
 	saved := &step.Saved{}
 	if err := s.readJSON(podsFile, saved); err != nil {

@@ -22,6 +22,9 @@ func Open(context.Context, Options) (*Runtime, error) {
 // SetRange does nothing.
 func (*Runtime) SetRange(netip.Prefix) error { return nil }
 
+// RunDir is nowhere.
+func (*Runtime) RunDir() string { return "" }
+
 // Close does nothing.
 func (*Runtime) Close() error { return nil }
 

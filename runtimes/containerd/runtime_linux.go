@@ -212,6 +212,9 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
+// RunDir is the node's directory in memory, which a reboot or Shutdown empties.
+func (r *Runtime) RunDir() string { return r.run }
+
 // Close lets go of the node: pods and containerd stay, for the next Open.
 func (r *Runtime) Close() error {
 	r.end()

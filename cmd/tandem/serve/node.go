@@ -29,7 +29,7 @@ func openNode(ctx context.Context, s *Server, store *images.Store) (*localNode, 
 		return nil, fmt.Errorf("make this machine a node: %w", err)
 	}
 	a, err := agent.New(ctx, agent.Config{
-		Node: o.Node, Dir: filepath.Join(dir, "agent"), Runtime: m.Runtime, Network: m.Network, Address: m.Address,
+		Node: o.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Address: m.Address,
 		Link: s.Hub.Link(), Version: o.Version, Logger: o.Logger,
 	})
 	if err != nil {
