@@ -122,7 +122,11 @@ Exit status: 0 done; 1 failed, not converged or problems; 2 plan: there are chan
 	add("run", c.runners()...)
 	add("before", c.renderCommand(), c.validateCommand(), c.planCommand())
 	add("what", c.statusCommand(), c.whyCommand(), c.logsCommand(), c.execCommand())
-	add("act", c.approveCommand(), c.syncCommand(), c.restartCommand(), c.nodeCommand())
+	add("act", c.approveCommand(), c.syncCommand(), c.restartCommand(), c.nodeCommand(),
+		c.promoteCommand(), c.rejectCommand(), c.rollbackCommand())
+	add("act", c.suspendCommands()...)
+	add("what", c.pipelineCommand())
+	add("run", c.userCommand())
 	add("back", c.historyCommand(), c.verifyCommand())
 	root.AddCommand(c.versionCommand())
 	return root

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // windows and freezes name time zones, on machines that have none
 )
 
 func main() {

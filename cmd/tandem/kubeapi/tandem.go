@@ -18,11 +18,12 @@ import (
 // Tandem's own endpoints, below /tandem/v1. Each answers with the value that
 // the command line prints.
 const (
-	StatusPath   = "/tandem/v1/status"
-	WhyPath      = "/tandem/v1/why"
-	HistoryPath  = "/tandem/v1/history"
-	PlanPath     = "/tandem/v1/plan"
-	CommandsPath = "/tandem/v1/commands"
+	StatusPath    = "/tandem/v1/status"
+	WhyPath       = "/tandem/v1/why"
+	HistoryPath   = "/tandem/v1/history"
+	PlanPath      = "/tandem/v1/plan"
+	CommandsPath  = "/tandem/v1/commands"
+	PipelinesPath = "/tandem/v1/pipelines"
 )
 
 // A CommandRequest is what POST CommandsPath takes.
@@ -32,17 +33,25 @@ type CommandRequest struct {
 	Hold   string    `json:"hold,omitempty"`
 	Reason string    `json:"reason,omitempty"`
 	Until  time.Time `json:"until,omitzero"`
+
+	// Of promotions.
+	Commit   string `json:"commit,omitempty"`
+	Override bool   `json:"override,omitempty"`
+	Now      bool   `json:"now,omitempty"`
 }
 
 // A CommandAnswer says which record a command became.
 type CommandAnswer struct {
-	Seq state.Seq `json:"seq"`
+	Seq       state.Seq `json:"seq"`
+	Promotion string    `json:"promotion,omitempty"` // that was opened
 }
 
 func (a *api) tandem(c *call, rest []string) error {
 	switch path, get := strings.Join(rest, "/"), c.r.Method == http.MethodGet; {
 	case path == "status" && get:
 		return a.answer(c, "applications", a.status)
+	case path == "pipelines" && get:
+		return a.answer(c, "pipelines", a.pipelines)
 	case path == "why" && get:
 		return a.answer(c, "history", a.why)
 	case path == "history" && get:
@@ -188,6 +197,15 @@ func (a *api) plan(c *call) error {
 	return nil
 }
 
+func (a *api) pipelines(c *call) error {
+	var v report.Pipelines
+	a.Controller.View(func(s *state.State) {
+		v = report.NewPipelines(s, c.r.URL.Query().Get("name"), time.Now(), a.Controller.Words)
+	})
+	writeJSON(c.w, http.StatusOK, v)
+	return nil
+}
+
 func readJSON(r *http.Request, into any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -203,6 +221,7 @@ func verbs() map[string]state.CommandVerb {
 	out := map[string]state.CommandVerb{}
 	for _, v := range []state.CommandVerb{
 		state.CmdApprove, state.CmdReject, state.CmdSync, state.CmdRestart, state.CmdCordon, state.CmdUncordon, state.CmdRemoveNode, state.CmdDown, state.CmdDeletePod,
+		state.CmdPromote, state.CmdRollback, state.CmdSuspend, state.CmdResume,
 	} {
 		out[v.String()] = v
 	}
@@ -219,13 +238,22 @@ func (a *api) command(c *call) error {
 		return apierrors.NewBadRequest(fmt.Sprintf("there is no command %q here", in.Verb))
 	}
 	word, resource := in.Verb, strings.ToLower(in.Object.Kind)+"s"
+	if strings.HasPrefix(in.Hold, "p-") {
+		resource = "pipelines"
+	}
+	if (verb == state.CmdSuspend || verb == state.CmdResume) && resource != "pipelines" {
+		return apierrors.NewBadRequest("an Application is suspended in Git: spec.suspend")
+	}
 	if verb == state.CmdDeletePod {
 		word, resource = "delete", "pods"
 	}
 	if err := access.Authorize(c.user, word, resource, in.Object.Namespace, in.Object.Name); err != nil {
 		return denied(err)
 	}
-	cmd := &state.Command{Verb: verb, Object: in.Object, Hold: in.Hold}
+	if resource == "pipelines" && in.Reason == "" {
+		return apierrors.NewBadRequest(in.Verb + ": give a reason")
+	}
+	cmd := &state.Command{Verb: verb, Object: in.Object, Hold: in.Hold, Groups: c.user.In(), Commit: in.Commit, Override: in.Override, Now: in.Now}
 	if !in.Until.IsZero() {
 		cmd.Until = in.Until.UnixNano()
 	}
@@ -233,6 +261,6 @@ func (a *api) command(c *call) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(c.w, http.StatusOK, CommandAnswer{Seq: reply.Seq})
+	writeJSON(c.w, http.StatusOK, CommandAnswer{Seq: reply.Seq, Promotion: reply.Promotion})
 	return nil
 }

@@ -108,10 +108,16 @@ func (a *api) ask(ctx context.Context, user access.User, c *state.Command, reaso
 		}}
 	case state.ReplyRefused:
 	}
+	if reply.Why != "" {
+		return reply, apierrors.NewBadRequest(fmt.Sprintf("%s %s: %s", c.Verb, commandObject(c), reply.Why))
+	}
 	return reply, apierrors.NewBadRequest(fmt.Sprintf("%s %s: this makes no sense now", c.Verb, commandObject(c)))
 }
 
 func commandObject(c *state.Command) string {
+	if strings.HasPrefix(c.Hold, "p-") {
+		return "promotion " + c.Hold
+	}
 	if c.Hold != "" {
 		return "hold " + c.Hold
 	}

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // ErrUnauthenticated means that a request says nobody, or nobody known.
@@ -29,15 +30,17 @@ var ErrUnauthenticated = errors.New("no valid bearer token or client certificate
 // A Role is what a user may do; each role may do what the one before it may.
 type Role string
 
-// The roles.
+// The roles. A release manager and an operator may each do what a viewer may,
+// and nothing of the other's.
 const (
-	Viewer   Role = "viewer"   // reads everything; secret values are shown to nobody
-	Operator Role = "operator" // acts on what runs: nodes, pods, approvals, exec
-	Admin    Role = "admin"    // also takes everything down and removes nodes
+	Viewer         Role = "viewer"          // reads everything; secret values are shown to nobody
+	ReleaseManager Role = "release-manager" // also promotes: pipelines, approvals and rollbacks of theirs
+	Operator       Role = "operator"        // acts on what runs: nodes, pods, approvals, exec
+	Admin          Role = "admin"           // also takes everything down and removes nodes
 )
 
 // Roles are all roles, the least first.
-func Roles() []Role { return []Role{Viewer, Operator, Admin} }
+func Roles() []Role { return []Role{Viewer, ReleaseManager, Operator, Admin} }
 
 // GroupPrefix stands before a role where Kubernetes wants a group, and in the
 // organization of a client certificate: "tandem:operator".
@@ -45,8 +48,17 @@ const GroupPrefix = "tandem:"
 
 // A User is who calls.
 type User struct {
-	Name string
-	Role Role
+	Name  string
+	Role  Role
+	Teams string // groups that a pipeline's approvals may name, with commas between
+}
+
+// In are the groups that a pipeline's approvals may name.
+func (u User) In() []string {
+	if u.Teams == "" {
+		return nil
+	}
+	return strings.Split(u.Teams, ",")
 }
 
 // Groups are the user's groups as Kubernetes shows them.
@@ -54,7 +66,8 @@ func (u User) Groups() []string {
 	return []string{GroupPrefix + string(u.Role), "system:authenticated"}
 }
 
-// tokensFile has one line a token: role, the token's SHA-256, name.
+// tokensFile has one line a token: role, the token's SHA-256, name, and groups
+// where there are any.
 const tokensFile = "tokens"
 
 // A Store keeps the hashes of tokens in the data directory.
@@ -63,12 +76,14 @@ type Store struct {
 
 	mu     sync.RWMutex
 	tokens []token
+	read   time.Time // when the file that they are from was written
 }
 
 type token struct {
-	role Role
-	hash [sha256.Size]byte
-	name string
+	role  Role
+	hash  [sha256.Size]byte
+	name  string
+	teams string
 }
 
 // Open reads the tokens of a data directory; there need not be any yet.
@@ -96,14 +111,18 @@ func Open(dir string) (*Store, error) {
 
 func parseToken(line string) (token, error) {
 	f := strings.Fields(line)
-	if len(f) != 3 || !slices.Contains(Roles(), Role(f[0])) {
-		return token{}, errors.New("want ROLE SHA256 NAME")
+	if len(f) < 3 || len(f) > 4 || !slices.Contains(Roles(), Role(f[0])) {
+		return token{}, errors.New("want ROLE SHA256 NAME [GROUPS]")
 	}
 	raw, err := hex.DecodeString(f[1])
 	if err != nil || len(raw) != sha256.Size {
 		return token{}, errors.New("want 64 hexadecimal digits in the second place")
 	}
-	return token{role: Role(f[0]), hash: [sha256.Size]byte(raw), name: f[2]}, nil
+	t := token{role: Role(f[0]), hash: [sha256.Size]byte(raw), name: f[2]}
+	if len(f) == 4 {
+		t.teams = f[3]
+	}
+	return t, nil
 }
 
 // Issue makes a token for a user, in place of the one that the user had. Only
@@ -115,6 +134,9 @@ func (s *Store) Issue(u User) (string, error) {
 	if !regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`).MatchString(u.Name) {
 		return "", fmt.Errorf("user %q: want up to 64 letters, digits and ._@-", u.Name)
 	}
+	if !regexp.MustCompile(`^[A-Za-z0-9._@,-]{0,512}$`).MatchString(u.Teams) {
+		return "", fmt.Errorf("groups %q: want letters, digits and ._@-", u.Teams)
+	}
 	raw := make([]byte, 32)
 	if _, err := rand.Read(raw); err != nil {
 		return "", fmt.Errorf("make a token: %w", err)
@@ -123,7 +145,7 @@ func (s *Store) Issue(u User) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tokens := slices.DeleteFunc(slices.Clone(s.tokens), func(t token) bool { return t.name == u.Name })
-	tokens = append(tokens, token{role: u.Role, hash: sha256.Sum256([]byte(clear)), name: u.Name})
+	tokens = append(tokens, token{role: u.Role, hash: sha256.Sum256([]byte(clear)), name: u.Name, teams: u.Teams})
 	if err := write(s.path, tokens); err != nil {
 		return "", err
 	}
@@ -134,7 +156,7 @@ func (s *Store) Issue(u User) (string, error) {
 func write(path string, tokens []token) error {
 	var b strings.Builder
 	for _, t := range tokens {
-		fmt.Fprintf(&b, "%s %x %s\n", t.role, t.hash, t.name)
+		fmt.Fprintf(&b, "%s\n", strings.TrimSpace(fmt.Sprintf("%s %x %s %s", t.role, t.hash, t.name, t.teams)))
 	}
 	return replaceFile(path, []byte(b.String()))
 }
@@ -156,17 +178,47 @@ func replaceFile(path string, data []byte) error {
 	return nil
 }
 
-// Token finds the user of a token.
+// Token finds the user of a token. One that isn't known may have been issued by
+// another process: the file is read again where it changed.
 func (s *Store) Token(clear string) (User, bool) {
+	if u, ok := s.find(clear); ok {
+		return u, true
+	}
+	if !s.reread() {
+		return User{}, false
+	}
+	return s.find(clear)
+}
+
+func (s *Store) find(clear string) (User, bool) {
 	hash := sha256.Sum256([]byte(clear))
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, t := range s.tokens {
 		if subtle.ConstantTimeCompare(hash[:], t.hash[:]) == 1 {
-			return User{Name: t.name, Role: t.role}, true
+			return User{Name: t.name, Role: t.role, Teams: t.teams}, true
 		}
 	}
 	return User{}, false
+}
+
+// reread says whether the file had something new.
+func (s *Store) reread() bool {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if info.ModTime().Equal(s.read) {
+		return false
+	}
+	fresh, err := Open(filepath.Dir(s.path))
+	if err != nil {
+		return false // what is known stays known
+	}
+	s.tokens, s.read = fresh.tokens, info.ModTime()
+	return true
 }
 
 // Authenticate says who sent a request: by its bearer token, else by a client
@@ -197,7 +249,7 @@ func (s *Store) Authenticate(r *http.Request) (User, error) {
 // file to change.
 func Authorize(u User, verb, resource, namespace, name string) error {
 	need := needed(verb, resource)
-	if slices.Index(Roles(), u.Role) >= slices.Index(Roles(), need) {
+	if covers(u.Role, need) {
 		return nil
 	}
 	what := resource
@@ -208,6 +260,11 @@ func Authorize(u User, verb, resource, namespace, name string) error {
 		what += " in namespace " + namespace
 	}
 	return fmt.Errorf("%s (%s) may not %s %s: it needs the role %s", u.Name, u.Role, verb, what, need)
+}
+
+// covers says whether a role may do what another one is needed for.
+func covers(have, need Role) bool {
+	return slices.Contains(Roles(), have) && (have == need || have == Admin || need == Viewer)
 }
 
 // needed is the least role for a verb on a resource. What isn't known needs the
@@ -222,6 +279,13 @@ func needed(verb, resource string) Role {
 	switch verb {
 	case "get", "list", "watch":
 		return Viewer
+	case "promote", "rollback":
+		return ReleaseManager
+	}
+	if resource == "pipelines" && verb != "delete" && verb != "patch" && verb != "update" {
+		return ReleaseManager
+	}
+	switch verb {
 	case "approve", "reject", "sync", "restart", "cordon", "uncordon", "drain", "suspend", "resume", "plan":
 		return Operator
 	case "patch", "update":
