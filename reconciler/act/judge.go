@@ -56,7 +56,8 @@ func (f *Feeds) judge(ctx context.Context, s *subscriber, snap *sources.Snapshot
 	if s.app.Source.Verify.Mode == 0 {
 		return v, nil
 	}
-	return v, f.signed(ctx, s, snap, had, &v)
+	err = f.signed(ctx, s, snap, had, &v)
+	return v, err
 }
 
 // refOf is "main" of "main@sha1:…".
@@ -113,12 +114,12 @@ func (f *Feeds) signed(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	lists, err := signerFiles(root.FS, s.app.Source.Verify.Signers)
 	if err != nil {
 		fail("the list of signers can't be read: "+err.Error(), "add it to the root's repository, or correct verify.signers")
-		return nil
+		return nil //nolint:nilerr // told as a problem
 	}
 	signers, err := verify.ParseSigners(lists...)
 	if err != nil {
 		fail("the list of signers "+s.app.Source.Verify.Signers+": "+err.Error(), "write an allowed_signers file as ssh-keygen reads it, or an armored OpenPGP keyring")
-		return nil
+		return nil //nolint:nilerr // told as a problem
 	}
 	if cause := disagreement(&snap.Commit); cause != "" {
 		fail(cause, "make the commit anew with git")

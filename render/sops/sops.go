@@ -23,6 +23,7 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,7 +163,7 @@ func (o *opener) walk(v *manifest.Value, path []string) error {
 	switch v.Kind {
 	case manifest.Map:
 		for i := range v.Fields {
-			if err := o.walk(v.Fields[i].Value, append(path[:len(path):len(path)], v.Fields[i].Key)); err != nil {
+			if err := o.walk(v.Fields[i].Value, append(slices.Clip(path), v.Fields[i].Key)); err != nil {
 				return err
 			}
 		}

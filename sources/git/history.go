@@ -11,7 +11,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/tandem-gitops/tandem/sources"
 )
@@ -125,7 +124,7 @@ func (h *history) at(ctx context.Context, head plumbing.Hash) (*objects, error) 
 			if err != nil {
 				return nil, err
 			}
-			h.objects, err = openObjects(func() (*filesystem.Storage, error) { return l.open() }, l.CommonDir)
+			h.objects, err = openObjects(l.open, l.CommonDir)
 			if err != nil {
 				return nil, err
 			}

@@ -59,7 +59,13 @@ func newWorldIn(dir string) *world {
 	return w
 }
 
-func (w *world) send(path, body string, header ...string) *http.Response {
+// answer is what a request got.
+type answer struct {
+	StatusCode int
+	Status     string
+}
+
+func (w *world) send(path, body string, header ...string) answer {
 	r := httptest.NewRequest(http.MethodPost, "/hooks/"+path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	for i := 0; i+1 < len(header); i += 2 {
@@ -67,7 +73,7 @@ func (w *world) send(path, body string, header ...string) *http.Response {
 	}
 	rec := httptest.NewRecorder()
 	w.ServeHTTP(rec, r)
-	return rec.Result()
+	return answer{rec.Code, http.StatusText(rec.Code)}
 }
 
 const (
