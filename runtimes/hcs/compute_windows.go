@@ -23,6 +23,24 @@ const (
 	eventDisconnect  = 0x02000000      // the compute service went away
 )
 
+type (
+	// processStatus is what a process came to.
+	processStatus struct {
+		ProcessID      uint32 `json:"ProcessId"`
+		Exited         bool
+		ExitCode       uint32
+		LastWaitResult int32
+	}
+
+	// properties of a compute system.
+	properties struct {
+		ID      string `json:"Id"`
+		Owner   string
+		State   string
+		Stopped bool
+	}
+)
+
 // compute is the door to computecore.dll. Events are hints: who hears one asks
 // what is true.
 type compute struct {
@@ -405,6 +423,6 @@ func openPipe(h windows.Handle) (pipe, error) {
 // broken says whether a pipe has ended because nobody is at its other end.
 func broken(err error) bool {
 	return errors.Is(err, windows.ERROR_BROKEN_PIPE) || errors.Is(err, windows.ERROR_NO_DATA) ||
-		errors.Is(err, windows.ERROR_PIPE_NOT_CONNECTED) || errors.Is(err, os.ErrClosed) || errors.Is(err, winio.ErrFileClosed) ||
+		errors.Is(err, windows.ERROR_PIPE_NOT_CONNECTED) || errors.Is(err, os.ErrClosed) ||
 		errors.Is(err, syscall.EPIPE)
 }

@@ -32,7 +32,7 @@ func readRelease() (release, error) {
 	if err != nil {
 		return release{}, fmt.Errorf("read which Windows this is: %w", err)
 	}
-	defer k.Close() //nolint:errcheck // only read from
+	defer k.Close()
 	build, _, err := k.GetStringValue("CurrentBuildNumber")
 	if err != nil {
 		return release{}, fmt.Errorf("read which Windows this is: CurrentBuildNumber: %w", err)

@@ -79,22 +79,6 @@ type (
 		CreateStdErrPipe bool              `json:",omitempty"`
 		ConsoleSize      []int32           `json:",omitempty"` // height, width
 	}
-
-	// processStatus is what a process came to.
-	processStatus struct {
-		ProcessID      uint32 `json:"ProcessId"`
-		Exited         bool
-		ExitCode       uint32
-		LastWaitResult int32
-	}
-
-	// properties of a compute system.
-	properties struct {
-		ID      string `json:"Id"`
-		Owner   string
-		State   string
-		Stopped bool
-	}
 )
 
 const (

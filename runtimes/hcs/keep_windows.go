@@ -48,7 +48,7 @@ func Keep(args []string) error {
 			return err
 		}
 		copies.Go(func() {
-			defer from.Close() //nolint:errcheck // only read from
+			defer from.Close()
 			if _, err := io.Copy(f, from); err != nil && !broken(err) {
 				errs[i] = fmt.Errorf("keep a container's log: %w", err)
 			}

@@ -162,12 +162,12 @@ func (l *layerStore) importLayer(ctx context.Context, blob images.Blob, diff, di
 	if err != nil {
 		return classifyImage(err)
 	}
-	defer packed.Close() //nolint:errcheck // only read from
+	defer packed.Close()
 	plain, err := decompress(packed)
 	if err != nil {
 		return fmt.Errorf("%w: layer %s: %w", runtimes.ErrRejected, blob.Digest, err)
 	}
-	defer plain.Close() //nolint:errcheck // only read from
+	defer plain.Close()
 	if err := winio.EnableProcessPrivileges([]string{winio.SeBackupPrivilege, winio.SeRestorePrivilege}); err != nil {
 		return fmt.Errorf("%w: layers need the privileges to back up and restore; run as LocalSystem or administrator: %w", runtimes.ErrUnsupported, err)
 	}
@@ -210,7 +210,7 @@ func readBlob(ctx context.Context, b images.Blob) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, configLimit+1))
 	if err == nil && len(raw) > configLimit {
 		err = fmt.Errorf("%w: its configuration is larger than %d bytes", runtimes.ErrRejected, configLimit)
@@ -303,8 +303,7 @@ func hcsFailure(op string, err error) error {
 // Err but don't unwrap to it, and their type has no name outside of hcsshim.
 func codeOf(err error) uint32 {
 	for range 4 {
-		var code syscall.Errno
-		if errors.As(err, &code) {
+		if code, is := errors.AsType[syscall.Errno](err); is {
 			return uint32(code) //nolint:gosec // codes are 32 bits
 		}
 		v := reflect.Indirect(reflect.ValueOf(err))
@@ -315,7 +314,7 @@ func codeOf(err error) uint32 {
 		if !f.IsValid() || !f.CanInterface() {
 			return 0
 		}
-		inner, isError := f.Interface().(error)
+		inner, isError := reflect.TypeAssert[error](f)
 		if !isError || inner == nil {
 			return 0
 		}

@@ -1,7 +1,6 @@
 package hcs
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -134,22 +133,3 @@ func (e *Error) Error() string {
 
 // Unwrap returns the class.
 func (e *Error) Unwrap() error { return explain(e.Code).class }
-
-// isCode says whether an error is one of these answers.
-func isCode(err error, codes ...uint32) bool {
-	var e *Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	for _, c := range codes {
-		if normal(e.Code) == c {
-			return true
-		}
-	}
-	return false
-}
-
-// isGone says whether what was asked for isn't there any more.
-func isGone(err error) bool {
-	return isCode(err, codeNoSuchSystem, codeStopped, codeProcessStopped, codeNotFound)
-}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -157,8 +158,10 @@ func (r *Runtime) keep(p *pod, rec *containerRecord, first *process, log string)
 			return 0, fmt.Errorf("hand its output to the keeper: %w", err)
 		}
 	}
-	args := append(r.o.Keeper[1:len(r.o.Keeper):len(r.o.Keeper)], rec.ID, strconv.FormatUint(uint64(rec.PID), 10), log, p.outcomeFile(rec.ID),
-		strconv.FormatUint(uint64(first.out), 10), strconv.FormatUint(uint64(first.errOut), 10))
+	args := slices.Concat(r.o.Keeper[1:], []string{
+		rec.ID, strconv.FormatUint(uint64(rec.PID), 10), log, p.outcomeFile(rec.ID),
+		strconv.FormatUint(uint64(first.out), 10), strconv.FormatUint(uint64(first.errOut), 10),
+	})
 	cmd := exec.Command(r.o.Keeper[0], args...) //nolint:noctx // it outlives us
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		CreationFlags:              windows.DETACHED_PROCESS | windows.CREATE_NEW_PROCESS_GROUP,

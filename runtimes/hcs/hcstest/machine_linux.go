@@ -246,7 +246,8 @@ func (m *Machine) Left(ctx context.Context) (map[string]int, error) {
 		return nil, err
 	}
 	var left map[string]int
-	return left, json.Unmarshal([]byte(raw), &left)
+	err = json.Unmarshal([]byte(raw), &left)
+	return left, err
 }
 
 // A Note is a call that the double has heard, with its texts.
@@ -262,7 +263,8 @@ func (m *Machine) Notes(ctx context.Context) ([]Note, error) {
 		return nil, err
 	}
 	var notes []Note
-	return notes, json.Unmarshal([]byte(raw), &notes)
+	err = json.Unmarshal([]byte(raw), &notes)
+	return notes, err
 }
 
 func (m *Machine) call(ctx context.Context, name string, texts ...string) (string, error) {
@@ -276,7 +278,7 @@ func (m *Machine) call(ctx context.Context, name string, texts ...string) (strin
 	if err != nil {
 		return "", fmt.Errorf("ask the broker: %w", err)
 	}
-	defer c.Close() //nolint:errcheck // one question a connection
+	defer c.Close()
 	if until, ok := ctx.Deadline(); ok {
 		if err := c.SetDeadline(until); err != nil {
 			return "", err

@@ -18,7 +18,7 @@ import (
 )
 
 //go:embed c
-var sources embed.FS //nolint:gochecknoglobals // that is how embedding is done
+var sources embed.FS
 
 const (
 	wine         = "/usr/lib/wine/wine64"
@@ -102,7 +102,7 @@ func template(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer lock.Close() //nolint:errcheck // lets go of the lock, whatever it says
+	defer lock.Close()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -139,9 +140,7 @@ func (b *broker) calls() map[string]handler {
 		"HNSCall": hnsCall, "NameToGuid": nameToGUID,
 	}
 	for _, group := range []map[string]handler{b.operationCalls(), b.systemCalls(), b.processCalls(), b.networkCalls(), b.layerCalls()} {
-		for name, f := range group {
-			all[name] = f
-		}
+		maps.Copy(all, group)
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -16,18 +17,18 @@ import (
 const root = `C:\hcstest`
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "broker:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "broker:", run())
+	os.Exit(1) //nolint:forbidigo // this is main
 }
 
+// run serves until it can't.
 func run() error {
 	b, err := newBroker()
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -43,7 +44,7 @@ func run() error {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		b.killAll()
-		os.Exit(0)
+		os.Exit(0) //nolint:forbidigo // whoever started it has gone
 	}()
 	for {
 		c, err := l.Accept()

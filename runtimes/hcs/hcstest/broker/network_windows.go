@@ -166,14 +166,14 @@ func (b *broker) createObject(kind, settings string, network *objectRef) (uint32
 func (b *broker) address(o map[string]any, network string) uint32 {
 	var n struct {
 		Ipams []struct {
-			Subnets []struct{ IpAddressPrefix string }
+			Subnets []struct{ IPAddressPrefix string }
 		}
 	}
 	raw, err := json.Marshal(b.object("Networks", network))
 	if err != nil || json.Unmarshal(raw, &n) != nil || len(n.Ipams) == 0 || len(n.Ipams[0].Subnets) == 0 {
 		return networkNotFound
 	}
-	prefix, err := netip.ParsePrefix(n.Ipams[0].Subnets[0].IpAddressPrefix)
+	prefix, err := netip.ParsePrefix(n.Ipams[0].Subnets[0].IPAddressPrefix)
 	if err != nil {
 		return badAddress
 	}

@@ -149,7 +149,7 @@ func (b *broker) run(s *system, p *parameters, caller uint32) (*process, []uint6
 		fmt.Fprintf(os.Stderr, "broker: start %s: %v\n", program, err) // every failed start is told
 		return nil, nil, 0x80070000 | uint32(errno(err))
 	}
-	defer windows.CloseHandle(pi.Thread)
+	defer closeAll([3]windows.Handle{pi.Thread})
 	if err := windows.AssignProcessToJobObject(s.job, pi.Process); err != nil {
 		fmt.Fprintln(os.Stderr, "broker: job:", err)
 	}
@@ -248,7 +248,7 @@ func created(h windows.Handle) int64 {
 }
 
 // readyTimeout, in milliseconds, is for programs that never say that they run.
-const readyTimeout = 2000
+const readyTimeout = 15000
 
 // ask sends CTRL_SHUTDOWN_EVENT as the console does: by running its routine in a
 // new thread of the process. Libraries of the system lie at the same address in
@@ -320,7 +320,7 @@ func find(files []string, s *system, p *parameters) string {
 		for _, dir := range append([]string{p.WorkingDirectory}, strings.Split(p.Environment["PATH"], ";")...) {
 			tried = append(tried, inside(files, s, filepath.Join(dir, name))...)
 		}
-		tried = append(tried, filepath.Join(`C:\windows\system32`, name))
+		tried = append(tried, `C:\windows\system32\`+name)
 	}
 	for _, path := range tried {
 		for _, suffix := range []string{"", ".exe"} {
@@ -392,7 +392,7 @@ func (p *pipes) give(caller uint32) ([]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer windows.CloseHandle(to)
+	defer closeAll([3]windows.Handle{to})
 	given := make([]uint64, 3)
 	for i, h := range p.own {
 		if h == 0 {
@@ -454,7 +454,7 @@ func spawn(program string, p *parameters, dir string, pipes *pipes) (windows.Pro
 			if h, err = nothing(); err != nil {
 				return pi, err
 			}
-			defer windows.CloseHandle(h)
+			defer closeAll([3]windows.Handle{h})
 		}
 		if err := windows.SetHandleInformation(h, windows.HANDLE_FLAG_INHERIT, windows.HANDLE_FLAG_INHERIT); err != nil {
 			return pi, err

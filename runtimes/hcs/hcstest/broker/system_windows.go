@@ -34,7 +34,7 @@ type document struct {
 	Container struct {
 		GuestOs struct{ HostName string }
 		Storage struct {
-			Layers []struct{ Id, Path string }
+			Layers []struct{ ID, Path string }
 			Path   string
 		}
 		MappedDirectories []struct {
@@ -44,7 +44,7 @@ type document struct {
 		Memory     *struct{ SizeInMB int64 }
 		Processor  *struct{ Maximum, Count, Weight int64 }
 		Networking *struct {
-			AllowUnqualifiedDnsQuery bool
+			AllowUnqualifiedDNSQuery bool
 			Namespace                string
 		}
 	}
@@ -276,27 +276,38 @@ func (b *broker) start(s *system, o *operation, _ *request) {
 	}
 }
 
+// askAgain is how often processes are asked to end: Wine loses a question that
+// comes while a process begins.
+const askAgain = 2 * time.Second
+
 // shutdown asks every process to end and is done when all have.
 func (b *broker) shutdown(s *system, o *operation, _ *request) {
 	b.mu.Lock()
 	s.stopping = true
-	var running []*process
-	for _, p := range s.processes {
-		if !p.exited {
-			running = append(running, p)
-		}
-	}
 	b.mu.Unlock()
-	for _, p := range running {
-		if err := p.ask(); err != nil {
-			fmt.Fprintln(os.Stderr, "broker: shut down", p.pid, err)
-		}
-	}
 	b.settle(s)
-	select {
-	case <-s.stopped:
-		o.finish(ok, "")
-	case <-o.done: // cancelled
+	for {
+		b.mu.Lock()
+		var running []*process
+		for _, p := range s.processes {
+			if !p.exited {
+				running = append(running, p)
+			}
+		}
+		b.mu.Unlock()
+		for _, p := range running {
+			if err := p.ask(); err != nil {
+				fmt.Fprintln(os.Stderr, "broker: shut down", p.pid, err)
+			}
+		}
+		select {
+		case <-s.stopped:
+			o.finish(ok, "")
+			return
+		case <-o.done: // cancelled
+			return
+		case <-time.After(askAgain):
+		}
 	}
 }
 
@@ -406,9 +417,9 @@ func (b *broker) audienceOf(r *request) (*audience, chan struct{}) {
 	defer b.mu.Unlock()
 	switch h := b.handles[r.number(0)].(type) {
 	case systemRef:
-		return &h.system.audience, h.closed
+		return &h.audience, h.closed
 	case processRef:
-		return &h.process.audience, h.closed
+		return &h.audience, h.closed
 	}
 	return nil, nil
 }
