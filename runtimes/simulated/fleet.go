@@ -164,7 +164,7 @@ func (s *shard) work(ctx context.Context) {
 			n.drive(ctx, &opening, slots)
 		}
 		now := s.fleet.now()
-		for len(s.timers) > 0 && s.timers[0].due <= now.Mono {
+		for ctx.Err() == nil && len(s.timers) > 0 && s.timers[0].due <= now.Mono {
 			n := s.timers[0]
 			n.drive(ctx, &opening, slots)
 			n.schedule()
