@@ -50,7 +50,11 @@ func (c *client) open(ctx context.Context, query string) (io.ReadCloser, error) 
 
 // stream opens what the API has below the shop's namespace.
 func (c *client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
-	url := c.host + "/api/v1/namespaces/" + namespace + path
+	return c.streamAt(ctx, "/api/v1/namespaces/"+namespace+path)
+}
+
+func (c *client) streamAt(ctx context.Context, path string) (io.ReadCloser, error) {
+	url := c.host + path
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -71,8 +75,12 @@ func (c *client) pods(ctx context.Context) (list corev1.PodList, err error) {
 	return list, err
 }
 
-func (c *client) read(ctx context.Context, path string, into any) (err error) {
-	body, err := c.stream(ctx, path)
+func (c *client) read(ctx context.Context, path string, into any) error {
+	return c.readAt(ctx, "/api/v1/namespaces/"+namespace+path, into)
+}
+
+func (c *client) readAt(ctx context.Context, path string, into any) (err error) {
+	body, err := c.streamAt(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -207,7 +215,7 @@ func (s *stage) askWeb(ctx context.Context, v versions) error {
 	return ask(ctx, url, "of "+list.Items[at].Name, v)
 }
 
-// askService asks the Service web at its address.
+// askService asks the Service web at its address, and for that by its name.
 func (s *stage) askService(ctx context.Context, v versions) error {
 	c, err := s.client()
 	if err != nil {
@@ -217,7 +225,38 @@ func (s *stage) askService(ctx context.Context, v versions) error {
 	if err := c.read(ctx, "/services/web", &svc); err != nil {
 		return err
 	}
+	if err := c.askName(ctx, "web."+namespace+".svc.cluster.local", svc.Spec.ClusterIP); err != nil {
+		return err
+	}
 	return ask(ctx, "http://"+svc.Spec.ClusterIP+"/", "of the Service web", v)
+}
+
+// askName asks the server that pods of this machine ask: it is at the first
+// address of the node's range.
+func (c *client) askName(ctx context.Context, name, want string) error {
+	var nodes corev1.NodeList
+	if err := c.readAt(ctx, "/api/v1/nodes", &nodes); err != nil {
+		return err
+	}
+	at := slices.IndexFunc(nodes.Items, func(n corev1.Node) bool { return n.Spec.PodCIDR != "" })
+	if at < 0 {
+		return errors.New("no node has a range for pods")
+	}
+	server, _, _ := strings.Cut(nodes.Items[at].Spec.PodCIDR, "/")
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(server, "53"))
+	}}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	found, err := r.LookupHost(ctx, name)
+	if err != nil {
+		return err
+	}
+	say("%s is %s, says %s", name, strings.Join(found, ", "), server)
+	if !slices.Equal(found, []string{want}) {
+		return fmt.Errorf("%s is %v, want %s", name, found, want)
+	}
+	return nil
 }
 
 // ask looks for the version in an answer.
