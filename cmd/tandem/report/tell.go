@@ -320,7 +320,7 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 			l.Reason = strings.TrimPrefix(l.Reason+after("; ", firstLine(t.words(f.Detail))), "; ")
 		}
 	default:
-		l.What = l.Kind
+		t.promotion(l, fact)
 	}
 }
 

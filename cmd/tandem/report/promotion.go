@@ -1,0 +1,68 @@
+package report
+
+import (
+	"fmt"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// promotion tells what became of pipelines and promotions.
+func (t *Teller) promotion(l *Line, fact state.Fact) {
+	object := func(pipeline state.PipelineName, stage string) {
+		l.Object = state.Ref{Kind: "Pipeline", Name: string(pipeline)}
+		if stage != "" {
+			l.Object.Name += "/" + stage
+		}
+	}
+	switch f := fact.(type) {
+	case *state.PipelineDeclared:
+		l.What = "declare"
+		object(f.Pipeline.Name, "")
+	case *state.PipelineRemoved:
+		l.What, l.Outcome = "declare", "removed"
+		object(f.Name, "")
+	case *state.CandidateReviewed:
+		l.What, l.Outcome, l.Bad = "review", plural(int(f.Commits), "commit"), f.Problems > 0
+		if f.Problems > 0 {
+			l.Reason = plural(int(f.Problems), "problem")
+		}
+		object(f.Pipeline, f.Stage)
+	case *state.PromotionRequested:
+		l.What, l.Outcome, l.Reason = "request", f.ID, short7(f.Commit.Hash)
+		if f.Rollback {
+			l.Reason = "back to what " + l.Reason + " had"
+		}
+		if f.Override {
+			l.Reason += ", though it failed before"
+		}
+		object(f.Pipeline, f.Stage)
+	case *state.PromotionVoted:
+		l.What, l.Object, l.Outcome = "vote", state.Ref{Kind: "Promotion", Name: f.ID}, "no"
+		if f.Approve {
+			l.Outcome = "yes"
+		}
+	case *state.PromotionStarted:
+		l.What, l.Object, l.Outcome = "push", state.Ref{Kind: "Promotion", Name: f.ID}, "begun"
+		l.Reason = fmt.Sprintf("%s: %s → %s", f.Source.Ref, short7(f.Old), short7(f.New))
+	case *state.PromotionEnded:
+		l.What, l.Object, l.Outcome = "push", state.Ref{Kind: "Promotion", Name: f.ID}, f.Outcome.String()
+		l.Bad = f.Outcome == state.PromotionConflict || f.Outcome == state.PromotionRefused
+		if !f.Detail.IsZero() {
+			l.Reason = firstLine(t.words(f.Detail))
+		}
+	case *state.StageSuspended:
+		l.What, l.Outcome = "suspend", "on"
+		if !f.On {
+			l.Outcome = "off"
+		}
+		object(f.Pipeline, f.Stage)
+	case *state.CheckReported:
+		l.What, l.Outcome, l.Bad, l.Reason = "check", "yes", !f.OK, f.Name
+		if !f.OK {
+			l.Outcome = "no"
+		}
+		object(f.Pipeline, f.Stage)
+	default:
+		l.What = l.Kind
+	}
+}
