@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -164,5 +165,50 @@ func TestKubeconfigKeepsItsToken(t *testing.T) {
 	}
 	if _, ok := s.Token(first); ok {
 		t.Error("lost kubeconfig: its token is still good")
+	}
+}
+
+// A release manager and an operator each have what is theirs.
+func TestReleaseManagers(t *testing.T) {
+	for _, c := range []struct {
+		verb, resource string
+		roles          []Role
+	}{
+		{"get", "pipelines", []Role{Viewer, ReleaseManager, Operator, Admin}},
+		{"promote", "pipelines", []Role{ReleaseManager, Admin}},
+		{"rollback", "pipelines", []Role{ReleaseManager, Admin}},
+		{"approve", "pipelines", []Role{ReleaseManager, Admin}},
+		{"suspend", "pipelines", []Role{ReleaseManager, Admin}},
+		{"delete", "pipelines", []Role{Admin}},
+		{"approve", "holds", []Role{Operator, Admin}},
+		{"cordon", "nodes", []Role{Operator, Admin}},
+		{"create", "pods/exec", []Role{Operator, Admin}},
+	} {
+		for _, role := range Roles() {
+			err := Authorize(User{Name: "x", Role: role}, c.verb, c.resource, "", "")
+			if want := slices.Contains(c.roles, role); (err == nil) != want {
+				t.Errorf("%s: %s %s: %v, want allowed %t", role, c.verb, c.resource, err, want)
+			}
+		}
+	}
+}
+
+// A token that another process issues is good without a restart, with its groups.
+func TestTokenOfAnotherProcess(t *testing.T) {
+	dir := t.TempDir()
+	here, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear, err := there.Issue(User{Name: "rita", Role: ReleaseManager, Teams: "release-managers,oslo"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, ok := here.Token(clear); !ok || !slices.Equal(u.In(), []string{"release-managers", "oslo"}) {
+		t.Errorf("rita's token: %v, %t", u, ok)
 	}
 }
