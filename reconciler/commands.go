@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -50,6 +51,14 @@ func (m *Machine) check(e *state.Command) state.ReplyCode {
 			return state.ReplyRefused
 		}
 		found = n != nil
+	case state.CmdEvict:
+		p := m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}]
+		if p != nil && !p.Stopping && !p.Ended() {
+			if refuses, _ := schedule.May(schedule.Disruptions(m.fold), p); refuses != nil {
+				return state.ReplyBudget
+			}
+		}
+		found = p != nil
 	case state.CmdDeletePod, state.CmdExec:
 		found = m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}] != nil
 	case state.CmdRestart:
@@ -82,6 +91,17 @@ func (m *Machine) do(e *state.Command) {
 		if !p.Stopping {
 			m.emit(m.appOf(p), &state.PodStopping{UID: p.UID, Why: state.StopRequested})
 		}
+	case state.CmdEvict:
+		p := m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}]
+		if !p.Stopping {
+			m.emit(m.appOf(p), &state.PodStopping{UID: p.UID, Why: state.StopDrained})
+		}
+	case state.CmdDrain:
+		// That it is drained is in the record already: its pods leave by budget.
+		name := state.NodeName(e.Object.Name)
+		if !m.fold.Nodes[name].Cordoned {
+			m.emit("", &state.NodeCordoned{Node: name, On: true})
+		}
 	case state.CmdDown:
 		m.down()
 	case state.CmdSuspend, state.CmdResume:
@@ -89,7 +109,7 @@ func (m *Machine) do(e *state.Command) {
 		spec := a.Spec
 		spec.Suspend = state.Suspend{On: e.Verb == state.CmdSuspend, Until: e.Until}
 		m.emit(a.Spec.Name, &state.AppDeclared{Application: spec})
-	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdDrain, state.CmdReject, state.CmdPromote, state.CmdRollback:
+	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdReject, state.CmdPromote, state.CmdRollback:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
 }

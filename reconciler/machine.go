@@ -36,6 +36,7 @@ type Machine struct {
 	making   state.Seq                 // the record that is being made
 	apps     map[state.AppName]bool    // applications to look at
 	waiting  map[state.Ref]bool        // workloads that more room, a node or an image would help
+	tight    map[state.Ref]bool        // workloads that wait for a disruption budget
 	wakes    map[state.Ref]time.Duration
 	touched  map[state.NodeName]bool
 	lapse    time.Duration                 // no lease lapses before this steady time; 0: none can
@@ -101,7 +102,7 @@ func New(blobs state.Blobs) *Machine {
 		fold: state.New(f), blobs: f,
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
-		waiting: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
+		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
 		later: map[state.AppName]state.Event{}, lines: newLines(),
 	}
 }
@@ -266,6 +267,9 @@ func (m *Machine) touch(r *state.Record) {
 		m.apps[r.App] = true
 		m.retired = true
 	case *state.Commanded:
+		if f.Verb == state.CmdDrain {
+			m.touchNodePods(state.NodeName(f.Object.Name))
+		}
 		m.touchWorkload(f.Object)
 	case *state.Released:
 		m.touchWorkload(f.Object)
@@ -282,6 +286,9 @@ func (m *Machine) touch(r *state.Record) {
 		delete(m.flaps, f.UID)
 	case *state.PodObserved:
 		m.touchPod(f.UID, false)
+		if f.Ready {
+			m.eased()
+		}
 		if f.Phase == state.Succeeded || f.Phase == state.Failed {
 			m.helped() // it needs its room no more
 		}
@@ -304,10 +311,29 @@ func (m *Machine) touch(r *state.Record) {
 }
 
 func (m *Machine) touchNode(f state.Fact) {
-	if f, ok := f.(*state.NodeReady); ok {
-		for _, p := range m.fold.Nodes[f.Node].Pods {
+	switch f := f.(type) {
+	case *state.NodeReady:
+		m.touchNodePods(f.Node)
+	case *state.NodeChanged:
+		m.touchNodePods(f.Node)
+	case *state.NodeCordoned:
+		m.touchNodePods(f.Node)
+	}
+}
+
+// touchNodePods marks the workloads that have pods on a node.
+func (m *Machine) touchNodePods(node state.NodeName) {
+	if n := m.fold.Nodes[node]; n != nil {
+		for _, p := range n.Pods {
 			m.touchWorkload(p.Workload)
 		}
+	}
+}
+
+// eased marks what waits for a disruption budget: one more pod is there.
+func (m *Machine) eased() {
+	for ref := range m.tight {
+		m.touchWorkload(ref)
 	}
 }
 
@@ -367,6 +393,9 @@ func (m *Machine) touchChanges(changes []state.Change) {
 	for i := range changes {
 		ref := changes[i].Ref
 		m.touchWorkload(ref)
+		if ref.Kind == "PodDisruptionBudget" || ref.Kind == "PriorityClass" {
+			m.helped()
+		}
 		if w := m.fold.Workloads[ref]; w != nil {
 			for _, child := range w.Children() {
 				m.touchWorkload(child.Ref)

@@ -485,6 +485,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 	verbs := map[string]state.CommandVerb{
 		"approve": state.CmdApprove, "cordon": state.CmdCordon, "uncordon": state.CmdUncordon, "delete": state.CmdDeletePod,
 		"restart": state.CmdRestart, "remove-node": state.CmdRemoveNode, "down": state.CmdDown,
+		"drain": state.CmdDrain, "evict": state.CmdEvict,
 	}
 	c := &state.Command{ID: 1, Verb: verbs[d.CmdArgs[0].Key]}
 	if len(d.CmdArgs) > 1 {

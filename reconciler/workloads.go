@@ -58,16 +58,18 @@ func (m *Machine) order(a, b state.Ref) int {
 
 func (m *Machine) priority(ref state.Ref) int32 {
 	w := m.fold.Workloads[ref]
-	if w == nil || len(w.Variants) == 0 || w.Variants[0].Spec.Spec.Priority == nil {
+	if w == nil || len(w.Variants) == 0 || len(m.fold.Rules) == 0 && w.Variants[0].Spec.Spec.PriorityClassName == "" {
 		return 0
 	}
-	return *w.Variants[0].Spec.Spec.Priority
+	value, _ := schedule.PriorityOf(m.fold, &w.Variants[0].Spec.Spec)
+	return value
 }
 
 // workload plans one workload and records what was decided.
 func (m *Machine) workload(w *state.Workload) {
 	d := m.planner.Workload(m.fold, w, m.now)
 	set(m.waiting, w.Ref, d.Waiting)
+	set(m.tight, w.Ref, slices.ContainsFunc(d.Held, func(h state.Held) bool { return h.Code == state.HoldBudget }))
 	delete(m.wakes, w.Ref)
 	if d.Wake > 0 {
 		m.wakes[w.Ref] = d.Wake
@@ -82,7 +84,7 @@ func (m *Machine) workload(w *state.Workload) {
 		return
 	}
 	for _, s := range d.Stop {
-		m.emit(w.App, &state.PodStopping{UID: s.Pod.UID, Why: s.Why})
+		m.emit(m.appOf(s.Pod), &state.PodStopping{UID: s.Pod.UID, Why: s.Why})
 	}
 	decided := map[state.OS]state.Seq{}
 	for i := range d.Decided {

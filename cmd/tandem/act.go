@@ -109,7 +109,7 @@ func (c *cli) syncCommand() *cobra.Command {
 }
 
 func (c *cli) nodeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "node COMMAND", Short: "cordon, uncordon, remove", Args: cobra.ArbitraryArgs, RunE: group, Example: `  tandem node cordon linux-1 --reason "new disk"`}
+	cmd := &cobra.Command{Use: "node COMMAND", Short: "cordon, uncordon, drain, remove", Args: cobra.ArbitraryArgs, RunE: group, Example: `  tandem node cordon linux-1 --reason "new disk"`}
 	for _, v := range []struct {
 		verb  state.CommandVerb
 		use   string
@@ -117,6 +117,7 @@ func (c *cli) nodeCommand() *cobra.Command {
 	}{
 		{state.CmdCordon, "cordon", "give a node no new pods"},
 		{state.CmdUncordon, "uncordon", "give a node pods again"},
+		{state.CmdDrain, "drain", "move a node's pods elsewhere, within disruption budgets; uncordon ends it"},
 		{state.CmdRemoveNode, "remove", "forget a node that is gone for good, and the pods on it: they must not run there any more"},
 	} {
 		var why string

@@ -124,8 +124,12 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 		if lack := start.Count - len(answer.Spots); lack > 0 {
 			d.Waiting = true
 			d.Held = append(d.Held, noRoom(w, start, answer, lack))
+			if !answer.Static {
+				preempt(&d, s, schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: lack, After: after})
+			}
 		}
 	}
+	displace(&d, s, w, now)
 	if len(d.Held) > 0 || w.Holds != nil && len(w.Holds) > 0 {
 		d.Waiting = true
 	}

@@ -82,7 +82,7 @@ func (s *State) applyNode(r *Record) error {
 	switch f := r.Fact.(type) {
 	case *NodeJoined:
 		old := s.Nodes[f.Node]
-		n := &Node{Name: f.Node, Facts: f.Facts, BootID: f.BootID, Joined: r.At, Epoch: 1, Index: s.NodeCount, Pods: map[UID]*Pod{}}
+		n := &Node{Name: f.Node, Facts: f.Facts, BootID: f.BootID, Joined: r.At, Duty: Duty{Tainted: r.At}, Epoch: 1, Index: s.NodeCount, Pods: map[UID]*Pod{}}
 		if old != nil {
 			return fmt.Errorf("node %s joined twice", f.Node)
 		}
@@ -94,7 +94,9 @@ func (s *State) applyNode(r *Record) error {
 		if err != nil {
 			return err
 		}
+		before := n.Facts.Taints
 		n.Facts = f.Facts
+		s.duty(r, before)
 	case *NodeReady:
 		n, err := s.node(f.Node)
 		if err != nil {
@@ -122,6 +124,7 @@ func (s *State) applyNode(r *Record) error {
 			return err
 		}
 		n.Cordoned = f.On
+		s.duty(r, nil)
 	case *NodeRemoved:
 		n, err := s.node(f.Node)
 		if err != nil {
@@ -413,6 +416,7 @@ func (s *State) applyWorkload(r *Record) error {
 		}
 		w.IsStalled = true
 	case *Commanded:
+		s.duty(r, nil)
 		if f.Verb == CmdRestart {
 			if w := s.Workloads[f.Object]; w != nil {
 				w.Restart, w.Since, w.Progress, w.Complete, w.IsStalled = r.Seq, r.At, r.At, false, false

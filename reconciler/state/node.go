@@ -79,6 +79,7 @@ type Node struct {
 	Cordoned    bool
 	Parked      bool // the controller stopped cleanly: nobody moves identities until it has reported
 	Joined      Instant
+	Duty        Duty
 	PodRange    string // the addresses of its pods: "10.88.3.0/24"; empty: none were given
 	Generation  uint64 // of the assignment: counts every change of what this node should run
 	Used        Resources

@@ -393,6 +393,7 @@ const (
 	HoldSuspended                         // the application is suspended
 	HoldPredecessor                       // an ordered pod waits for the one before it
 	HoldConfigMissing                     // a ConfigMap or Secret isn't in the text
+	HoldBudget        HoldCode = 24       // pods that should leave their node wait for a disruption budget
 	HoldAddress       HoldCode = 32       // the address or node port that a Service asks for can't be given
 	HoldRewind        HoldCode = 40       // the branch doesn't follow from what was there before; Params: the revision that waits, the one before it
 )
@@ -462,8 +463,12 @@ const (
 
 // String is the verb as on the command line.
 func (v CommandVerb) String() string {
-	if v == CmdErase {
+	switch v {
+	case CmdErase:
 		return "erase"
+	case CmdEvict:
+		return "evict"
+	default:
 	}
 	names := [...]string{"", "approve", "cordon", "uncordon", "delete pod", "restart", "remove node", "exec", "down", "sync", "suspend", "resume", "drain", "reject", "promote", "rollback"}
 	if int(v) < len(names) {

@@ -111,6 +111,9 @@ type SnapNode struct {
 	Joined      Instant   `pb:"11"`
 	Generation  uint64    `pb:"12"`
 	PodRange    string    `pb:"13"`
+	Draining    bool      `pb:"20"`
+	Changed     Seq       `pb:"21"`
+	Tainted     Instant   `pb:"22"`
 }
 
 // SnapPod is a Pod.
@@ -182,7 +185,7 @@ func (s *State) Snapshot() *Snapshot {
 	for _, n := range s.SortedNodes() {
 		out.Nodes = append(out.Nodes, SnapNode{
 			n.Name, n.Facts, n.Index, n.Epoch, n.BootID, n.Incarnation, n.Ready, n.ReadyChange, n.Cordoned, n.Parked, n.Joined, n.Generation,
-			n.PodRange,
+			n.PodRange, n.Duty.Draining, n.Duty.Changed, n.Duty.Tainted,
 		})
 	}
 	for _, p := range s.Pods {
@@ -266,6 +269,7 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 		s.Nodes[n.Name] = &Node{
 			Name: n.Name, Facts: n.Facts, Index: n.Index, Epoch: n.Epoch, BootID: n.BootID, Incarnation: n.Incarnation, Ready: n.Ready,
 			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, PodRange: n.PodRange, Pods: map[UID]*Pod{},
+			Duty: Duty{Draining: n.Draining, Changed: n.Changed, Tainted: n.Tainted},
 		}
 	}
 	for _, im := range snap.Images {

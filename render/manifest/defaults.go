@@ -6,6 +6,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -34,6 +36,10 @@ func setDefaults(b state.Body) {
 	case *batchv1.Job:
 		o.Status = batchv1.JobStatus{}
 		defaultJob(&o.Spec)
+	case *policyv1.PodDisruptionBudget:
+		o.Status = policyv1.PodDisruptionBudgetStatus{}
+	case *schedulingv1.PriorityClass:
+		orDefault(&o.PreemptionPolicy, corev1.PreemptLowerPriority)
 	case *batchv1.CronJob:
 		o.Status = batchv1.CronJobStatus{}
 		defaultCronJob(&o.Spec)

@@ -76,7 +76,7 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 	if fresh == nil {
 		return refuseKind(apiVersion, ref, fail)
 	}
-	if ref.Kind == "Namespace" {
+	if ref.Kind == "Namespace" || ref.Kind == "PriorityClass" {
 		ref.Namespace = ""
 	} else if ref.Namespace == "" {
 		ref.Namespace = "default"

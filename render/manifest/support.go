@@ -8,6 +8,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -19,16 +21,18 @@ const apiGroup = "tandem.dev"
 // objectKinds are the kinds that this version runs, by apiVersion and kind.
 func objectKinds() map[string]func() state.Body {
 	return map[string]func() state.Body{
-		"apps/v1 Deployment":  func() state.Body { return &appsv1.Deployment{} },
-		"apps/v1 StatefulSet": func() state.Body { return &appsv1.StatefulSet{} },
-		"apps/v1 DaemonSet":   func() state.Body { return &appsv1.DaemonSet{} },
-		"batch/v1 Job":        func() state.Body { return &batchv1.Job{} },
-		"batch/v1 CronJob":    func() state.Body { return &batchv1.CronJob{} },
-		"v1 Pod":              func() state.Body { return &corev1.Pod{} },
-		"v1 Service":          func() state.Body { return &corev1.Service{} },
-		"v1 ConfigMap":        func() state.Body { return &corev1.ConfigMap{} },
-		"v1 Secret":           func() state.Body { return &corev1.Secret{} },
-		"v1 Namespace":        func() state.Body { return &corev1.Namespace{} },
+		"apps/v1 Deployment":                 func() state.Body { return &appsv1.Deployment{} },
+		"apps/v1 StatefulSet":                func() state.Body { return &appsv1.StatefulSet{} },
+		"apps/v1 DaemonSet":                  func() state.Body { return &appsv1.DaemonSet{} },
+		"batch/v1 Job":                       func() state.Body { return &batchv1.Job{} },
+		"batch/v1 CronJob":                   func() state.Body { return &batchv1.CronJob{} },
+		"policy/v1 PodDisruptionBudget":      func() state.Body { return &policyv1.PodDisruptionBudget{} },
+		"scheduling.k8s.io/v1 PriorityClass": func() state.Body { return &schedulingv1.PriorityClass{} },
+		"v1 Pod":                             func() state.Body { return &corev1.Pod{} },
+		"v1 Service":                         func() state.Body { return &corev1.Service{} },
+		"v1 ConfigMap":                       func() state.Body { return &corev1.ConfigMap{} },
+		"v1 Secret":                          func() state.Body { return &corev1.Secret{} },
+		"v1 Namespace":                       func() state.Body { return &corev1.Namespace{} },
 	}
 }
 
@@ -40,7 +44,7 @@ func insteadOf(kind string) string {
 		return "use a Service of type NodePort"
 	case "ReplicaSet", "ReplicationController":
 		return "use a Deployment"
-	case "PersistentVolumeClaim", "PodDisruptionBudget", "PriorityClass", "ServiceAccount", "NetworkPolicy":
+	case "PersistentVolumeClaim", "ServiceAccount", "NetworkPolicy":
 		return later
 	case "HorizontalPodAutoscaler":
 		return "remove it and set spec.replicas"
@@ -51,7 +55,7 @@ func insteadOf(kind string) string {
 	case "Pipeline":
 		return later
 	}
-	return "remove it; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, Service, ConfigMap, Secret, Namespace"
+	return "remove it; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ConfigMap, Secret, Namespace"
 }
 
 // supported lists, for the types where this version honours only a part of what
@@ -60,11 +64,11 @@ func insteadOf(kind string) string {
 func supported() map[reflect.Type]map[string]bool {
 	table := map[reflect.Type]string{
 		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
-		reflect.TypeFor[corev1.PodSpec](): "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations " +
+		reflect.TypeFor[corev1.PodSpec](): "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations priorityClassName preemptionPolicy " +
 			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName automountServiceAccountToken enableServiceLinks",
 		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
-		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity",
+		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity podAffinity podAntiAffinity",
 		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
 		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir",
 		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly",
@@ -126,6 +130,9 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 	case reflect.TypeFor[corev1.PodSpec]():
 		if name == "initContainers" {
 			return cause, "do that work in the container's own start, or remove it"
+		}
+		if name == "priority" {
+			return "is written by a cluster, from the class", "use priorityClassName"
 		}
 		if name == "nodeName" {
 			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"

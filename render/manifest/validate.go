@@ -8,6 +8,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
@@ -103,6 +105,10 @@ func (c *validator) body(b state.Body) {
 	case *batchv1.Job:
 		c.jobName(o.Name, validation.DNS1123LabelMaxLength)
 		c.job(spec, &o.Spec)
+	case *policyv1.PodDisruptionBudget:
+		c.disruptionBudget(spec, &o.Spec)
+	case *schedulingv1.PriorityClass:
+		c.priorityClass(o)
 	case *batchv1.CronJob:
 		c.cronJob(spec, o)
 	case *corev1.Pod:

@@ -132,6 +132,10 @@ func (c *validator) placement(p Path, s *corev1.PodSpec) {
 	if s.Affinity != nil && s.Affinity.NodeAffinity != nil {
 		c.nodeAffinity(p.Key("affinity", "nodeAffinity"), s.Affinity.NodeAffinity)
 	}
+	if s.Affinity != nil {
+		c.podAffinity(p.Key("affinity"), s.Affinity)
+	}
+	c.preemption(p.Key("preemptionPolicy"), s.PreemptionPolicy)
 	for i, t := range s.Tolerations {
 		c.toleration(p.Key("tolerations").At(i, ""), &t)
 	}

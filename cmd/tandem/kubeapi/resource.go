@@ -122,6 +122,14 @@ func (a *api) allResources() []*resource {
 			namespaced: true, verbs: readVerbs(), scan: a.scanCronJobs, columns: cronJobColumns(), row: cronJobRow,
 		},
 		{
+			group: "policy", version: "v1", plural: "poddisruptionbudgets", singular: "poddisruptionbudget", kind: "PodDisruptionBudget", short: []string{"pdb"},
+			namespaced: true, verbs: readVerbs(), scan: scanDisruptionBudgets, columns: disruptionBudgetColumns(), row: disruptionBudgetRow,
+		},
+		{
+			group: "scheduling.k8s.io", version: "v1", plural: "priorityclasses", singular: "priorityclass", kind: "PriorityClass", short: []string{"pc"},
+			verbs: readVerbs(), scan: scanPriorityClasses, columns: priorityClassColumns(), row: priorityClassRow,
+		},
+		{
 			group: "discovery.k8s.io", version: "v1", plural: "endpointslices", singular: "endpointslice", kind: "EndpointSlice", namespaced: true,
 			verbs: readVerbs(), scan: scanEndpointSlices, columns: endpointSliceColumns(), row: endpointSliceRow,
 		},

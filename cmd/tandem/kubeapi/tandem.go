@@ -220,7 +220,7 @@ func readJSON(r *http.Request, into any) error {
 func verbs() map[string]state.CommandVerb {
 	out := map[string]state.CommandVerb{}
 	for _, v := range []state.CommandVerb{
-		state.CmdApprove, state.CmdReject, state.CmdSync, state.CmdRestart, state.CmdCordon, state.CmdUncordon, state.CmdRemoveNode, state.CmdDown, state.CmdDeletePod,
+		state.CmdApprove, state.CmdReject, state.CmdSync, state.CmdRestart, state.CmdCordon, state.CmdUncordon, state.CmdDrain, state.CmdEvict, state.CmdRemoveNode, state.CmdDown, state.CmdDeletePod,
 		state.CmdPromote, state.CmdRollback, state.CmdSuspend, state.CmdResume,
 	} {
 		out[v.String()] = v

@@ -106,6 +106,12 @@ func (a *api) ask(ctx context.Context, user access.User, c *state.Command, reaso
 			Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
 			Message: fmt.Sprintf("%s: there is no %s", c.Verb, commandObject(c)),
 		}}
+	case state.ReplyBudget:
+		err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
+		err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
+			Type: policyv1.DisruptionBudgetCause, Message: "a PodDisruptionBudget that covers the pod lets none of its pods go now",
+		})
+		return reply, err
 	case state.ReplyRefused:
 	}
 	if reply.Why != "" {
@@ -154,7 +160,11 @@ func (a *api) endPod(c *call, t target, o *metav1.DeleteOptions, reason string) 
 		return apierrors.NewBadRequest(fmt.Sprintf("pod %s has the UID %s, not %s", t.name, e.uid, *o.Preconditions.UID))
 	}
 	if len(o.DryRun) == 0 && e.object.GetDeletionTimestamp() == nil {
-		cmd := &state.Command{Verb: state.CmdDeletePod, Object: state.Ref{Kind: "Pod", Namespace: t.namespace, Name: t.name}}
+		verb := state.CmdDeletePod
+		if t.sub == "eviction" {
+			verb = state.CmdEvict
+		}
+		cmd := &state.Command{Verb: verb, Object: state.Ref{Kind: "Pod", Namespace: t.namespace, Name: t.name}}
 		if _, err := a.ask(c.r.Context(), c.user, cmd, reason); err != nil {
 			return err
 		}

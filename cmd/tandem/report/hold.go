@@ -71,6 +71,8 @@ func HoldText(h *state.Held) string {
 		return fmt.Sprintf("%s cannot honour %s", orText(string(h.OS), "the OS"), orText(what, "a field"))
 	case state.HoldPaused:
 		return "spec.paused is true"
+	case state.HoldBudget:
+		return pods + " should leave their node and wait for a disruption budget" + after(": ", what)
 	case state.HoldSuspended:
 		return "the application is suspended"
 	case state.HoldPredecessor:
@@ -133,6 +135,8 @@ func holdFix(h *state.Held) string {
 		return "take spec.suspend out of the Application"
 	case state.HoldConfigMissing:
 		return "add it to the text"
+	case state.HoldBudget:
+		return "wait until more pods are ready, or raise what the PodDisruptionBudget lets be away"
 	case state.HoldPredecessor:
 	}
 	return ""

@@ -3,6 +3,7 @@ package schedule
 import (
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -163,6 +164,40 @@ func (c *class) untolerated(n *state.Node) (state.Taint, bool) {
 		}
 	}
 	return state.Taint{}, true
+}
+
+// EndsAt is the steady time at which the node's NoExecute taints end a pod that
+// is there: the earliest of them. False: none does.
+func EndsAt(p *state.Pod, n *state.Node) (time.Duration, bool) {
+	var at time.Duration
+	ends := false
+	since := max(p.Placed.Mono, n.Duty.Tainted.Mono)
+	for i := range n.Facts.Taints {
+		t := &n.Facts.Taints[i]
+		if corev1.TaintEffect(t.Effect) != corev1.TaintEffectNoExecute {
+			continue
+		}
+		until, forEver := since, false
+		for j := range p.Template.Spec.Spec.Tolerations {
+			one := &p.Template.Spec.Spec.Tolerations[j]
+			if !tolerates([]corev1.Toleration{*one}, t) {
+				continue
+			}
+			if one.TolerationSeconds == nil {
+				forEver = true
+				break
+			}
+			// Of several the shortest holds (Kubernetes: getMinTolerationTime).
+			for_ := since + time.Duration(max(0, *one.TolerationSeconds))*time.Second
+			if until == since || for_ < until {
+				until = for_
+			}
+		}
+		if !forEver && (!ends || until < at) {
+			at, ends = until, true
+		}
+	}
+	return at, ends
 }
 
 // tolerates says whether one of the tolerations covers the taint: same effect or

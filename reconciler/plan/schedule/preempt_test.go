@@ -21,7 +21,7 @@ func priority(value int32) podChange {
 
 func (w *world) class(name string, value int32, isDefault bool) {
 	ref := state.Ref{Kind: "PriorityClass", Name: name}
-	w.Objects[ref] = &state.Owned{Object: &state.Object{Ref: ref, Variants: []state.Variant{{
+	w.Rules[ref] = &state.Owned{Object: &state.Object{Ref: ref, Variants: []state.Variant{{
 		Body: &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value, GlobalDefault: isDefault},
 	}}}}
 }

@@ -17,7 +17,24 @@ const (
 // others: by its PriorityClass, or the default one where it names none, else 0.
 // With several defaults the lowest holds (Kubernetes's rule).
 func Priority(s *state.State, t *state.Template) (int32, bool) {
-	spec := &t.Spec.Spec
+	return PriorityOf(s, &t.Spec.Spec)
+}
+
+// MayPreempt says whether there can be pods of lower priority at all, before any
+// is looked for.
+func MayPreempt(s *state.State, t *state.Template) bool {
+	value, may := Priority(s, t)
+	lowest := int32(0)
+	for _, owned := range s.Rules {
+		if c, ok := priorityClass(owned.Object); ok {
+			lowest = min(lowest, c.Value)
+		}
+	}
+	return may && value > lowest
+}
+
+// PriorityOf is the same for a pod spec.
+func PriorityOf(s *state.State, spec *corev1.PodSpec) (int32, bool) {
 	value, policy := int32(0), (*corev1.PreemptionPolicy)(nil)
 	switch spec.PriorityClassName {
 	case "":
@@ -29,8 +46,10 @@ func Priority(s *state.State, t *state.Template) (int32, bool) {
 	case "system-node-critical":
 		value = nodeCritical
 	default:
-		if c, ok := priorityClass(s.Object("PriorityClass", "", spec.PriorityClassName)); ok {
-			value, policy = c.Value, c.PreemptionPolicy
+		if owned := s.Rules[state.Ref{Kind: "PriorityClass", Name: spec.PriorityClassName}]; owned != nil {
+			if c, ok := priorityClass(owned.Object); ok {
+				value, policy = c.Value, c.PreemptionPolicy
+			}
 		}
 	}
 	if spec.Priority != nil {
@@ -52,10 +71,7 @@ func priorityClass(o *state.Object) (*schedulingv1.PriorityClass, bool) {
 
 func defaultClass(s *state.State) *schedulingv1.PriorityClass {
 	var lowest *schedulingv1.PriorityClass
-	for ref, owned := range s.Objects {
-		if ref.Kind != "PriorityClass" {
-			continue
-		}
+	for _, owned := range s.Rules {
 		c, ok := priorityClass(owned.Object)
 		if ok && c.GlobalDefault && (lowest == nil || c.Value < lowest.Value || c.Value == lowest.Value && c.Name < lowest.Name) {
 			lowest = c

@@ -1,0 +1,133 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
+	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+)
+
+// displace stops pods that can't stay where they are: their node is drained, its
+// machine can't run them any more, or it has a NoExecute taint. Taints don't
+// wait (Kubernetes's rule); the others go within the PodDisruptionBudgets that
+// cover them, and where none does within the workload's own update budget.
+func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant) {
+	if w.Deleting || len(d.Stop) > 0 {
+		return
+	}
+	var budgets []schedule.Disruption
+	var blocked []string
+	own, looked := 0, false
+	pods := slices.Clone(w.Pods)
+	if w.Ref.Kind == "StatefulSet" {
+		slices.SortFunc(pods, func(a, b *state.Pod) int { return cmp.Compare(b.Ordinal, a.Ordinal) })
+	}
+	for _, p := range pods {
+		why := leaves(d, s, w, p, now)
+		if why == 0 {
+			continue
+		}
+		if !looked {
+			looked, budgets, own = true, schedule.Disruptions(s), spare(w, now)
+		}
+		if why != state.StopTaint {
+			refuses, covered := schedule.May(budgets, p)
+			if refuses != nil || !covered && p.Ready && own <= 0 {
+				blocked = append(blocked, p.Key.Name)
+				continue
+			}
+			if p.Ready {
+				own--
+			}
+		}
+		schedule.Take(budgets, p)
+		d.Stop = append(d.Stop, rollout.Stop{Pod: p, Why: why})
+	}
+	if len(blocked) > 0 {
+		slices.Sort(blocked)
+		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldBudget, Count: int32(len(blocked)), Params: blocked})
+	}
+}
+
+// leaves says why a pod can't stay where it is; 0: it can. With a toleration for
+// a while, the decision wakes at its end.
+func leaves(d *Decision, s *state.State, w *state.Workload, p *state.Pod, now state.Instant) state.StopReason {
+	n := s.Nodes[p.Node]
+	if n == nil || p.Stopping || p.Lost || p.Ended() {
+		return 0
+	}
+	if at, ok := schedule.EndsAt(p, n); ok {
+		if now.Mono >= at {
+			return state.StopTaint
+		}
+		if d.Wake == 0 || at < d.Wake {
+			d.Wake = at
+		}
+	}
+	if n.Duty.Changed > p.PlacedSeq {
+		if reason, _ := schedule.Runs(p.Template, n); reason != state.NodeFits {
+			return state.StopMisplaced
+		}
+	}
+	if n.Duty.Draining && w.Ref.Kind != "DaemonSet" {
+		return state.StopDrained
+	}
+	return 0
+}
+
+// spare is how many more pods a workload's own update budget lets be away.
+func spare(w *state.Workload, now state.Instant) int {
+	var away *intstr.IntOrString
+	least := time.Duration(0)
+	switch b := w.Owned.Object.First().(type) {
+	case *appsv1.Deployment:
+		if r := b.Spec.Strategy.RollingUpdate; r != nil {
+			away = r.MaxUnavailable
+		}
+		least = time.Duration(b.Spec.MinReadySeconds) * time.Second
+	case *appsv1.StatefulSet:
+		if r := b.Spec.UpdateStrategy.RollingUpdate; r != nil {
+			away = r.MaxUnavailable
+		}
+		least = time.Duration(b.Spec.MinReadySeconds) * time.Second
+	default:
+		return len(w.Pods)
+	}
+	want := int(w.Replicas())
+	budget := 1
+	if away != nil {
+		if n, err := intstr.GetScaledValueFromIntOrPercent(away, want, false); err == nil {
+			budget = max(1, n)
+		}
+	}
+	up := 0
+	for _, p := range w.Pods {
+		if p.Available(now, least) {
+			up++
+		}
+	}
+	return budget - max(0, want-up)
+}
+
+// preempt stops pods of lower priority, of whatever workload, where that makes
+// room for pods that found none.
+func preempt(d *Decision, s *state.State, req schedule.Request) {
+	if !schedule.MayPreempt(s, req.Template) {
+		return
+	}
+	var budgets []schedule.Budget
+	for _, b := range schedule.Disruptions(s) {
+		budgets = append(budgets, b.Budget)
+	}
+	for _, x := range schedule.Preempt(s, req, budgets) {
+		for _, victim := range x.Victims {
+			d.Stop = append(d.Stop, rollout.Stop{Pod: victim, Why: state.StopPreempted})
+		}
+	}
+}
