@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -274,6 +275,7 @@ func (c *validator) service(p Path, s *corev1.ServiceSpec) {
 	if s.SessionAffinity != corev1.ServiceAffinityNone && s.SessionAffinity != corev1.ServiceAffinityClientIP {
 		c.fail(p.Key("sessionAffinity"), fmt.Sprintf("want None or ClientIP, got %q", clip(string(s.SessionAffinity))), "sessionAffinity: None")
 	}
+	c.families(p, s)
 	if len(s.Ports) == 0 && s.ClusterIP != corev1.ClusterIPNone {
 		c.missing(p.Key("ports"), "add  ports: [{port: 80}], or clusterIP: None")
 	}
@@ -307,6 +309,19 @@ func (c *validator) service(p Path, s *corev1.ServiceSpec) {
 			c.fail(pp, "is there twice", "give it another name and port")
 		}
 		names[port.Name], numbers[number] = true, true
+	}
+}
+
+// families refuses what needs IPv6.
+func (c *validator) families(p Path, s *corev1.ServiceSpec) {
+	if slices.Contains(s.IPFamilies, corev1.IPv6Protocol) {
+		c.fail(p.Key("ipFamilies"), "not supported yet: IPv6", "leave it out, or say [IPv4]")
+	}
+	if s.IPFamilyPolicy != nil && *s.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
+		c.fail(p.Key("ipFamilyPolicy"), "not supported yet: IPv6", "ipFamilyPolicy: SingleStack")
+	}
+	if ip, err := netip.ParseAddr(s.ClusterIP); s.ClusterIP != "" && s.ClusterIP != corev1.ClusterIPNone && (err != nil || !ip.Is4()) {
+		c.fail(p.Key("clusterIP"), fmt.Sprintf("want None or an IPv4 address, got %q", clip(s.ClusterIP)), "leave it out: one is given")
 	}
 }
 
