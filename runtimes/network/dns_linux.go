@@ -185,7 +185,7 @@ func (s *server) ask(q *dns.Msg, network, at string) (*dns.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // the answer is what counts
+	defer conn.Close()
 	m, _, err := client.ExchangeWithConn(q, conn)
 	return m, err
 }

@@ -18,7 +18,7 @@ func (n *Node) inside(f func() error) error {
 	if err != nil {
 		return err
 	}
-	defer target.Close() //nolint:errcheck // only a handle
+	defer target.Close()
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -28,7 +28,7 @@ func (n *Node) inside(f func() error) error {
 			result <- err
 			return
 		}
-		defer home.Close() //nolint:errcheck // only a handle
+		defer home.Close()
 		if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
 			runtime.UnlockOSThread()
 			result <- fmt.Errorf("enter network namespace %s: %w", n.o.NetNS, err)

@@ -215,7 +215,7 @@ func (s *space) ask(t testing.TB, at string) (name, from string, err error) {
 		if err != nil {
 			return err
 		}
-		defer c.Close() //nolint:errcheck // the line is what counts
+		defer c.Close()
 		line, err := bufio.NewReader(c).ReadString('\n')
 		name, from, _ = strings.Cut(strings.TrimSpace(line), " ")
 		return err
@@ -292,7 +292,7 @@ func (n *testNode) tell(t testing.TB, w *state.Network) {
 	}
 	server := strings.TrimPrefix(lines[0], "nameserver ")
 	for ctx.Err() == nil {
-		if m := n.dig(t, server, "nothing.prod.svc.cluster.local.", dns.TypeA); len(m.Ns) == 1 && m.Ns[0].(*dns.SOA).Serial == uint32(w.Seq) {
+		if m := n.dig(t, server, "nothing.prod.svc.cluster.local.", dns.TypeA); len(m.Ns) == 1 && uint64(m.Ns[0].(*dns.SOA).Serial) == uint64(w.Seq) {
 			return
 		}
 	}
@@ -307,7 +307,7 @@ func (s *space) dig(t testing.TB, server, name string, kind uint16) *dns.Msg {
 		conn, err = client.Dial(net.JoinHostPort(server, "53"))
 		return err
 	})
-	defer conn.Close() //nolint:errcheck // the answer is what counts
+	defer conn.Close()
 	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, kind), conn)
 	if err != nil {
 		t.Fatalf("ask for %s: %v", name, err)
@@ -441,7 +441,7 @@ func TestUDPLeavesARemovedEndpoint(t *testing.T) {
 		c, err = (&net.Dialer{}).DialContext(t.Context(), "udp4", udpIP+":53")
 		return err
 	})
-	defer c.Close() //nolint:errcheck // the test ends
+	defer c.Close()
 	say := func() string {
 		t.Helper()
 		b := make([]byte, 100)

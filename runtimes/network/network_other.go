@@ -22,7 +22,7 @@ func MachineAddress() string { return "" }
 
 // Open refuses.
 func Open(Options) (*Node, error) {
-	return nil, fmt.Errorf("Services on %s: %w: use a Linux machine", runtime.GOOS, runtimes.ErrUnsupported)
+	return nil, fmt.Errorf("serve Services on %s: %w: use a Linux machine", runtime.GOOS, runtimes.ErrUnsupported)
 }
 
 // Update does nothing.

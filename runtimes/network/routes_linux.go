@@ -52,12 +52,12 @@ func (n *Node) route(ctx context.Context, own netip.Prefix, cluster *ranges, pee
 		found, err := netlink.RouteGet(gw.AsSlice())
 		switch {
 		case err != nil || len(found) == 0:
-			n.warn(ctx, block, "no way to another node: its pods are out of reach", gw, err)
+			n.warn(ctx, block, "there is no way to it", gw, err)
 			continue
 		case found[0].Type == unix.RTN_LOCAL:
 			continue // on this machine: its pods have routes of their own
 		case found[0].Gw != nil:
-			n.warn(ctx, block, "another node is behind a router: its pods are out of reach until tunnels are there", gw, nil)
+			n.warn(ctx, block, "it is behind a router: put the nodes on one segment, tunnels are not there yet", gw, nil)
 			continue
 		}
 		delete(n.warned, block)
@@ -76,7 +76,7 @@ func (n *Node) route(ctx context.Context, own netip.Prefix, cluster *ranges, pee
 func (n *Node) warn(ctx context.Context, block netip.Prefix, what string, gw netip.Addr, err error) {
 	if n.warned[block] != what {
 		n.warned[block] = what
-		n.log.LogAttrs(ctx, slog.LevelWarn, what, slog.String("range", block.String()), slog.String("address", gw.String()), slog.Any("err", err))
+		n.log.LogAttrs(ctx, slog.LevelWarn, "left the pods of another node out of reach", slog.String("why", what), slog.String("range", block.String()), slog.String("address", gw.String()), slog.Any("err", err))
 	}
 }
 
