@@ -124,8 +124,10 @@ func defaultPod(s *corev1.PodSpec) {
 	for i := range s.Volumes {
 		defaultVolume(&s.Volumes[i])
 	}
-	for i := range s.Containers {
-		defaultContainer(&s.Containers[i])
+	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
+		for i := range list {
+			defaultContainer(&list[i])
+		}
 	}
 	for i := range s.TopologySpreadConstraints {
 		c := &s.TopologySpreadConstraints[i]
@@ -147,7 +149,16 @@ func defaultVolume(v *corev1.Volume) {
 	if v.Secret != nil {
 		orDefault(&v.Secret.DefaultMode, corev1.SecretVolumeSourceDefaultMode)
 	}
-	if v.ConfigMap == nil && v.Secret == nil && v.EmptyDir == nil {
+	if v.Projected != nil {
+		orDefault(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
+	}
+	if v.DownwardAPI != nil {
+		orDefault(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
+	}
+	if v.HostPath != nil {
+		orDefault(&v.HostPath.Type, corev1.HostPathUnset)
+	}
+	if v.ConfigMap == nil && v.Secret == nil && v.EmptyDir == nil && v.HostPath == nil && v.Projected == nil && v.DownwardAPI == nil {
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
 }
@@ -181,6 +192,7 @@ func defaultContainer(c *corev1.Container) {
 	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		defaultProbe(p)
 	}
+	defaultLifecycle(c.Lifecycle)
 	// A limit without a request is a request.
 	for name, q := range c.Resources.Limits {
 		if _, ok := c.Resources.Requests[name]; !ok {
@@ -205,6 +217,29 @@ func imageTag(image string) string {
 	return "latest"
 }
 
+func defaultLifecycle(l *corev1.Lifecycle) {
+	if l == nil {
+		return
+	}
+	for _, h := range []*corev1.LifecycleHandler{l.PostStart, l.PreStop} {
+		if h != nil {
+			defaultHTTP(h.HTTPGet)
+		}
+	}
+}
+
+func defaultHTTP(h *corev1.HTTPGetAction) {
+	if h == nil {
+		return
+	}
+	if h.Path == "" {
+		h.Path = "/"
+	}
+	if h.Scheme == "" {
+		h.Scheme = corev1.URISchemeHTTP
+	}
+}
+
 func defaultProbe(p *corev1.Probe) {
 	if p == nil {
 		return
@@ -218,13 +253,9 @@ func defaultProbe(p *corev1.Probe) {
 	setInt(&p.PeriodSeconds, 10)
 	setInt(&p.SuccessThreshold, 1)
 	setInt(&p.FailureThreshold, 3)
-	if h := p.HTTPGet; h != nil {
-		if h.Path == "" {
-			h.Path = "/"
-		}
-		if h.Scheme == "" {
-			h.Scheme = corev1.URISchemeHTTP
-		}
+	defaultHTTP(p.HTTPGet)
+	if p.GRPC != nil {
+		orDefault(&p.GRPC.Service, "")
 	}
 }
 

@@ -64,19 +64,22 @@ func insteadOf(kind string) string {
 func supported() map[reflect.Type]map[string]bool {
 	table := map[reflect.Type]string{
 		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
-		reflect.TypeFor[corev1.PodSpec](): "containers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations priorityClassName preemptionPolicy " +
+		reflect.TypeFor[corev1.PodSpec](): "containers initContainers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations priorityClassName preemptionPolicy " +
 			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName automountServiceAccountToken enableServiceLinks",
-		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe " +
+		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe lifecycle restartPolicy " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
 		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity podAffinity podAntiAffinity",
 		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
-		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir",
-		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly",
+		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir hostPath projected downwardAPI",
+		reflect.TypeFor[corev1.VolumeProjection]():     "configMap secret downwardAPI",
+		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly subPath",
 		reflect.TypeFor[corev1.EnvVarSource]():         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
-		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
+		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
+		reflect.TypeFor[corev1.Lifecycle]():            "postStart preStop",
+		reflect.TypeFor[corev1.LifecycleHandler]():     "exec httpGet sleep",
 		reflect.TypeFor[corev1.ContainerPort]():        "name containerPort protocol",
 		reflect.TypeFor[corev1.ResourceRequirements](): "requests limits",
-		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups seccompProfile windowsOptions",
+		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup seccompProfile windowsOptions",
 		reflect.TypeFor[corev1.SecurityContext](): "runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged capabilities " +
 			"allowPrivilegeEscalation seccompProfile windowsOptions",
 		reflect.TypeFor[corev1.WindowsSecurityContextOptions](): "runAsUserName",
@@ -122,24 +125,25 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 			return "there is one controller", "remove managedBy"
 		}
 	case reflect.TypeFor[corev1.Volume]():
-		return cause + ": a volume of kind " + name, "use configMap, secret or emptyDir, or remove it"
+		return cause + ": a volume of kind " + name, "use configMap, secret, projected, downwardAPI, emptyDir or hostPath, or remove it"
 	case reflect.TypeFor[appsv1.StatefulSetSpec]():
 		if name == "volumeClaimTemplates" {
 			return cause, "use an emptyDir volume, or wait for the version that has persistent volumes"
 		}
 	case reflect.TypeFor[corev1.PodSpec]():
-		if name == "initContainers" {
-			return cause, "do that work in the container's own start, or remove it"
-		}
 		if name == "priority" {
 			return "is written by a cluster, from the class", "use priorityClassName"
 		}
 		if name == "nodeName" {
 			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"
 		}
-	case reflect.TypeFor[corev1.Probe]():
-		if name == "grpc" {
-			return cause, "use httpGet, tcpSocket or exec"
+	case reflect.TypeFor[corev1.LifecycleHandler]():
+		if name == "tcpSocket" {
+			return "never did anything", "use exec, httpGet or sleep"
+		}
+	case reflect.TypeFor[corev1.Lifecycle]():
+		if name == "stopSignal" {
+			return cause, "set STOPSIGNAL in the image"
 		}
 	}
 	return cause, fmt.Sprintf("remove %s; what this version runs can't honour it", name)

@@ -159,11 +159,82 @@ func (c *validator) volumes(p Path, vs []corev1.Volume) map[string]bool {
 				c.fail(vp.Key("emptyDir", "medium"), fmt.Sprintf("want Memory, got %q", clip(string(m))), "remove it, or medium: Memory")
 			}
 		}
+		kinds += c.otherVolume(vp, v)
 		if kinds > 1 {
-			c.fail(vp, "has more than one kind", "keep one of configMap, secret, emptyDir")
+			c.fail(vp, "has more than one kind", "keep one of configMap, secret, emptyDir, hostPath, projected, downwardAPI")
 		}
 	}
 	return names
+}
+
+// otherVolume validates the kinds whose files aren't one object's, and counts them.
+func (c *validator) otherVolume(p Path, v *corev1.Volume) (kinds int) {
+	if h := v.HostPath; h != nil {
+		kinds++
+		if !strings.HasPrefix(h.Path, "/") || slices.Contains(strings.Split(h.Path, "/"), "..") {
+			c.fail(p.Key("hostPath", "path"), "want an absolute path without ..", "path: /var/lib/...")
+		}
+		switch *h.Type {
+		case corev1.HostPathUnset, corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket:
+		default:
+			c.fail(p.Key("hostPath", "type"), fmt.Sprintf("not supported yet: %q", clip(string(*h.Type))), "use Directory, DirectoryOrCreate, File, FileOrCreate or Socket, or remove it")
+		}
+	}
+	if d := v.DownwardAPI; d != nil {
+		kinds++
+		c.downward(p.Key("downwardAPI", "items"), d.Items)
+	}
+	if e := v.EmptyDir; e != nil && e.SizeLimit != nil && e.Medium != corev1.StorageMediumMemory {
+		c.fail(p.Key("emptyDir", "sizeLimit"), "not supported yet on a disk", "remove it, or medium: Memory")
+	}
+	if v.Projected == nil {
+		return kinds
+	}
+	for i := range v.Projected.Sources {
+		s := &v.Projected.Sources[i]
+		sp := p.Key("projected", "sources").At(i, "")
+		n := 0
+		if s.ConfigMap != nil {
+			n++
+			if s.ConfigMap.Name == "" {
+				c.missing(sp.Key("configMap", "name"), "name the ConfigMap")
+			}
+			c.items(sp.Key("configMap", "items"), s.ConfigMap.Items)
+		}
+		if s.Secret != nil {
+			n++
+			if s.Secret.Name == "" {
+				c.missing(sp.Key("secret", "name"), "name the Secret")
+			}
+			c.items(sp.Key("secret", "items"), s.Secret.Items)
+		}
+		if s.DownwardAPI != nil {
+			n++
+			c.downward(sp.Key("downwardAPI", "items"), s.DownwardAPI.Items)
+		}
+		if n != 1 {
+			c.fail(sp, "want exactly one of configMap, secret and downwardAPI", "keep one")
+		}
+	}
+	return kinds + 1
+}
+
+func (c *validator) downward(p Path, items []corev1.DownwardAPIVolumeFile) {
+	for i := range items {
+		it := &items[i]
+		ip := p.At(i, "")
+		if it.Path == "" || strings.HasPrefix(it.Path, "/") || slices.Contains(strings.Split(it.Path, "/"), "..") {
+			c.fail(ip.Key("path"), "want a path inside the volume", "give a relative path without ..")
+		}
+		switch {
+		case (it.FieldRef == nil) == (it.ResourceFieldRef == nil):
+			c.fail(ip, "want exactly one of fieldRef and resourceFieldRef", "name one of them")
+		case it.FieldRef != nil && it.FieldRef.FieldPath != "metadata.labels" && it.FieldRef.FieldPath != "metadata.annotations" && !knownFieldRef(it.FieldRef.FieldPath):
+			c.fail(ip.Key("fieldRef", "fieldPath"), fmt.Sprintf("there is no field %q", clip(it.FieldRef.FieldPath)), "use metadata.name, metadata.namespace, metadata.uid, metadata.labels or metadata.annotations")
+		case it.ResourceFieldRef != nil && it.ResourceFieldRef.ContainerName == "":
+			c.missing(ip.Key("resourceFieldRef", "containerName"), "name the container")
+		}
+	}
 }
 
 func (c *validator) items(p Path, items []corev1.KeyToPath) {
@@ -201,6 +272,8 @@ func (c *validator) container(p Path, ct *corev1.Container, volumes map[string]b
 		switch {
 		case m.MountPath == "":
 			c.missing(mp.Key("mountPath"), "say where in the container")
+		case m.SubPath != "" && (strings.HasPrefix(m.SubPath, "/") || slices.Contains(strings.Split(m.SubPath, "/"), "..")):
+			c.fail(mp.Key("subPath"), "want a path inside the volume", "give a relative path without ..")
 		case mounted[m.MountPath]:
 			c.fail(mp.Key("mountPath"), "is there twice", "mount each volume at its own path")
 		}

@@ -79,7 +79,7 @@ func TestSwapIsAtomicAndTidy(t *testing.T) {
 		return string(b)
 	}
 	steps := []map[string]file{
-		{"a": {[]byte("1"), 0o644}, "sub/b": {[]byte("2"), 0o600}}, {"a": {[]byte("3"), 0o644}}, {"a": {[]byte("3"), 0o644}}, {},
+		{"a": {[]byte("1"), 0o644, 0}, "sub/b": {[]byte("2"), 0o600, 0}}, {"a": {[]byte("3"), 0o644, 0}}, {"a": {[]byte("3"), 0o644, 0}}, {},
 	}
 	for i, files := range steps {
 		if err := swap(dir, files); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -75,3 +76,75 @@ func unmountTmpfs(dir string) error {
 	}
 	return nil
 }
+
+// subPath puts a part of a volume at a place of its own, which containers then
+// mount. The way there is walked without leaving the volume, whatever symbolic
+// links a container has put into it, and what was found is what is mounted.
+func subPath(volume, path, at string, make bool) error {
+	root, err := os.OpenRoot(volume)
+	if err != nil {
+		return unavailable(err)
+	}
+	defer root.Close() //nolint:errcheck // only read
+	if _, err := root.Stat(path); errors.Is(err, fs.ErrNotExist) && make {
+		if err := root.MkdirAll(path, 0o755); err != nil {
+			return unavailable(err)
+		}
+	}
+	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", err, errConfig)
+	case err != nil:
+		return fmt.Errorf("%w: %w", err, runtimes.ErrRejected)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	info, err := f.Stat()
+	if err != nil {
+		return unavailable(err)
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), unmountAll(at)); err != nil {
+		return unavailable(err)
+	}
+	if info.IsDir() {
+		err = os.MkdirAll(at, 0o700)
+	} else {
+		err = os.WriteFile(at, nil, 0o600)
+	}
+	if err == nil {
+		err = unix.Mount(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), at, "", unix.MS_BIND, "")
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// unmountAll takes away every mount on path; none is fine.
+func unmountAll(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+			return nil
+		default:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}
+
+// unmountBelow takes away the mounts on what is in dir.
+func unmountBelow(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, unmountAll(dir+"/"+e.Name()))
+	}
+	return err
+}
+
+// chmod sets the mode with the bits that fs.FileMode keeps elsewhere.
+func chmod(path string, mode uint32) error { return unix.Chmod(path, mode) }

@@ -28,7 +28,7 @@ func TestTmpfsIsMountedOnceAndLeft(t *testing.T) {
 	if err := mountTmpfs(dir, 1<<20, 0o755); err != nil {
 		t.Errorf("mounted again: %v", err)
 	}
-	if err := swap(dir, map[string]file{"key": {[]byte("s3"), 0o600}}); err != nil {
+	if err := swap(dir, map[string]file{"key": {data: []byte("s3"), mode: 0o600}}); err != nil {
 		t.Error(err)
 	}
 	for range 2 {

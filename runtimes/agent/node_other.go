@@ -25,3 +25,11 @@ func mountTmpfs(string, int64, fs.FileMode) error {
 }
 
 func unmountTmpfs(string) error { return nil }
+
+func subPath(string, string, string, bool) error {
+	return fmt.Errorf("%w here: mount the whole volume", runtimes.ErrUnsupported)
+}
+
+func unmountBelow(string) error { return nil }
+
+func chmod(string, uint32) error { return nil }

@@ -34,3 +34,11 @@ func mountTmpfs(_ string, _ int64, mode fs.FileMode) error {
 }
 
 func unmountTmpfs(string) error { return nil }
+
+func subPath(string, string, string, bool) error {
+	return fmt.Errorf("%w here: mount the whole volume", runtimes.ErrUnsupported)
+}
+
+func unmountBelow(string) error { return nil }
+
+func chmod(string, uint32) error { return nil }

@@ -189,8 +189,8 @@ func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container) ([]runtimes.Mo
 	var out []runtimes.Mount
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]
-		if m.SubPath != "" || m.SubPathExpr != "" {
-			return nil, fmt.Errorf("container %s: volumeMounts[%d].subPath: %w: mount the whole volume", c.Name, i, runtimes.ErrUnsupported)
+		if m.SubPathExpr != "" {
+			return nil, fmt.Errorf("container %s: volumeMounts[%d].subPathExpr: %w: use subPath", c.Name, i, runtimes.ErrUnsupported)
 		}
 		var vol *corev1.Volume
 		for j := range p.Template.Spec.Spec.Volumes {
@@ -207,6 +207,13 @@ func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container) ([]runtimes.Mo
 			mount.Source = filepath.FromSlash(vol.HostPath.Path)
 		case vol.ConfigMap != nil, vol.Secret != nil, vol.Projected != nil, vol.DownwardAPI != nil:
 			mount.ReadOnly = true // as the kubelet does: the files are the agent's
+		}
+		if m.SubPath != "" {
+			at := filepath.Join(a.podsDir(), p.UID.String(), "subpaths", c.Name+"."+strconv.Itoa(i))
+			if err := subPath(mount.Source, m.SubPath, at, vol.EmptyDir != nil || vol.HostPath != nil); err != nil {
+				return nil, fmt.Errorf("container %s: subPath %q of volume %s: %w", c.Name, m.SubPath, m.Name, err)
+			}
+			mount.Source = at
 		}
 		if m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
 			mount.Propagate = string(*m.MountPropagation)

@@ -41,7 +41,7 @@ func (a *Agent) prepareVolume(v *values, vol *corev1.Volume) error {
 	dir := a.volumeDir(v.pod.UID, vol.Name)
 	switch {
 	case vol.EmptyDir != nil:
-		return a.emptyDir(dir, vol.EmptyDir)
+		return errors.Join(a.emptyDir(dir, vol.EmptyDir), a.own(dir, v.group(), 0o2777))
 	case vol.HostPath != nil:
 		return hostPath(vol.HostPath)
 	case vol.ConfigMap != nil, vol.Secret != nil, vol.Projected != nil, vol.DownwardAPI != nil:
@@ -61,7 +61,32 @@ func (a *Agent) prepareVolume(v *values, vol *corev1.Volume) error {
 			return err
 		}
 	}
+	if gid := v.group(); gid >= 0 && !a.facts.Simulated {
+		for path, f := range files {
+			f.gid, f.mode = gid, f.mode|0o440
+			files[path] = f
+		}
+	}
 	return swap(dir, files)
+}
+
+// group is a pod's fsGroup; below 0: none.
+func (v *values) group() int {
+	if sc := v.pod.Template.Spec.Spec.SecurityContext; sc != nil && sc.FSGroup != nil && v.facts.OS == state.Linux {
+		return int(*sc.FSGroup)
+	}
+	return -1
+}
+
+// own gives a directory to the pod's group, and what is made in it too.
+func (a *Agent) own(dir string, gid int, mode uint32) error {
+	if gid < 0 || a.facts.Simulated {
+		return nil
+	}
+	if err := errors.Join(os.Chown(dir, -1, gid), chmod(dir, mode)); err != nil {
+		return unavailable(err)
+	}
+	return nil
 }
 
 func (a *Agent) emptyDir(dir string, e *corev1.EmptyDirVolumeSource) error {
@@ -134,6 +159,7 @@ func makeDir(dir string, mode fs.FileMode) error {
 type file struct {
 	data []byte
 	mode fs.FileMode
+	gid  int // 0: root's
 }
 
 // files are what a volume is to hold, by path.
@@ -198,7 +224,7 @@ func (v *values) keys(files map[string]file, kind, name string, items []corev1.K
 	}
 	if len(items) == 0 {
 		for k, b := range data {
-			files[k] = file{b, modeOf(nil, mode)}
+			files[k] = file{data: b, mode: modeOf(nil, mode)}
 		}
 		return nil
 	}
@@ -210,7 +236,7 @@ func (v *values) keys(files map[string]file, kind, name string, items []corev1.K
 			}
 			return fmt.Errorf("%s %s/%s has no key %q: %w", kind, v.pod.Key.Namespace, name, item.Key, errConfig)
 		}
-		files[item.Path] = file{b, modeOf(item.Mode, mode)}
+		files[item.Path] = file{data: b, mode: modeOf(item.Mode, mode)}
 	}
 	return nil
 }
@@ -232,7 +258,7 @@ func (v *values) downward(files map[string]file, items []corev1.DownwardAPIVolum
 		if err != nil {
 			return fmt.Errorf("%s: %w", item.Path, err)
 		}
-		files[item.Path] = file{[]byte(text), modeOf(item.Mode, mode)}
+		files[item.Path] = file{data: []byte(text), mode: modeOf(item.Mode, mode)}
 	}
 	return nil
 }
@@ -301,6 +327,11 @@ func fill(dir string, files map[string]file) error {
 		if err := os.Chmod(path, f.mode); err != nil {
 			return err
 		}
+		if f.gid != 0 {
+			if err := os.Chown(path, -1, f.gid); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -344,6 +375,10 @@ func (a *Agent) removeVolumes(uid state.UID) error {
 		if err := unmountTmpfs(filepath.Join(pod, "volumes", e.Name())); err != nil {
 			return fmt.Errorf("volume %s: %w", e.Name(), err)
 		}
+	}
+	// What a bind mount leads to isn't the pod's: it goes first, or nothing goes.
+	if err := unmountBelow(filepath.Join(pod, "subpaths")); err != nil {
+		return unavailable(err)
 	}
 	if err := os.RemoveAll(pod); err != nil {
 		return unavailable(err)

@@ -43,6 +43,7 @@ func Agent(t *testing.T, c AgentCase) {
 		"agent restart": isAdopted, "stale": ignoresStale, "reconnect": reportsInFull, "pull": pullFails, "logs": logs,
 		"log lines": logLines, "log lives": logLives,
 		"init and sidecars": initAndSidecars, "hooks": hooks, "failing hook": failingHook, "last words": lastWords,
+		"volumes": volumes, "subPath stays inside": subPathStays,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, c)) })
 	}
