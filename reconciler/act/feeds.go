@@ -134,18 +134,22 @@ func (f *Feeds) HintWhere(match func(state.AppSource) bool) {
 // Looked says whether the source of every application was looked at since the
 // start, and the machine was told.
 func (f *Feeds) Looked() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	looked := true
+	paths := map[state.AppName]string{}
 	f.c.View(func(s *state.State) {
 		for name, a := range s.Apps {
-			sub := f.subs[name]
-			if !a.Removed && (sub == nil || !sub.looked || sub.app.Path != a.Spec.Path) {
-				looked = false
+			if !a.Removed {
+				paths[name] = a.Spec.Path
 			}
 		}
 	})
-	return looked && len(f.subs) > 0
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, path := range paths {
+		if sub := f.subs[name]; sub == nil || !sub.looked || sub.app.Path != path {
+			return false
+		}
+	}
+	return len(f.subs) > 0
 }
 
 // say tells the machine about an application.
