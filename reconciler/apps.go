@@ -15,6 +15,9 @@ import (
 const defaultMaxDeletes = 10
 
 func (m *Machine) event(e state.Event) {
+	if m.fold.Stopped {
+		return // nodes are parked: nothing unparks them but the next controller
+	}
 	switch e := e.(type) {
 	case *state.RootRendered:
 		m.root(e)

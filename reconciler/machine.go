@@ -39,6 +39,7 @@ type Machine struct {
 	tight    map[state.Ref]bool        // workloads that wait for a disruption budget
 	wakes    map[state.Ref]time.Duration
 	touched  map[state.NodeName]bool
+	renewals []*state.Renewed              // of this step, to be answered
 	lapse    time.Duration                 // no lease lapses before this steady time; 0: none can
 	look     bool                          // image names may have come or gone
 	nextLook time.Duration                 // steady time of the next look-up; 0: none
@@ -59,6 +60,7 @@ type Output struct {
 	Records     []*state.Record    // to append, in order
 	Assignments []state.Assignment // what each touched node should run, as of the last record
 	Effects     []state.Effect
+	Grants      []state.Grant  // of leases: to leave after Assignments
 	Network     *state.Network // what nodes need to know of each other and of Services; nil: as it was
 	Wake        state.Instant  // when the answer changes by itself, on the driver's clock; zero if it can't
 }
@@ -135,9 +137,9 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 	for name := range m.fold.Apps {
 		m.apps[name] = true
 	}
-	for name := range m.fold.Nodes {
+	for name, n := range m.fold.Nodes {
 		m.touched[name] = true
-		m.heard(name)
+		m.takeOver(n)
 	}
 	m.retired = true
 	m.net.start(m.fold)
@@ -203,6 +205,7 @@ func (m *Machine) finish() Output {
 		}
 	}
 	clear(m.touched)
+	m.out.Grants = m.grants()
 	m.tell()
 	if at := m.wake(); at > 0 {
 		d := max(0, at-m.now.Mono)

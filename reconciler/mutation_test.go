@@ -66,6 +66,9 @@ func worldDefects() []defect {
 	} {
 		out = append(out, defect{name: string(m), scenarios: []sim.Scenario{sim.Faults}, options: sim.Options{Mutate: m}})
 	}
+	for _, m := range []sim.Mutation{sim.MutateEndless, sim.MutateReply} {
+		out = append(out, defect{name: string(m), scenarios: []sim.Scenario{sim.Partition}, options: sim.Options{Mutate: m}})
+	}
 	return out
 }
 

@@ -30,8 +30,11 @@ func (m *Machine) hello(e *state.NodeHello) {
 	m.agents[e.Node] = &contact{}
 	m.heard(e.Node)
 	m.touched[e.Node] = true
-	if !n.Ready || n.Parked || n.BootID != e.BootID || n.Incarnation != e.Incarnation {
-		m.emit("", &state.NodeReady{Node: e.Node, BootID: e.BootID, Incarnation: e.Incarnation})
+	if !n.Ready || n.Parked || n.Silent > 0 || n.BootID != e.BootID || n.Incarnation != e.Incarnation {
+		// What a clean stop left to an agent for ever it gives up once it is
+		// answered, which it may never be.
+		parked := n.Parked && n.Facts.Fences
+		m.emit("", &state.NodeReady{Node: e.Node, BootID: e.BootID, Incarnation: e.Incarnation, Parked: parked})
 	}
 }
 
@@ -41,9 +44,12 @@ func (m *Machine) renewed(e *state.Renewed) {
 		return
 	}
 	m.heard(e.Node)
-	if !n.Ready {
+	if !n.Ready || n.Parked || n.Silent > 0 {
 		m.touched[e.Node] = true
 		m.emit("", &state.NodeReady{Node: e.Node, BootID: n.BootID, Incarnation: n.Incarnation})
+	}
+	if e.Sent > 0 {
+		m.renewals = append(m.renewals, e)
 	}
 }
 
@@ -123,37 +129,6 @@ func sameStatus(p *state.Pod, s *state.PodStatus) bool {
 	// The words' token is salted: the same words again are no change, so the
 	// reason and the containers stand for them.
 	return p.Phase == s.Phase && p.Ready == s.Ready && ip == s.IP && p.Reason == s.Reason && slices.Equal(p.Containers, s.Containers)
-}
-
-// heard notes that an agent lives.
-func (m *Machine) heard(name state.NodeName) {
-	if m.agents[name] == nil {
-		m.agents[name] = &contact{}
-	}
-	m.agents[name].heard = m.now.Mono
-	if at := m.now.Mono + state.LeaseWait; m.lapse == 0 || at < m.lapse {
-		m.lapse = at
-	}
-}
-
-// leases finds nodes whose lease lapsed. Renewals only put a lapse off, so the
-// nodes are looked through no more often than one could come due.
-func (m *Machine) leases() {
-	if m.lapse == 0 || m.lapse > m.now.Mono {
-		return
-	}
-	m.lapse = 0
-	for _, n := range m.fold.SortedNodes() {
-		c := m.agents[n.Name]
-		if c == nil || !n.Ready {
-			continue
-		}
-		if at := c.heard + state.LeaseWait; at > m.now.Mono {
-			m.lapse = soonest(m.lapse, at)
-			continue
-		}
-		m.emit("", &state.NodeLost{Node: n.Name, Since: state.Instant{Mono: c.heard}})
-	}
 }
 
 // soonest is the earlier of two steady times, where 0 means never.

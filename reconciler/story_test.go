@@ -246,7 +246,7 @@ func (s *story) node(t *testing.T, d *datadriven.TestData) {
 	if d.HasArg("windows") {
 		facts.OS, facts.OSVersion, facts.Isolations = state.Windows, "10.0.20348.1", []state.Isolation{state.Process}
 	}
-	facts.Simulated = d.HasArg("simulated")
+	facts.Simulated, facts.Fences = d.HasArg("simulated"), d.HasArg("fences")
 	if d.HasArg("pods") {
 		d.ScanArgs(t, "pods", &facts.Allocatable.Pods)
 	}
@@ -340,7 +340,7 @@ func (s *story) pass(t *testing.T, d *datadriven.TestData) {
 		var events []state.Event
 		for _, name := range s.names() {
 			if !s.agents[name].lost {
-				events = append(events, &state.Renewed{Node: name})
+				events = append(events, &state.Renewed{Node: name, Sent: s.now.Mono})
 			}
 		}
 		s.step(events...)

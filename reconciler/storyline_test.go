@@ -20,7 +20,7 @@ func podSpec(o *state.Object) *corev1.PodSpec {
 // line is a record as a story shows it; empty for those that only explain.
 func (s *story) line(r *state.Record) string {
 	switch f := r.Fact.(type) {
-	case *state.NodeJoined, *state.Decided, *state.ImageResolved, *state.ControllerStarted, *state.AppDeclared, *state.LogStarted, *state.NodeRanged:
+	case *state.NodeJoined, *state.Decided, *state.ImageResolved, *state.ControllerStarted, *state.AppDeclared, *state.LogStarted, *state.NodeRanged, *state.NodeSuspect:
 		return ""
 	case *state.NodeReady:
 		return fmt.Sprintf("node %s ready", f.Node)
@@ -101,6 +101,9 @@ func alias(w state.Ref, name string, ordinal int32, placed state.Seq) string {
 }
 
 func (s *story) goneLine(f *state.PodGone) string {
+	if f.Fenced {
+		return fmt.Sprintf("%s must have ended", s.of(f.UID))
+	}
 	if f.Vanished {
 		return fmt.Sprintf("%s vanished", s.of(f.UID))
 	}

@@ -153,6 +153,7 @@ func (m *Machine) placed(w *state.Workload, p *plan.Placement, decided map[state
 		m.emit(w.App, &state.PodPlaced{
 			Pod: key, Workload: w.Ref, OS: spot.Node.Facts.OS, Ordinal: ordinal, Template: p.Start.Template.Digest,
 			Node: spot.Node.Name, Isolation: spot.Isolation, Serial: serial,
+			Loss: lossOf(w, spot.Node),
 		})
 	}
 }

@@ -92,6 +92,13 @@ func (c *Controller) release(ctx context.Context, steps []reconciler.Output) {
 		}
 	}
 	c.tell(steps)
+	if nodes, ok := c.cfg.Nodes.(GrantNodes); ok {
+		for _, out := range steps {
+			for _, g := range out.Grants {
+				nodes.Grant(g)
+			}
+		}
+	}
 	for _, out := range steps {
 		for _, e := range out.Effects {
 			switch e := e.(type) {

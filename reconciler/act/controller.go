@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/history"
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -25,6 +26,12 @@ type Nodes interface {
 // the newest counts, and it never blocks.
 type NetworkNodes interface {
 	Network(n *state.Network)
+}
+
+// GrantNodes are Nodes whose agents end identities when their lease does. A
+// grant follows the assignment that it was given for, and never blocks.
+type GrantNodes interface {
+	Grant(g state.Grant)
 }
 
 // Images finds out what an image name means. A failed look-up is an Image that
@@ -159,6 +166,9 @@ func (c *Controller) restore() error {
 // Run drives the machine until ctx ends or the log fails. When ctx ends it
 // stops cleanly: nodes are parked, what was decided is durable.
 func (c *Controller) Run(ctx context.Context) error {
+	if err := lease.Check(); err != nil {
+		return err
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -209,7 +219,7 @@ func (c *Controller) push(out reconciler.Output) bool {
 	for _, b := range out.Blobs {
 		c.cfg.Library.remember(b)
 	}
-	if len(out.Records) == 0 && len(out.Assignments) == 0 && len(out.Effects) == 0 && out.Network == nil {
+	if len(out.Records) == 0 && len(out.Assignments) == 0 && len(out.Effects) == 0 && len(out.Grants) == 0 && out.Network == nil {
 		return true
 	}
 	select {

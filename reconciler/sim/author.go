@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -38,6 +39,7 @@ type spec struct {
 	version   int
 	broken    bool
 	config    int
+	loss      lease.Class
 }
 
 func newAuthor(w *world) *author { return &author{w: w} }
@@ -70,6 +72,9 @@ func (a *author) add() {
 	s := &spec{
 		name: fmt.Sprintf("app%d", len(a.specs)+a.commits*10), set: r.IntN(2) == 0, parallel: r.IntN(4) == 0,
 		surge: r.IntN(3), away: r.IntN(3), version: 1, settles: [...]int32{0, 0, 5, 20}[r.IntN(4)],
+	}
+	if !a.w.hangs {
+		s.loss = [...]lease.Class{lease.Failover, lease.Failover, lease.FailoverFast, lease.Wait}[r.IntN(4)]
 	}
 	s.replicas = [2]int32{int32(1 + r.IntN(5)), 0}
 	switch r.IntN(4) {
@@ -231,6 +236,7 @@ func (s *spec) body(replicas, start int32, renderer int) (string, state.Body) {
 	if s.parallel {
 		policy = appsv1.ParallelPodManagement
 	}
+	meta.Annotations = map[string]string{lease.Annotation: s.loss.String()}
 	return "StatefulSet", &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{
 		Replicas: &replicas, ServiceName: s.name, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template, MinReadySeconds: s.settles,
 		PodManagementPolicy: policy, Ordinals: &appsv1.StatefulSetOrdinals{Start: start},

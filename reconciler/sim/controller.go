@@ -243,7 +243,7 @@ func (c *controller) take(out reconciler.Output) {
 	if !out.Wake.IsZero() {
 		c.timed(out.Wake.Mono - w.mono())
 	}
-	if len(out.Records)+len(out.Assignments)+len(out.Effects) > 0 {
+	if len(out.Records)+len(out.Assignments)+len(out.Effects)+len(out.Grants) > 0 {
 		c.waiting = append(c.waiting, step)
 	}
 	c.flush()
@@ -365,6 +365,11 @@ func (c *controller) release(group []batch) {
 		}
 	}
 	for _, b := range group {
+		for _, g := range b.Grants {
+			if n := w.node(g.Node); n != nil {
+				n.grant(g)
+			}
+		}
 		for _, e := range b.Effects {
 			if l, ok := e.(*state.LookUp); ok {
 				c.lookUp(l)

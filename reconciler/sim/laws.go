@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -36,15 +37,19 @@ type counts struct{ alive, up int }
 type seen struct {
 	workloads map[state.Ref]counts
 	where     map[state.UID]state.NodeName
+	fast      map[state.UID]bool // of the shortest lease
 }
 
 func observe(s *state.State) seen {
-	out := seen{map[state.Ref]counts{}, make(map[state.UID]state.NodeName, len(s.Pods))}
+	out := seen{map[state.Ref]counts{}, make(map[state.UID]state.NodeName, len(s.Pods)), map[state.UID]bool{}}
 	for ref, w := range s.Workloads {
 		out.workloads[ref] = count(w, s.At)
 	}
 	for uid, p := range s.Pods {
 		out.where[uid] = p.Node
+		if p.Loss == lease.FailoverFast {
+			out.fast[uid] = true
+		}
 	}
 	return out
 }
@@ -98,7 +103,7 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 		case *state.PodGone:
 			w.obeyGone(s, w.node(before.where[f.UID]), f)
 		case *state.NodeLost:
-			if n := w.node(f.Node); n != nil && w.now-max(n.fresh, w.ctl.born) < state.LeaseWait {
+			if n := w.node(f.Node); n != nil && w.now-n.fresh < w.patience(before, f.Node) {
 				w.fail("%s is lost, and was heard of %s ago", n.name, w.now-n.fresh)
 			}
 		case *state.RevisionApplied:
@@ -125,7 +130,7 @@ func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 // obeyGone: what is gone does not run, and its node, but for one that a person
 // removed, had been told of it.
 func (w *world) obeyGone(s *state.State, n *node, f *state.PodGone) {
-	if n != nil && n.told < w.placed[f.UID] && s.Nodes[n.name] != nil {
+	if n != nil && !f.Fenced && n.told < w.placed[f.UID] && s.Nodes[n.name] != nil {
 		w.fail("%s counts as gone, and %s was never told to run it", f.UID, n.name)
 	}
 	for _, n := range w.nodes {
@@ -135,6 +140,17 @@ func (w *world) obeyGone(s *state.State, n *node, f *state.PodGone) {
 			}
 		}
 	}
+}
+
+// patience is how long a node is silent before it may count as lost: as its
+// shortest lease lasts.
+func (w *world) patience(before seen, name state.NodeName) time.Duration {
+	for uid, node := range before.where {
+		if node == name && before.fast[uid] {
+			return lease.FailoverFast.Terms().Wait
+		}
+	}
+	return lease.Failover.Terms().Wait
 }
 
 // obeyApplied: one revision has one meaning.
@@ -149,7 +165,7 @@ func (w *world) obeyApplied(f *state.RevisionApplied) {
 func (w *world) obeyLeases(s *state.State) {
 	for _, n := range w.nodes {
 		silent := w.now - max(n.any, w.ctl.born)
-		if fold := s.Nodes[n.name]; fold != nil && fold.Ready && silent > state.LeaseWait+time.Second {
+		if fold := s.Nodes[n.name]; fold != nil && fold.Ready && silent > lease.Failover.Terms().Wait+time.Second {
 			w.fail("%s is silent for %s and counts as ready", n.name, silent)
 		}
 	}

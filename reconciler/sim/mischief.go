@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
 )
@@ -13,7 +14,7 @@ import (
 func (w *world) populate() {
 	for i := range 3 + w.rng.IntN(4) {
 		facts := state.NodeFacts{
-			OS: state.Linux, Arch: "amd64", Simulated: false,
+			OS: state.Linux, Arch: "amd64", Simulated: false, Fences: true,
 			Allocatable: state.Resources{MilliCPU: 4000, Memory: 8 << 30, Ephemeral: 100 << 30, Pods: 40},
 		}
 		if i%2 == 1 {
@@ -21,11 +22,26 @@ func (w *world) populate() {
 		}
 		facts.Capacity = facts.Allocatable
 		n := &node{
-			w: w, name: state.NodeName(fmt.Sprintf("%s-%d", facts.OS, i/2+1)), facts: facts, boot: 1,
+			w: w, name: state.NodeName(fmt.Sprintf("%s-%d", facts.OS, i/2+1)), facts: facts, boot: 1, rate: w.drift(),
 			sandboxes: map[state.UID]step.Sandbox{}, containers: map[ckey]*container{},
 		}
 		w.nodes = append(w.nodes, n)
 		w.after(w.between(0, 5*time.Second), n.startAgent)
+	}
+}
+
+// drift is how a node's clock runs: at a corner of what the leases allow, or
+// somewhere within.
+func (w *world) drift() float64 {
+	const rho = lease.Drift / 1000.0
+	slow, fast := (1-rho)/(1+rho), (1+rho)/(1-rho)
+	switch w.rng.IntN(4) {
+	case 0:
+		return slow
+	case 1:
+		return fast
+	default:
+		return slow + (fast-slow)*w.rng.Float64()
 	}
 }
 
@@ -78,7 +94,7 @@ func (w *world) trouble() {
 	case 7:
 		w.killOne(n)
 	case 8:
-		n.hang(w.between(time.Second, 3*time.Minute))
+		n.hang(w.between(time.Second, w.pause(3*time.Minute)))
 	case 9:
 		d := w.between(time.Second, time.Minute)
 		w.logf("the disk is full for %s", d)

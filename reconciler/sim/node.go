@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
 )
@@ -31,6 +32,8 @@ type node struct {
 	mute    bool // nothing of it arrives
 	gone    bool // the machine is off
 	dead    bool // for good
+
+	rate float64 // of its clock, against true time
 
 	told  state.Seq     // the highest record that an assignment spoke of
 	fresh time.Duration // when the controller last heard of its present session
@@ -81,7 +84,7 @@ func (n *node) stopAgent() {
 	n.life++
 	n.hangUp()
 	life := n.life
-	n.w.after(n.w.between(100*time.Millisecond, 30*time.Second), func() {
+	n.w.after(n.w.between(100*time.Millisecond, n.w.pause(30*time.Second)), func() {
 		if n.life == life && !n.gone {
 			n.startAgent()
 		}
@@ -162,7 +165,7 @@ func (n *node) dial() {
 		n.fresh, n.any = n.w.now, n.w.now
 		n.w.ctl.submit(&state.NodeHello{Node: n.name, Facts: n.facts, BootID: n.bootID(), Incarnation: n.incarnation})
 		n.drive(&step.Connected{})
-		n.renew(n.session)
+		n.renew(n.session, 0)
 	})
 }
 
@@ -178,15 +181,19 @@ func (n *node) hangUp() {
 	}
 }
 
-func (n *node) renew(session int) {
-	n.w.after(state.LeaseRenewal, func() {
+func (n *node) renew(session int, wait time.Duration) {
+	n.w.after(wait, func() {
 		if n.session != session || !n.online {
 			return
 		}
 		if !n.hung {
-			n.send(&state.Renewed{Node: n.name})
+			n.send(&state.Renewed{Node: n.name, Session: uint64(n.session), Sent: n.clock()})
 		}
-		n.renew(session)
+		every := lease.Renewal
+		if n.machine != nil {
+			every = n.machine.RenewEvery()
+		}
+		n.renew(session, every)
 	})
 }
 
@@ -240,6 +247,31 @@ func (n *node) assign(a state.Assignment) {
 	})
 }
 
+// clock is the node's own: it runs up to both drifts faster or slower than the
+// controller's, which is the true one here.
+func (n *node) clock() time.Duration { return time.Hour + time.Duration(float64(n.w.now)*n.rate) }
+
+// grant brings a lease from the controller, sometimes too late to count.
+func (n *node) grant(g state.Grant) {
+	session := n.session
+	if !n.online || n.cut || n.deaf || g.Session != uint64(session) {
+		return
+	}
+	took := time.Millisecond
+	if n.w.chance(20) {
+		took = n.w.between(0, 70*time.Second)
+	}
+	n.w.after(took, func() {
+		if n.w.opts.Mutate == MutateReply {
+			g.Sent = n.clock()
+		}
+		g.Endless = n.w.opts.Mutate == MutateEndless
+		if n.session == session && n.machine != nil {
+			n.drive(&step.Granted{Grant: g})
+		}
+	})
+}
+
 // drive steps the agent's machine and does what it asks.
 func (n *node) drive(events ...step.Event) {
 	if n.machine == nil {
@@ -249,7 +281,7 @@ func (n *node) drive(events ...step.Event) {
 		n.backlog = append(n.backlog, events...)
 		return
 	}
-	out := n.machine.Step(state.Instant{Mono: n.w.now, Wall: n.w.wall + int64(n.w.now)}, events...)
+	out := n.machine.Step(state.Instant{Mono: n.clock(), Wall: n.w.wall + int64(n.w.now)}, events...)
 	n.saved = n.machine.Save()
 	if out.Report != nil {
 		n.send(&state.Reported{Report: *out.Report})
@@ -261,7 +293,7 @@ func (n *node) drive(events ...step.Event) {
 		life := n.life
 		n.wake++
 		wake := n.wake
-		n.w.after(out.Wake.Mono-n.w.now, func() {
+		n.w.after(time.Duration(float64(out.Wake.Mono-n.clock())/n.rate)+1, func() {
 			if n.life == life && n.wake == wake {
 				n.drive()
 			}

@@ -58,6 +58,8 @@ const (
 	MutateAbsentGone  Mutation = "what is absent from a report is gone, whatever the report follows"
 	MutateWallClock   Mutation = "deadlines go by the wall clock"
 	MutateRetryWrite  Mutation = "a failed write is tried again on the same file"
+	MutateEndless     Mutation = "an agent runs identities on after its lease"
+	MutateReply       Mutation = "an agent counts its lease from the reply"
 	MutateOtherRender Mutation = "a new version renders the same commit to other bytes"
 )
 
@@ -89,6 +91,7 @@ type world struct {
 	author  *author
 	applied map[state.Revision]state.Digest // what each revision was
 	placed  map[state.UID]state.Seq         // the record that began each life
+	hangs   bool                            // agents stand still, or are away, for longer than a lease lets them
 	faults  bool                            // whether faults may still happen
 	quiet   time.Duration                   // since when all is as Git says; 0: it isn't
 	still   state.Seq                       // how many records there were then
@@ -186,6 +189,7 @@ func Run(opts Options) Result {
 		opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 0x7a6e64656d)), trace: sha256.New(),
 		wall: epoch, applied: map[state.Revision]state.Digest{}, placed: map[state.UID]state.Seq{}, faults: true,
 	}
+	w.hangs = w.rng.IntN(3) == 0
 	w.ctl = newController(w)
 	w.author = newAuthor(w)
 	w.populate()
@@ -231,6 +235,16 @@ func (w *world) run(until time.Duration) {
 	if w.err == nil && w.faults {
 		w.now = until
 	}
+}
+
+// pause is how long an agent may be away or stand still. Nobody else ends its
+// identities meanwhile, so that the law of one copy assumes it is short; the
+// worlds in which it isn't have identities of class wait alone.
+func (w *world) pause(most time.Duration) time.Duration {
+	if w.hangs {
+		return most
+	}
+	return 3 * time.Second
 }
 
 // instant is what the controller's clocks say.

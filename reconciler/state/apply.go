@@ -46,7 +46,7 @@ func (s *State) apply(r *Record) error {
 		for _, n := range s.Nodes {
 			n.Parked = true
 		}
-	case *NodeJoined, *NodeChanged, *NodeReady, *NodeLost, *NodeCordoned, *NodeRemoved:
+	case *NodeJoined, *NodeChanged, *NodeReady, *NodeLost, *NodeSuspect, *NodeCordoned, *NodeRemoved:
 		return s.applyNode(r)
 	case *AppDeclared, *AppRemoved, *RevisionRejected, *RevisionApplied, *RevisionSeen, *Converged, *Degraded, *SourceLost, *SourceBack, *ObjectGone:
 		return s.applyApp(r)
@@ -102,7 +102,7 @@ func (s *State) applyNode(r *Record) error {
 		if err != nil {
 			return err
 		}
-		n.Ready, n.Parked, n.ReadyChange = true, false, r.At
+		n.Ready, n.Parked, n.ReadyChange, n.Silent = true, f.Parked, r.At, 0
 		n.BootID, n.Incarnation = f.BootID, f.Incarnation
 		for _, p := range n.Pods {
 			p.Lost = false
@@ -118,6 +118,12 @@ func (s *State) applyNode(r *Record) error {
 			// goes on, nobody says it again.
 			p.Lost, p.Changed = true, r.Seq
 		}
+	case *NodeSuspect:
+		n, err := s.node(f.Node)
+		if err != nil {
+			return err
+		}
+		n.Silent = f.Silent
 	case *NodeCordoned:
 		n, err := s.node(f.Node)
 		if err != nil {
@@ -532,7 +538,7 @@ func (s *State) place(r *Record, f *PodPlaced) error {
 	p := &Pod{
 		Key: f.Pod, UID: NewUID(s.LogID, r.Seq, f.Pod.Namespace, f.Pod.Name), Workload: f.Workload, OS: f.OS, Ordinal: f.Ordinal,
 		Template: t, Node: f.Node, Isolation: f.Isolation, Placed: r.At, PlacedSeq: r.Seq, PlacedGen: n.Generation,
-		Phase: Pending, Reason: ReasonContainerCreating, Changed: r.Seq,
+		Phase: Pending, Reason: ReasonContainerCreating, Changed: r.Seq, Loss: f.Loss,
 	}
 	s.Pods[p.UID], s.ByName[p.Key] = p, p
 	w.Pods = append(w.Pods, p)

@@ -1,5 +1,7 @@
 package state
 
+import "time"
+
 // An Event is something that the outside tells the machine. The types in this
 // file are all there are.
 type Event interface{ event() }
@@ -59,9 +61,24 @@ type NodeHello struct {
 	Incarnation uint64
 }
 
-// Renewed is a lease renewal. It is not recorded.
+// Renewed is a lease renewal. It is not recorded; a Grant answers it.
 type Renewed struct {
-	Node NodeName
+	Node    NodeName
+	Session uint64        // that it came in: the answer belongs there
+	Sent    time.Duration // the agent's clock when it sent it; 0: of an agent that has no lease
+}
+
+// A Grant answers a renewal. It leaves when what the step decided is durable,
+// and the node's assignment of Generation before it.
+type Grant struct {
+	Node       NodeName
+	Session    uint64 // of the renewal; 0: the one that is open
+	Sent       time.Duration
+	Epoch      uint64
+	Generation uint64 // of the assignment; an older one is no leave to run an identity
+	// Endless: the controller stops cleanly, and nothing moves until the agent
+	// has reported to the next.
+	Endless bool
 }
 
 // Reported is an agent's report.

@@ -55,6 +55,7 @@ func (k Kind) String() string {
 		KindJobDropped:        "JobDropped",
 		KindNodeRanged:        "NodeRanged",
 		KindServiceAddressed:  "ServiceAddressed",
+		KindNodeSuspect:       "NodeSuspect",
 
 		KindPipelineDeclared:   "PipelineDeclared",
 		KindPipelineRemoved:    "PipelineRemoved",

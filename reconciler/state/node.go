@@ -64,6 +64,7 @@ type NodeFacts struct {
 	OSImage     string            `json:"osImage,omitempty" pb:"12"`
 	Agent       string            `json:"agent,omitempty" pb:"13"` // the agent's version
 	Address     string            `json:"address,omitempty" pb:"14"`
+	Fences      bool              `json:"fences,omitempty" pb:"15"` // its agent ends identities when their lease ends
 }
 
 // A Node is a machine that joined.
@@ -77,7 +78,8 @@ type Node struct {
 	Ready       bool
 	ReadyChange Instant
 	Cordoned    bool
-	Parked      bool // the controller stopped cleanly: nobody moves identities until it has reported
+	Parked      bool          // the controller stopped cleanly: nobody moves identities until it has reported
+	Silent      time.Duration // for how long it was silent by the last NodeSuspect; 0: it isn't
 	Joined      Instant
 	Duty        Duty
 	PodRange    string // the addresses of its pods: "10.88.3.0/24"; empty: none were given
@@ -103,12 +105,3 @@ func (n *Node) Label(key string) (string, bool) {
 	v, ok := n.Facts.Labels[key]
 	return v, ok
 }
-
-// The constants of a lease. Decision 8 of the design: an agent counts from when
-// it sent a renewal, the controller waits longer than the agent could.
-const (
-	LeaseTime    = 60 * time.Second // L of class failover
-	LeaseRenewal = 10 * time.Second
-	LeaseKill    = 15 * time.Second // K
-	LeaseWait    = 61 * time.Second // D ≥ L·(1+ρ)/(1−ρ), ρ = 0.5 %
-)

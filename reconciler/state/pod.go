@@ -3,6 +3,8 @@ package state
 import (
 	"net/netip"
 	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 )
 
 // PodPhase is how far a pod has come, as its agent last said.
@@ -111,6 +113,7 @@ type Pod struct {
 	Template   *Template
 	Node       NodeName
 	Isolation  Isolation
+	Loss       lease.Class // of an identity: what becomes of it when its node is lost
 	Placed     Instant
 	PlacedSeq  Seq
 	PlacedGen  uint64 // the node's generation that first had this pod
@@ -226,6 +229,7 @@ type AssignedPod struct {
 	Template  *Template
 	Isolation Isolation
 	Placement Seq // fencing token: the sequence number of the placement
+	Loss      lease.Class
 	Stop      bool
 	Grace     time.Duration // with Stop
 }

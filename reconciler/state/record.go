@@ -1,6 +1,10 @@
 package state
 
-import "time"
+import (
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/lease"
+)
 
 // A Record is one decision or one observed change. The machine gives Seq and
 // At; a record is immutable once made.
@@ -61,6 +65,7 @@ const (
 	KindJobDropped        Kind = 38
 	KindNodeRanged        Kind = 48 // 38 to 47 are kept free
 	KindServiceAddressed  Kind = 49
+	KindNodeSuspect       Kind = 52
 )
 
 // The kinds of facts about promotion.
@@ -129,6 +134,7 @@ func facts() map[Kind]func() Fact {
 		KindJobDropped:        func() Fact { return new(JobDropped) },
 		KindNodeRanged:        func() Fact { return new(NodeRanged) },
 		KindServiceAddressed:  func() Fact { return new(ServiceAddressed) },
+		KindNodeSuspect:       func() Fact { return new(NodeSuspect) },
 
 		KindPipelineDeclared:   func() Fact { return new(PipelineDeclared) },
 		KindPipelineRemoved:    func() Fact { return new(PipelineRemoved) },
@@ -179,6 +185,19 @@ type NodeReady struct {
 	Node        NodeName `json:"node" pb:"1"`
 	BootID      string   `json:"bootID" pb:"2"`
 	Incarnation uint64   `json:"incarnation" pb:"3"`
+	// Parked: an agent that a clean stop left its leases for ever has connected,
+	// but has not yet said that it counts them again.
+	Parked bool `json:"parked,omitempty" pb:"4"`
+}
+
+// NodeSuspect says that a node with identities has been silent for a while, by
+// the controller's steady clock. No grant leaves after it before a NodeReady is
+// durable, so whichever controller comes next may go on counting from Silent.
+type NodeSuspect struct {
+	Node   NodeName      `json:"node" pb:"1"`
+	Epoch  uint64        `json:"epoch" pb:"2"`
+	BootID string        `json:"bootID" pb:"3"`
+	Silent time.Duration `json:"silent" pb:"4"`
 }
 
 // NodeLost says that a node's lease lapsed. Since is the volatile input of the
@@ -339,6 +358,9 @@ type PodPlaced struct {
 	Node      NodeName  `json:"node" pb:"6"`
 	Isolation Isolation `json:"isolation,omitempty" pb:"7"`
 	Serial    uint64    `json:"serial,omitempty" pb:"8"` // the workload's count of names used
+	// Loss is what becomes of the identity when the node is lost. Agents that
+	// end nothing by themselves are given Wait.
+	Loss lease.Class `json:"loss,omitempty" pb:"9"`
 }
 
 // PodStopping says that a pod is told to stop.
@@ -352,6 +374,9 @@ type PodGone struct {
 	UID      UID   `json:"uid" pb:"1"`
 	Vanished bool  `json:"vanished,omitempty" pb:"2"` // the node had it no more, though nobody stopped it
 	Exit     int32 `json:"exit,omitempty" pb:"3"`
+	// Fenced: nobody saw it end; its node is silent for so long that it must
+	// have ended it by itself.
+	Fenced bool `json:"fenced,omitempty" pb:"4"`
 }
 
 // PodObserved is a change in what an agent says of a pod.
@@ -524,6 +549,9 @@ func (*NodeReady) Kind() Kind { return KindNodeReady }
 
 // Kind implements Fact.
 func (*NodeLost) Kind() Kind { return KindNodeLost }
+
+// Kind implements Fact.
+func (*NodeSuspect) Kind() Kind { return KindNodeSuspect }
 
 // Kind implements Fact.
 func (*NodeCordoned) Kind() Kind { return KindNodeCordoned }

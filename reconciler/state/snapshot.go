@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 )
 
 // A Snapshot is a State as values that can be written: equal states give equal
@@ -98,22 +101,23 @@ type SnapRevise struct {
 
 // SnapNode is a Node without its pods.
 type SnapNode struct {
-	Name        NodeName  `pb:"1"`
-	Facts       NodeFacts `pb:"2"`
-	Index       uint32    `pb:"3"`
-	Epoch       uint64    `pb:"4"`
-	BootID      string    `pb:"5"`
-	Incarnation uint64    `pb:"6"`
-	Ready       bool      `pb:"7"`
-	ReadyChange Instant   `pb:"8"`
-	Cordoned    bool      `pb:"9"`
-	Parked      bool      `pb:"10"`
-	Joined      Instant   `pb:"11"`
-	Generation  uint64    `pb:"12"`
-	PodRange    string    `pb:"13"`
-	Draining    bool      `pb:"20"`
-	Changed     Seq       `pb:"21"`
-	Tainted     Instant   `pb:"22"`
+	Name        NodeName      `pb:"1"`
+	Facts       NodeFacts     `pb:"2"`
+	Index       uint32        `pb:"3"`
+	Epoch       uint64        `pb:"4"`
+	BootID      string        `pb:"5"`
+	Incarnation uint64        `pb:"6"`
+	Ready       bool          `pb:"7"`
+	ReadyChange Instant       `pb:"8"`
+	Cordoned    bool          `pb:"9"`
+	Parked      bool          `pb:"10"`
+	Joined      Instant       `pb:"11"`
+	Generation  uint64        `pb:"12"`
+	PodRange    string        `pb:"13"`
+	Silent      time.Duration `pb:"14"`
+	Draining    bool          `pb:"20"`
+	Changed     Seq           `pb:"21"`
+	Tainted     Instant       `pb:"22"`
 }
 
 // SnapPod is a Pod.
@@ -144,6 +148,7 @@ type SnapPod struct {
 	Containers []ContainerStatus `pb:"24"`
 	Changed    Seq               `pb:"25"`
 	Counted    bool              `pb:"26"`
+	Loss       lease.Class       `pb:"27"`
 }
 
 // SnapHold is a Hold.
@@ -185,7 +190,7 @@ func (s *State) Snapshot() *Snapshot {
 	for _, n := range s.SortedNodes() {
 		out.Nodes = append(out.Nodes, SnapNode{
 			n.Name, n.Facts, n.Index, n.Epoch, n.BootID, n.Incarnation, n.Ready, n.ReadyChange, n.Cordoned, n.Parked, n.Joined, n.Generation,
-			n.PodRange, n.Duty.Draining, n.Duty.Changed, n.Duty.Tainted,
+			n.PodRange, n.Silent, n.Duty.Draining, n.Duty.Changed, n.Duty.Tainted,
 		})
 	}
 	for _, p := range s.Pods {
@@ -253,7 +258,7 @@ func snapPod(p *Pod) SnapPod {
 	return SnapPod{
 		p.Key, p.UID, p.Workload, p.OS, p.Ordinal, p.Template.Digest, p.Node, p.Isolation, p.Placed, p.PlacedSeq, p.PlacedGen,
 		p.Phase, p.Ready, p.ReadySince, p.Reported, p.Flapping, p.Stopping, p.StopWhy, p.StopAt, p.Lost, p.Reason, p.Detail, addrText(p.IP),
-		p.Containers, p.Changed, p.Counted,
+		p.Containers, p.Changed, p.Counted, p.Loss,
 	}
 }
 
@@ -268,7 +273,7 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 	for _, n := range snap.Nodes {
 		s.Nodes[n.Name] = &Node{
 			Name: n.Name, Facts: n.Facts, Index: n.Index, Epoch: n.Epoch, BootID: n.BootID, Incarnation: n.Incarnation, Ready: n.Ready,
-			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, PodRange: n.PodRange, Pods: map[UID]*Pod{},
+			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, PodRange: n.PodRange, Silent: n.Silent, Pods: map[UID]*Pod{},
 			Duty: Duty{Draining: n.Draining, Changed: n.Changed, Tainted: n.Tainted},
 		}
 	}
@@ -413,7 +418,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 			Key: sp.Key, UID: sp.UID, Workload: sp.Workload, OS: sp.OS, Ordinal: sp.Ordinal, Template: t, Node: sp.Node, Isolation: sp.Isolation,
 			Placed: sp.Placed, PlacedSeq: sp.PlacedSeq, PlacedGen: sp.PlacedGen, Phase: sp.Phase, Ready: sp.Ready, ReadySince: sp.ReadySince,
 			Reported: sp.Reported, Flapping: sp.Flapping, Stopping: sp.Stopping, StopWhy: sp.StopWhy, StopAt: sp.StopAt, Lost: sp.Lost,
-			Reason: sp.Reason, Detail: sp.Detail, Containers: sp.Containers, Changed: sp.Changed, Counted: sp.Counted,
+			Reason: sp.Reason, Detail: sp.Detail, Containers: sp.Containers, Changed: sp.Changed, Counted: sp.Counted, Loss: sp.Loss,
 		}
 		p.IP, _ = netip.ParseAddr(sp.IP)
 		for j := range p.Containers {

@@ -272,7 +272,7 @@ func (s *State) assigned(p *Pod) *AssignedPod {
 	}
 	a := &AssignedPod{
 		UID: p.UID, Key: p.Key, Workload: p.Workload, Ordinal: p.Ordinal, Template: p.Template,
-		Isolation: p.Isolation, Placement: p.PlacedSeq, Stop: p.Stopping,
+		Isolation: p.Isolation, Placement: p.PlacedSeq, Loss: p.Loss, Stop: p.Stopping,
 	}
 	if p.Stopping {
 		a.Grace = TerminationGrace(&p.Template.Spec.Spec)

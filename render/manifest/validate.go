@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -101,6 +102,11 @@ func (c *validator) body(b state.Body) {
 		c.deployment(spec, &o.Spec)
 	case *appsv1.StatefulSet:
 		c.statefulSet(spec, &o.Spec)
+		if word := o.Annotations[lease.Annotation]; word != "" {
+			if _, ok := lease.Parse(word); !ok {
+				c.fail(meta.Key("annotations", lease.Annotation), fmt.Sprintf("want %s, got %q", strings.Join(lease.Words(), ", "), clip(word)), lease.Annotation+": failover")
+			}
+		}
 	case *appsv1.DaemonSet:
 		c.daemonSet(spec, &o.Spec)
 	case *batchv1.Job:

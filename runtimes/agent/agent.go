@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
@@ -49,11 +50,13 @@ type Agent struct {
 
 	outputs *outputs
 	machine *step.Machine // only the loop of Run touches it
+	kept    lease.Keeper  // as saved; likewise
 
 	mu      sync.Mutex // guards the rest
 	inbox   []step.Event
 	session Session
 	applied *state.Assignment
+	every   time.Duration // between renewals
 	running map[state.UID]*podWork
 	status  map[state.UID]state.PodStatus // as last reported
 	news    chan struct{}                 // closed at the next report
@@ -62,6 +65,9 @@ type Agent struct {
 
 // New opens an agent's directory and describes its machine.
 func New(ctx context.Context, cfg Config) (*Agent, error) {
+	if err := lease.Check(); err != nil {
+		return nil, err
+	}
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = 8
 	}
@@ -102,7 +108,7 @@ func (a *Agent) describe(f state.NodeFacts) state.NodeFacts {
 		f.Labels = labels
 	}
 	f.Taints = append(f.Taints[:len(f.Taints):len(f.Taints)], a.cfg.Taints...)
-	f.Agent = a.cfg.Version
+	f.Agent, f.Fences = a.cfg.Version, true
 	if a.cfg.Address != "" {
 		f.Address = a.cfg.Address
 	}
@@ -127,7 +133,8 @@ func (a *Agent) begin() error {
 	if err := a.store.saveNote(a.note); err != nil {
 		return err
 	}
-	a.machine = step.New(step.Config{Node: a.cfg.Node, Facts: &a.facts, BootID: a.cfg.BootID, Incarnation: a.note.Incarnation}, a.saved)
+	a.machine = step.New(step.Config{Node: a.cfg.Node, Facts: &a.facts, BootID: a.cfg.BootID, Incarnation: a.note.Incarnation, Parked: a.note.Parked == a.cfg.BootID}, a.saved)
+	a.kept, a.every = a.machine.Lease(), a.machine.RenewEvery()
 	a.applied = a.machine.Applied()
 	return nil
 }
@@ -207,10 +214,15 @@ func (a *Agent) persist(ctx context.Context, before *state.Assignment, changed b
 			a.log.LogAttrs(ctx, slog.LevelWarn, "kept no copy of the assignment", slog.Any("err", err))
 		}
 	}
-	if changed || now != before {
+	granted := a.machine.Lease()
+	if changed || now != before || granted != a.kept {
 		if err := a.store.savePods(a.machine.Save()); err != nil {
-			a.log.LogAttrs(ctx, slog.LevelWarn, "kept no copy of the pods' state", slog.Any("err", err))
+			a.log.LogAttrs(ctx, slog.LevelWarn, "kept no copy of the pods' state", slog.Any("err", err)) // a later process ends identities earlier
 		}
+		a.kept = granted
+		a.mu.Lock()
+		a.every = a.machine.RenewEvery()
+		a.mu.Unlock()
 	}
 }
 
@@ -344,6 +356,7 @@ func (a *Agent) converse(ctx context.Context) error {
 	if !welcome.Head.Log.IsZero() {
 		a.note.Head = welcome.Head
 	}
+	a.note.Parked = "" // this controller counts from what it hears of us
 	keep := a.note
 	a.mu.Unlock()
 	defer func() {
@@ -356,7 +369,7 @@ func (a *Agent) converse(ctx context.Context) error {
 	}
 	a.post(&step.Connected{})
 	a.log.LogAttrs(ctx, slog.LevelInfo, "reached the controller")
-	renew := time.NewTicker(max(welcome.Renew, 10*time.Millisecond))
+	renew := time.NewTimer(0)
 	defer renew.Stop()
 	for {
 		select {
@@ -365,9 +378,13 @@ func (a *Agent) converse(ctx context.Context) error {
 		case err := <-p.lost:
 			return err
 		case <-renew.C:
-			if err := s.Renew(ctx); err != nil {
+			if err := s.Renew(ctx, now().Mono); err != nil {
 				return err
 			}
+			a.mu.Lock()
+			every := min(welcome.Renew, a.every)
+			a.mu.Unlock()
+			renew.Reset(max(every, 10*time.Millisecond))
 		}
 	}
 }
@@ -380,6 +397,22 @@ type sessionPeer struct {
 
 // Assign hands over the newest assignment.
 func (p *sessionPeer) Assign(a *state.Assignment) { p.post(&step.Assigned{Assignment: a}) }
+
+// Grant hands over a lease. One without end is noted first: the agent may be
+// stopped together with its controller.
+func (p *sessionPeer) Grant(g state.Grant) {
+	if g.Endless {
+		p.mu.Lock()
+		p.note.Parked = p.cfg.BootID
+		keep := p.note
+		p.mu.Unlock()
+		if err := p.store.saveNote(keep); err != nil {
+			p.log.LogAttrs(context.Background(), slog.LevelWarn, "kept no note of a lease without end", slog.Any("err", err))
+			return
+		}
+	}
+	p.post(&step.Granted{Grant: g})
+}
 
 // Resync asks for a full report.
 func (p *sessionPeer) Resync() { p.post(&step.Connected{}) }

@@ -105,14 +105,14 @@ func (s *remoteSession) Report(_ context.Context, r *state.Report) error {
 
 // Renew sends a renewal. If none was answered for as long as a lease the stream
 // is half open: it ends.
-func (s *remoteSession) Renew(context.Context) error {
+func (s *remoteSession) Renew(_ context.Context, sent time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if silent := time.Since(s.granted); s.welcome.Lease > 0 && silent > s.welcome.Lease {
 		return fmt.Errorf("the controller has not answered for %v: %w", silent.Round(time.Second), runtimes.ErrUnavailable)
 	}
 	s.renewals++
-	return classOfStatus(send(s.stream, &upFrame{Renew: s.renewals}))
+	return classOfStatus(send(s.stream, &upFrame{Renew: s.renewals, Sent: sent}))
 }
 
 func (s *remoteSession) Close() {
@@ -146,6 +146,11 @@ func (s *remoteSession) receive() {
 			network = n
 			if p, ok := s.peer.(NetworkPeer); ok {
 				p.Network(n)
+			}
+		case down.Grant != nil:
+			if p, ok := s.peer.(GrantPeer); ok {
+				g := down.Grant
+				p.Grant(state.Grant{Sent: g.Sent, Epoch: g.Epoch, Generation: g.Generation, Endless: g.Endless})
 			}
 		case down.Granted != 0:
 			s.mu.Lock()

@@ -33,6 +33,7 @@ type upFrame struct {
 	Hello  *wireHello    `pb:"1"`
 	Report *state.Report `pb:"2"`
 	Renew  uint64        `pb:"3"` // number of the renewal within the session, from 1
+	Sent   time.Duration `pb:"4"` // with Renew: the agent's clock
 }
 
 // downFrame goes from controller to agent. One of its fields is set.
@@ -44,6 +45,7 @@ type downFrame struct {
 	Resync  bool         `pb:"5"`
 	Head    *Head        `pb:"6"` // with Granted
 	Network *wireNetwork `pb:"7"`
+	Grant   *wireGrant   `pb:"8"`
 }
 
 type wireHello struct {
@@ -60,6 +62,14 @@ type wireWelcome struct {
 	Head  Head          `pb:"1"`
 	Renew time.Duration `pb:"2"`
 	Lease time.Duration `pb:"3"`
+}
+
+// wireGrant is a lease. Granted alone says only that the stream lives.
+type wireGrant struct {
+	Sent       time.Duration `pb:"1"`
+	Epoch      uint64        `pb:"2"`
+	Generation uint64        `pb:"3"`
+	Endless    bool          `pb:"4"`
 }
 
 // wireOpen asks the agent for a tunnel.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 )
@@ -20,7 +21,7 @@ type HubConfig struct {
 	Submit func(...state.Event)
 	// Head is the durable end of the log; nil where there is none to tell.
 	Head func() Head
-	// Renew and Lease go to each agent; zero means the constants of state.
+	// Renew and Lease go to each agent; zero means those of package lease.
 	Renew, Lease time.Duration
 	Logger       *slog.Logger
 }
@@ -33,6 +34,7 @@ type Hub struct {
 
 	mu    sync.Mutex
 	nodes map[state.NodeName]*hubNode
+	ports uint64 // that were opened: numbers sessions
 
 	network   *state.Network
 	templates templateCache
@@ -46,10 +48,10 @@ type hubNode struct {
 // NewHub is a hub that no agent has reached yet.
 func NewHub(cfg HubConfig) *Hub {
 	if cfg.Renew == 0 {
-		cfg.Renew = state.LeaseRenewal
+		cfg.Renew = lease.Renewal
 	}
 	if cfg.Lease == 0 {
-		cfg.Lease = state.LeaseTime
+		cfg.Lease = lease.Failover.Terms().Length
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -78,6 +80,20 @@ func (h *Hub) Assign(a state.Assignment) {
 	n.newest = &a
 	if n.port != nil {
 		n.port.peer.Assign(n.newest)
+	}
+}
+
+// Grant hands a lease to the session whose renewal it answers, after the
+// assignment that it was given for.
+func (h *Hub) Grant(g state.Grant) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.nodes[g.Node]
+	if n == nil || n.port == nil || g.Session != 0 && g.Session != n.port.session {
+		return
+	}
+	if peer, ok := n.port.peer.(GrantPeer); ok {
+		peer.Grant(g)
 	}
 }
 
@@ -148,6 +164,8 @@ func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
 		old.peer.Lost(fmt.Errorf("another agent of node %s connected: %w", hello.Node, runtimes.ErrUnavailable))
 	}
 	n.port = p
+	h.ports++
+	p.session = h.ports
 	h.mu.Unlock()
 	// The machine hears of the agent before anything that it reports.
 	h.cfg.Submit(&state.NodeHello{Node: hello.Node, Facts: hello.Facts, BootID: hello.BootID, Incarnation: hello.Incarnation})
@@ -185,6 +203,7 @@ func sameLog(known, now Head) error {
 type port struct {
 	hub     *Hub
 	node    state.NodeName
+	session uint64
 	peer    Peer
 	welcome Welcome
 	serves  bool // it is told of the network
@@ -210,11 +229,11 @@ func (p *port) Report(_ context.Context, r *state.Report) error {
 	return nil
 }
 
-func (p *port) Renew(context.Context) error {
+func (p *port) Renew(_ context.Context, sent time.Duration) error {
 	if err := p.open(); err != nil {
 		return err
 	}
-	p.hub.cfg.Submit(&state.Renewed{Node: p.node})
+	p.hub.cfg.Submit(&state.Renewed{Node: p.node, Session: p.session, Sent: sent})
 	return nil
 }
 

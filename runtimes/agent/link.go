@@ -47,8 +47,9 @@ type Session interface {
 	Welcome() Welcome
 	// Report sends what changed. An error ends the session.
 	Report(ctx context.Context, r *state.Report) error
-	// Renew renews the lease.
-	Renew(ctx context.Context) error
+	// Renew asks for the lease again. Sent is the agent's clock right before; a
+	// Grant brings it back. 0: this agent ends nothing, it is only heard.
+	Renew(ctx context.Context, sent time.Duration) error
 	// Close ends the session and waits until the peer is called no more.
 	Close()
 }
@@ -63,6 +64,13 @@ type Peer interface {
 	// Lost says that the session has ended. It doesn't block.
 	Lost(err error)
 	Server
+}
+
+// A GrantPeer is a peer that ends identities when its lease does: its facts say
+// Fences.
+type GrantPeer interface {
+	// Grant hands over a lease. It doesn't wait for the agent.
+	Grant(g state.Grant)
 }
 
 // A Server is what a controller may ask of a node while a session is open.

@@ -119,7 +119,7 @@ func (w *wireHub) listen(ctx context.Context, stream messenger, p *port, peer *w
 		case up.Report != nil:
 			err = p.Report(ctx, up.Report)
 		case up.Renew != 0:
-			err = p.Renew(ctx)
+			err = p.Renew(ctx, up.Sent)
 			peer.put(func() { peer.granted = up.Renew })
 		}
 		if err != nil {
@@ -173,6 +173,7 @@ type wirePeer struct {
 	network *state.Network
 	opens   []*wireOpen
 	granted uint64
+	grants  []wireGrant
 	resync  bool
 }
 
@@ -192,6 +193,11 @@ func (p *wirePeer) Assign(a *state.Assignment) { p.put(func() { p.newest = a }) 
 // Network keeps the newest for the sender.
 func (p *wirePeer) Network(n *state.Network) { p.put(func() { p.network = n }) }
 
+// Grant keeps a lease for the sender.
+func (p *wirePeer) Grant(g state.Grant) {
+	p.put(func() { p.grants = append(p.grants, wireGrant{g.Sent, g.Epoch, g.Generation, g.Endless}) })
+}
+
 // Resync asks for a full report.
 func (p *wirePeer) Resync() { p.put(func() { p.resync = true }) }
 
@@ -207,8 +213,8 @@ func (p *wirePeer) Lost(err error) {
 func (p *wirePeer) flush(stream messenger) error {
 	p.mu.Lock()
 	newest, opens, granted, resync := p.newest, p.opens, p.granted, p.resync
-	network := p.network
-	p.newest, p.network, p.opens, p.granted, p.resync = nil, nil, nil, 0, false
+	network, grants := p.network, p.grants
+	p.newest, p.network, p.opens, p.grants, p.granted, p.resync = nil, nil, nil, nil, 0, false
 	p.mu.Unlock()
 	if newest != nil && newest != p.encoder.last {
 		d, err := p.encoder.encode(newest)
@@ -224,6 +230,11 @@ func (p *wirePeer) flush(stream messenger) error {
 			return err
 		}
 		p.sent = network
+	}
+	for i := range grants { // after the assignment that they were given for
+		if err := send(stream, &downFrame{Grant: &grants[i]}); err != nil {
+			return err
+		}
 	}
 	if granted != 0 {
 		f := &downFrame{Granted: granted}

@@ -26,6 +26,7 @@ type store struct {
 type note struct {
 	Incarnation uint64 `json:"incarnation"`
 	Head        Head   `json:"head"`
+	Parked      string `json:"parked,omitempty"` // the boot in which a clean stop of the controller left the leases for ever
 }
 
 const (

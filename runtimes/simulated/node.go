@@ -230,7 +230,7 @@ func (n *node) speak(ctx context.Context, now state.Instant) {
 	}
 	if n.renewal > 0 && n.renewal <= now.Mono {
 		n.renewal = now.Mono + n.every
-		if err := n.session.Renew(ctx); err != nil {
+		if err := n.session.Renew(ctx, 0); err != nil {
 			peer{n, n.calls}.Lost(err)
 		}
 	}

@@ -83,7 +83,7 @@ func (t *Teller) Tell(r *state.Record) Line {
 		l.What, l.Reason = "stop", "controller; nodes are parked"
 	case *state.ClockStepped:
 		l.What, l.Reason = "clock", "stepped by "+f.By.String()
-	case *state.NodeJoined, *state.NodeChanged, *state.NodeReady, *state.NodeLost, *state.NodeCordoned, *state.NodeRemoved:
+	case *state.NodeJoined, *state.NodeChanged, *state.NodeReady, *state.NodeLost, *state.NodeSuspect, *state.NodeCordoned, *state.NodeRemoved:
 		t.node(&l, f)
 	case *state.PodPlaced, *state.PodStopping, *state.PodGone, *state.PodObserved, *state.PodFlapping, *state.PodSettled:
 		t.pod(&l, r)
@@ -114,6 +114,9 @@ func (t *Teller) node(l *Line, fact state.Fact) {
 	case *state.NodeLost:
 		set(f.Node, "node", "lost")
 		l.Bad, l.Reason = true, fmt.Sprintf("last heard %s before", ago(time.Duration(l.At.UnixNano()-f.Since.Wall)))
+	case *state.NodeSuspect:
+		set(f.Node, "node", "silent")
+		l.Reason = fmt.Sprintf("for %s", f.Silent.Round(time.Second))
 	case *state.NodeCordoned:
 		set(f.Node, "uncordon", "done")
 		if f.On {
@@ -148,7 +151,9 @@ func (t *Teller) pod(l *Line, r *state.Record) {
 	case *state.PodGone:
 		about(f.UID, "end")
 		l.Outcome = "gone"
-		if f.Vanished {
+		if f.Fenced {
+			l.Reason = "its node is silent for so long that it must have ended it"
+		} else if f.Vanished {
 			l.Bad, l.Reason = true, "the node had it no more, though nobody stopped it"
 		} else if f.Exit != 0 {
 			l.Reason = fmt.Sprintf("exited %d", f.Exit)

@@ -127,8 +127,10 @@ func (o *Options) patience() time.Duration {
 
 // Run serves until ctx ends, cleanly, or something fails.
 func (s *Server) Run(ctx context.Context) error {
-	// The parts that talk to the controller end before it does.
-	inner, stop := context.WithCancel(ctx)
+	// Asked to end, the controller stops first, cleanly: it leaves this node's
+	// and the others' leases for ever. Where a part fails or all is taken down,
+	// the parts that talk to it end before it does.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	controller, last := context.WithCancel(context.WithoutCancel(ctx))
 	defer last()
@@ -155,7 +157,13 @@ func (s *Server) Run(ctx context.Context) error {
 		begin(&all, inner, "this node", s.node.run)
 	}
 	begin(&all, inner, "down", s.waitDown)
-	<-inner.Done()
+	select {
+	case <-ctx.Done():
+		last()
+		core.Wait()
+		stop()
+	case <-inner.Done():
+	}
 	all.Wait()
 	last()
 	core.Wait()

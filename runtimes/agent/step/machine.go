@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -13,6 +14,7 @@ type Config struct {
 	Facts       *state.NodeFacts
 	BootID      string
 	Incarnation uint64 // grows with every start of the agent on this node
+	Parked      bool   // the controller left this boot's leases for ever when it stopped
 }
 
 // A Machine is one node's agent without its goroutines. Same events at the same
@@ -29,11 +31,14 @@ type Machine struct {
 	ids        uint64
 	gone       []state.UID
 	actions    []Action
+	lease      lease.Keeper
+	floor      state.Grant // the newest, by the assignment that it was given for
 }
 
 // New is a machine that goes on from what a former process saved; nil: nothing.
 func New(cfg Config, saved *Saved) *Machine {
 	m := &Machine{cfg: cfg, full: true}
+	m.lease.Endless = cfg.Parked
 	if saved != nil {
 		m.restore(saved)
 	}
@@ -86,6 +91,9 @@ func (m *Machine) take(now state.Instant, e Event) {
 		m.assign(now, e.Assignment)
 	case *Connected:
 		m.full = true
+		m.reached(now)
+	case *Granted:
+		m.granted(now, &e.Grant)
 	case *Observed:
 		m.observe(now, e)
 	case *Done:
@@ -146,6 +154,7 @@ func (m *Machine) follow(now state.Instant) {
 		p := m.find(want.UID)
 		if p == nil {
 			p = newPod(want, now)
+			p.held = m.fresh && p.class() != lease.Wait
 			if want.Stop && m.seen {
 				p.life = removing // nothing of it is here: make sure, and say so
 			}
@@ -166,7 +175,7 @@ func (m *Machine) adopt(p *pod, want *state.AssignedPod) {
 		p.fill()
 	}
 	if m.fresh && p.held {
-		p.held, p.dirty = false, true
+		p.held, p.dirty = p.class() != lease.Wait, true // a lease says when; see abide
 	}
 	if want.Stop && p.life == living {
 		p.stop(want.Grace)

@@ -77,7 +77,8 @@ type container struct {
 	stage   stage
 	attempt int32
 
-	act      uint64 // Run or Stop in flight
+	act      uint64        // Run or Stop in flight
+	stopBy   time.Duration // when the last Stop kills
 	ran      time.Duration
 	unseen   bool // Run succeeded, no observation has shown it yet
 	wantStop bool
@@ -109,7 +110,7 @@ type pod struct {
 	want   *state.AssignedPod // nil: nobody assigned it
 	life   life
 	grace  time.Duration
-	held   bool // identity-bound, after a reboot: waits for an assignment of this boot
+	held   bool // identity-bound: waits for an assignment of this boot, and for a lease
 	failed state.PodReason
 
 	sandbox     task

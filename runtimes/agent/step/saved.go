@@ -3,6 +3,7 @@ package step
 import (
 	"time"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -12,6 +13,7 @@ type Saved struct {
 	Assignment *state.Assignment `json:"-"` // kept in its own form
 	BootID     string            `json:"bootID"`
 	Pods       []SavedPod        `json:"pods,omitempty"`
+	Lease      lease.Keeper      `json:"lease"`
 }
 
 // SavedPod is a pod of Saved.
@@ -37,7 +39,7 @@ type SavedContainer struct {
 
 // Save is what New of a later process takes.
 func (m *Machine) Save() *Saved {
-	s := &Saved{Assignment: m.assignment, BootID: m.cfg.BootID}
+	s := &Saved{Assignment: m.assignment, BootID: m.cfg.BootID, Lease: m.lease}
 	for _, p := range m.pods {
 		if p.want == nil || p.life == gone {
 			continue
@@ -73,6 +75,13 @@ func (m *Machine) restore(s *Saved) {
 		return
 	}
 	rebooted := s.BootID != m.cfg.BootID
+	if !rebooted {
+		endless := m.lease.Endless
+		m.lease = s.Lease
+		m.lease.Endless = endless
+	} else {
+		m.lease = lease.Keeper{}
+	}
 	m.assignment, m.objects = s.Assignment, s.Assignment.Objects
 	m.follow(state.Instant{})
 	for _, p := range m.pods {

@@ -22,6 +22,7 @@ func (p *pod) stop(grace time.Duration) {
 
 // settle asks for whatever the pod needs next.
 func (m *Machine) settle(now state.Instant, p *pod) {
+	m.abide(now, p)
 	switch p.life {
 	case living:
 		if p.want == nil {
@@ -40,7 +41,11 @@ func (m *Machine) settle(now state.Instant, p *pod) {
 }
 
 func (m *Machine) live(now state.Instant, p *pod) {
-	if p.want.Template == nil || p.held {
+	if p.want.Template == nil {
+		return
+	}
+	if p.held {
+		m.watch(p)
 		return
 	}
 	m.expire(now, p)
@@ -227,7 +232,7 @@ func (m *Machine) end(now state.Instant, p *pod, c *container, grace time.Durati
 	if c.stage != running || c.act != 0 {
 		return
 	}
-	c.stage = ending
+	c.stage, c.stopBy = ending, now.Mono+grace
 	c.act = m.do(Action{Do: Stop, UID: p.uid, Pod: p.want, Container: c.spec.Name, Attempt: c.attempt, Grace: grace, IP: p.ip})
 }
 
