@@ -64,6 +64,17 @@ func (c *Controller) write(ctx context.Context, steps []reconciler.Output) error
 
 // publish moves the watermark: readers see the batch from now on.
 func (c *Controller) publish(records []*state.Record) error {
+	if err := c.advance(records); err != nil {
+		return err
+	}
+	// Not under the lock: who is told may want to read.
+	if c.cfg.Committed != nil {
+		c.cfg.Committed(records)
+	}
+	return nil
+}
+
+func (c *Controller) advance(records []*state.Record) error {
 	c.viewMu.Lock()
 	defer c.viewMu.Unlock()
 	for _, r := range records {
@@ -73,9 +84,6 @@ func (c *Controller) publish(records []*state.Record) error {
 	}
 	close(c.changed)
 	c.changed = make(chan struct{})
-	if c.cfg.Committed != nil {
-		c.cfg.Committed(records)
-	}
 	return nil
 }
 
