@@ -68,6 +68,8 @@ func (m *Machine) check(e *state.Command) state.ReplyCode {
 	case state.CmdDown:
 	case state.CmdPromote, state.CmdRollback:
 		found = false // promotionCommand has answered for those that there are
+	case state.CmdErase:
+		return state.ReplyRefused // on a stopped log only
 	}
 	if !found {
 		return state.ReplyNotFound
@@ -109,7 +111,7 @@ func (m *Machine) do(e *state.Command) {
 		spec := a.Spec
 		spec.Suspend = state.Suspend{On: e.Verb == state.CmdSuspend, Until: e.Until}
 		m.emit(a.Spec.Name, &state.AppDeclared{Application: spec})
-	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdReject, state.CmdPromote, state.CmdRollback:
+	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
 }

@@ -234,7 +234,7 @@ func (m *Machine) emit(app state.AppName, f state.Fact) *state.Record {
 
 // touch marks what a record may change the plan of. It sees the state before
 // the record.
-func (m *Machine) touch(r *state.Record) {
+func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 	m.touchNetwork(r.Fact)
 	switch f := r.Fact.(type) {
 	case *state.NodeJoined, *state.NodeChanged, *state.NodeReady, *state.NodeCordoned, *state.NodeRemoved:

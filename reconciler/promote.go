@@ -185,13 +185,13 @@ func (m *Machine) promoted(l *state.Line, f state.Fact) {
 }
 
 // emitFor records something about a promotion.
-func (m *Machine) emitFor(p *state.Promotion, f state.Fact) *state.Record {
+func (m *Machine) emitFor(p *state.Promotion, f state.Fact) {
 	cause := m.cause
 	defer func() { m.cause = cause }()
 	if m.cause == 0 {
 		m.cause = p.Seq
 	}
-	return m.emit(m.appOfPromotion(p), f)
+	m.emit(m.appOfPromotion(p), f)
 }
 
 func (m *Machine) appOfPromotion(p *state.Promotion) state.AppName {

@@ -96,7 +96,7 @@ func (c *client) copy(ctx context.Context, w io.Writer, path string, q url.Value
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read from
+	defer resp.Body.Close()
 	if _, err := io.Copy(w, resp.Body); err != nil {
 		return fmt.Errorf("read the answer of %s: %w", c.config.Host, err)
 	}

@@ -22,7 +22,8 @@ func (c *client) pipelines(ctx context.Context, name string) (*report.Pipelines,
 
 func (c *client) commandAnswer(ctx context.Context, r kubeapi.CommandRequest) (kubeapi.CommandAnswer, error) {
 	var v kubeapi.CommandAnswer
-	return v, c.ask(ctx, http.MethodPost, kubeapi.CommandsPath, nil, r, &v)
+	err := c.ask(ctx, http.MethodPost, kubeapi.CommandsPath, nil, r, &v)
+	return v, err
 }
 
 func (c *cli) pipelineCommand() *cobra.Command {

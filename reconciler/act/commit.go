@@ -144,15 +144,13 @@ func (c *Controller) reply(r *state.Reply) {
 }
 
 func (c *Controller) lookUp(ctx context.Context, e *state.LookUp) {
-	c.lookups.Add(1)
-	go func() {
-		defer c.lookups.Done()
+	c.lookups.Go(func() {
 		c.slots <- struct{}{}
 		defer func() { <-c.slots }()
 		im := c.cfg.Images.Look(ctx, e.Image)
 		im.Name = e.Image
 		c.Submit(&state.ImageLooked{App: e.App, Manifest: e.Manifest, Image: im})
-	}()
+	})
 }
 
 // snapshot captures the fold now and then. A snapshot is a cache, but a disk

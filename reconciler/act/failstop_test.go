@@ -114,7 +114,7 @@ func life(t *testing.T, disk *historytest.Disk, replicas int32) (ops int, early 
 	}
 	fleet := simulated.NewFleet(simulated.FleetOptions{Logger: logger})
 	size := state.Resources{MilliCPU: 64_000, Memory: 64 << 30, Ephemeral: 1 << 40, Pods: 200}
-	fleet.Add("linux-1", state.NodeFacts{OS: state.Linux, Arch: "amd64", Capacity: size, Allocatable: size}, g.Hub.Link())
+	fleet.Add("linux-1", state.NodeFacts{OS: state.Linux, Arch: "amd64", Capacity: size, Allocatable: size}, g.Link())
 	fleetCtx, stopFleet := context.WithCancel(ctx)
 	defer stopFleet()
 	fleetDone := make(chan struct{})

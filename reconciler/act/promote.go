@@ -38,9 +38,7 @@ const (
 
 // promote answers an effect of promotion. Where nobody can, it is tried again.
 func (c *Controller) promote(ctx context.Context, e state.Effect) {
-	c.lookups.Add(1)
-	go func() {
-		defer c.lookups.Done()
+	c.lookups.Go(func() {
 		c.slots <- struct{}{}
 		defer func() { <-c.slots }()
 		switch e := e.(type) {
@@ -63,7 +61,7 @@ func (c *Controller) promote(ctx context.Context, e state.Effect) {
 			answer.ID = e.ID
 			c.Submit(answer)
 		}
-	}()
+	})
 }
 
 // Promote says who answers what promotion asks; it is to be called before Run.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 
@@ -231,15 +232,15 @@ func (s *Store) LatestSnapshot(until state.Seq) (Snapshot, error) {
 	}
 	head := s.Head()
 	var passed error
-	for i := len(seqs) - 1; i >= 0; i-- {
-		if seqs[i] > until {
+	for _, seq := range slices.Backward(seqs) {
+		if seq > until {
 			continue
 		}
-		if seqs[i] > head.Seq {
-			passed = errors.Join(passed, damaged(snapName(seqs[i]), 0, "it is of a record after the log's end, %d", head.Seq))
+		if seq > head.Seq {
+			passed = errors.Join(passed, damaged(snapName(seq), 0, "it is of a record after the log's end, %d", head.Seq))
 			continue
 		}
-		snap, err := readSnapshot(s.disk, s.keys, seqs[i])
+		snap, err := readSnapshot(s.disk, s.keys, seq)
 		if err == nil {
 			return snap, passed
 		}

@@ -70,7 +70,7 @@ func (d osDisk) Open(name string) (File, error) {
 func (d osDisk) Create(name string, perm fs.FileMode) (File, error) {
 	f, err := os.OpenFile(d.path(name), os.O_RDWR|os.O_CREATE, perm)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = d.makeDir(filepath.Dir(d.path(name))); err != nil {
+		if err := d.makeDir(filepath.Dir(d.path(name))); err != nil {
 			return nil, err
 		}
 		f, err = os.OpenFile(d.path(name), os.O_RDWR|os.O_CREATE, perm)

@@ -62,12 +62,12 @@ func walkTerms(v reflect.Value, add func(string)) {
 	case *state.Instant, *state.Digest, *state.NodeFacts, *state.Commit, *state.Image:
 		return
 	}
-	switch v.Kind() { //nolint:exhaustive // only these hold terms
+	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			switch v.Field(i).Kind() { //nolint:exhaustive // only these hold terms
+		for _, field := range v.Fields() {
+			switch field.Kind() {
 			case reflect.Struct, reflect.Slice, reflect.String, reflect.Array:
-				walkTerms(v.Field(i), add)
+				walkTerms(field, add)
 			}
 		}
 	case reflect.Slice:

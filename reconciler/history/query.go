@@ -181,16 +181,16 @@ func TextsOf(r *state.Record) []state.Text {
 	var out []state.Text
 	var walk func(v reflect.Value)
 	walk = func(v reflect.Value) {
-		if t, ok := v.Interface().(state.Text); ok {
+		if t, ok := reflect.TypeAssert[state.Text](v); ok {
 			if !t.IsZero() && !slices.Contains(out, t) {
 				out = append(out, t)
 			}
 			return
 		}
-		switch v.Kind() { //nolint:exhaustive // only these hold texts
+		switch v.Kind() {
 		case reflect.Struct:
-			for i := range v.NumField() {
-				walk(v.Field(i))
+			for _, field := range v.Fields() {
+				walk(field)
 			}
 		case reflect.Slice:
 			if v.Type().Elem().Kind() == reflect.Struct {

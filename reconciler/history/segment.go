@@ -69,7 +69,6 @@ type scan struct {
 	count int
 	size  int64 // of the whole batches from the beginning
 	tree  tree
-	heads []Head // after each batch, where asked for
 	torn  error  // why it ended before the file did; nil where it didn't
 	sig   []byte // of the last batch
 }

@@ -104,8 +104,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		err = s.open()
 	}
 	if err != nil {
-		s.release()
-		return nil, fmt.Errorf("open the log in %s: %w", dir, err)
+		return nil, errors.Join(fmt.Errorf("open the log in %s: %w", dir, err), s.release())
 	}
 	return s, nil
 }

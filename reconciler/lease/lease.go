@@ -2,10 +2,10 @@
 // how long its controller waits before it starts that identity elsewhere.
 //
 //	agent       sent ────────── begins to kill ───────── all dead
-//	             t            t + Length − Kill          t + Length    on its clock
+//	             t            + Length − Kill          t + Length    on its clock
 //	             │ renewal                                    │
 //	controller   └─► heard ─────────────────────────────────────── may move
-//	                  h                                             h + Wait    on its clock
+//	                  h                                             + Wait    on its clock
 //
 // Both ends use these constants and no others. An agent counts from when it
 // sent the renewal that was granted, never from when the grant came; the

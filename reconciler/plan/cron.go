@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -85,8 +86,8 @@ func history(d *Decision, children []*state.Workload, spec *batchv1.CronJobSpec)
 	if n := spec.FailedJobsHistoryLimit; n != nil {
 		keep[state.JobFailed] = int(*n)
 	}
-	for i := len(children) - 1; i >= 0; i-- {
-		c := children[i]
+	for _, c := range slices.Backward(children) {
+
 		if !c.Job.Over() || c.Deleting {
 			continue
 		}

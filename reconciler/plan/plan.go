@@ -89,7 +89,7 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	if !w.Deleting {
 		p.revise(&d, s, w)
 		if len(d.Revise) > 0 {
-			d.seal(w)
+			d.seal()
 			return d
 		}
 	}
@@ -97,12 +97,12 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	behind := d.Waiting || len(d.Held) > 0
 	if c, ok := w.CronJob(); ok {
 		p.cron(&d, s, w, &c.Spec, now)
-		d.seal(w)
+		d.seal()
 		return d
 	}
 	if set, ok := w.Owned.Object.First().(*appsv1.DaemonSet); ok {
 		p.daemon(&d, s, w, &set.Spec, now)
-		d.seal(w)
+		d.seal()
 		return d
 	}
 	step := p.next(w, now)
@@ -110,7 +110,7 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	d.Complete = step.Complete && !behind
 	d.Count, d.Job, d.Expired = step.Count, step.Job, step.Expired
 	if len(d.Count) > 0 || d.Job != nil {
-		d.seal(w)
+		d.seal()
 		return d
 	}
 	d.Held = append(d.Held, step.Held...)
@@ -130,10 +130,10 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 		}
 	}
 	displace(&d, s, w, now)
-	if len(d.Held) > 0 || w.Holds != nil && len(w.Holds) > 0 {
+	if len(d.Held) > 0 || len(w.Holds) > 0 {
 		d.Waiting = true
 	}
-	d.seal(w)
+	d.seal()
 	return d
 }
 
@@ -178,7 +178,7 @@ func assumed(images []state.Image) []string {
 }
 
 // seal names the holds and puts them in order.
-func (d *Decision) seal(w *state.Workload) {
+func (d *Decision) seal() {
 	byID := map[string]state.Held{}
 	for _, h := range d.Held {
 		h.ID = HoldID(h)

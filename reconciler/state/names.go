@@ -114,11 +114,11 @@ func (o OS) Other() OS {
 	}
 }
 
-// NodeName names a node; AppName an Application.
-type (
-	NodeName string
-	AppName  string
-)
+// NodeName names a node.
+type NodeName string
+
+// AppName names an Application.
+type AppName string
 
 // RootApp is the Application that plain objects at the root form.
 const RootApp AppName = "root"

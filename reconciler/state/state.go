@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -226,9 +227,7 @@ func (p *AssignedPod) PodLabels() map[string]string {
 
 func podLabels(w Ref, name string, ordinal int32, t *Template) map[string]string {
 	l := make(map[string]string, len(t.Spec.Labels)+3)
-	for k, v := range t.Spec.Labels {
-		l[k] = v
-	}
+	maps.Copy(l, t.Spec.Labels)
 	switch w.Kind {
 	case "StatefulSet":
 		l["statefulset.kubernetes.io/pod-name"] = name

@@ -172,8 +172,7 @@ func (c *validator) source(at Path, s *applicationSource) state.AppSource {
 		c.fail(at, "has "+strings.Join(given[:len(given)-1], ", ")+" and "+given[len(given)-1], "keep one of them")
 	}
 	told := func(field string, err error) {
-		var p state.Problem
-		if errors.As(err, &p) {
+		if p, ok := errors.AsType[state.Problem](err); ok {
 			c.fail(at.Key(field), p.Cause, p.Remedy)
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,13 +103,11 @@ func (a *Agent) describe(f state.NodeFacts) state.NodeFacts {
 	if len(a.cfg.Labels) > 0 {
 		labels := map[string]string{}
 		for _, from := range []map[string]string{f.Labels, a.cfg.Labels} {
-			for k, v := range from {
-				labels[k] = v
-			}
+			maps.Copy(labels, from)
 		}
 		f.Labels = labels
 	}
-	f.Taints = append(f.Taints[:len(f.Taints):len(f.Taints)], a.cfg.Taints...)
+	f.Taints = append(slices.Clip(f.Taints), a.cfg.Taints...)
 	f.Agent, f.Fences = a.cfg.Version, true
 	if a.cfg.Address != "" {
 		f.Address = a.cfg.Address

@@ -32,8 +32,11 @@ func TestEnvironment(t *testing.T) {
 		Name: "main", Image: "web:1",
 		EnvFrom: []corev1.EnvFromSource{{Prefix: "C_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "conf"}}}},
 		Env: []corev1.EnvVar{
-			{Name: "PLAIN", Value: "$(C_greeting) you"}, {Name: "POD", ValueFrom: field("metadata.name")}, {Name: "IP", ValueFrom: field("status.podIP")},
-			{Name: "APP", ValueFrom: field("metadata.labels['app']")}, {Name: "NODE", ValueFrom: field("spec.nodeName")},
+			{Name: "PLAIN", Value: "$(C_greeting) you"},
+			{Name: "POD", ValueFrom: field("metadata.name")},
+			{Name: "IP", ValueFrom: field("status.podIP")},
+			{Name: "APP", ValueFrom: field("metadata.labels['app']")},
+			{Name: "NODE", ValueFrom: field("spec.nodeName")},
 			{Name: "KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
 				LocalObjectReference: corev1.LocalObjectReference{Name: "sec"}, Key: "key",
 			}}},

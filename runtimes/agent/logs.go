@@ -115,7 +115,7 @@ func (a *Agent) pourLogs(ctx context.Context, w io.Writer, r LogRequest, attempt
 			return err
 		}
 		if !follow || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // whoever read has gone: that is no failure
 		}
 		req.Tail = 0
 		next, ok := a.nextLife(ctx, r.UID, r.Container, attempt)
@@ -140,7 +140,7 @@ func (a *Agent) pourLife(ctx context.Context, w io.Writer, r LogRequest, attempt
 	if err != nil {
 		return unavailable(err)
 	}
-	defer reader.Close() //nolint:errcheck // only read
+	defer reader.Close()
 	for last := false; ; {
 		var changed <-chan struct{}
 		if follow && l != nil && !last {

@@ -104,7 +104,7 @@ func (a *Agent) lastLines(dir string) string {
 	if err != nil {
 		return ""
 	}
-	defer r.Close() //nolint:errcheck // only read
+	defer r.Close()
 	var b strings.Builder
 	for {
 		text, err := r.Next()

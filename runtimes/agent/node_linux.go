@@ -40,7 +40,7 @@ func ownTmpfs(dir string) (bool, error) {
 	if err := errors.Join(unix.Stat(dir, &at), unix.Stat(dir+"/..", &above), unix.Statfs(dir, &kind)); err != nil {
 		return false, err
 	}
-	return int64(kind.Type) == tmpfsMagic && at.Dev != above.Dev, nil
+	return int64(kind.Type) == tmpfsMagic && at.Dev != above.Dev, nil //nolint:unconvert // its width differs by architecture
 }
 
 func mountTmpfs(dir string, size int64, mode fs.FileMode) error {
@@ -85,7 +85,7 @@ func subPath(volume, path, at string, make bool) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	defer root.Close() //nolint:errcheck // only read
+	defer root.Close()
 	if _, err := root.Stat(path); errors.Is(err, fs.ErrNotExist) && make {
 		if err := root.MkdirAll(path, 0o755); err != nil {
 			return unavailable(err)
@@ -98,7 +98,7 @@ func subPath(volume, path, at string, make bool) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", err, runtimes.ErrRejected)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return unavailable(err)

@@ -210,12 +210,12 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 // killed between the runtime's Remove and its own.
 func (a *Agent) sweep(ctx context.Context) {
 	known := map[string]bool{}
-	if as := a.machine.Applied(); as != nil {
-		for _, p := range as.Pods {
-			known[p.UID.String()] = true
-		}
-	} else {
+	as := a.machine.Applied()
+	if as == nil {
 		return // nobody has said yet what belongs here
+	}
+	for _, p := range as.Pods {
+		known[p.UID.String()] = true
 	}
 	for _, dir := range []string{a.podsDir(), a.logsDir()} {
 		entries, err := os.ReadDir(dir)

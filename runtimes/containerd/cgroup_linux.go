@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,11 +37,14 @@ func hierarchies() []string {
 	return found
 }
 
+// cgroupRoot is where the kernel's control groups are mounted.
+const cgroupRoot = "/sys/fs/cgroup"
+
 // oomKills counts the processes of a cgroup that the kernel killed for memory.
 func oomKills(group string) int {
-	file := filepath.Join("/sys/fs/cgroup/memory", group, "memory.oom_control")
+	file := cgroupRoot + "/memory/" + group + "/memory.oom_control"
 	if unified() {
-		file = filepath.Join("/sys/fs/cgroup", group, "memory.events")
+		file = cgroupRoot + "/" + group + "/memory.events"
 	}
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -74,8 +78,8 @@ func removeCgroups(group string) error {
 		if err != nil {
 			errs = append(errs, err)
 		}
-		for i := len(dirs) - 1; i >= 0; i-- {
-			errs = append(errs, removeCgroup(dirs[i]))
+		for _, dir := range slices.Backward(dirs) {
+			errs = append(errs, removeCgroup(dir))
 		}
 	}
 	return errors.Join(errs...)

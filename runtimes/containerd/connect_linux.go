@@ -233,7 +233,7 @@ func (r *Runtime) tryOverlay() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // only empty directories
+	defer os.RemoveAll(dir)
 	for _, name := range []string{"lower", "upper", "work", "merged"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			return err

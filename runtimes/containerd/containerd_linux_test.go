@@ -132,15 +132,6 @@ func (n *node) open(t testing.TB) {
 	n.Runtime = r
 }
 
-// again closes and opens, as a new agent does.
-func (n *node) again(t testing.TB) {
-	t.Helper()
-	if err := n.Close(); err != nil {
-		t.Fatal(err)
-	}
-	n.open(t)
-}
-
 func (n *node) shutdown(t testing.TB) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
@@ -212,7 +203,7 @@ func (n *node) pod(t testing.TB, i int) state.UID {
 	return uid(i)
 }
 
-func (n *node) container(u state.UID, name string, script string) runtimes.Container {
+func (n *node) container(u state.UID, name, script string) runtimes.Container {
 	return runtimes.Container{
 		UID: u, Name: name, Image: n.image, Command: []string{"/bin/sh", "-c"}, Args: []string{script, n.marker()},
 		LogPath: filepath.Join(n.dir, "logs", u.String(), name+".log"),

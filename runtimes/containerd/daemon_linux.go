@@ -85,7 +85,7 @@ func (r *Runtime) startDaemon(ctx context.Context) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
-	defer logFile.Close() //nolint:errcheck // the child has its own
+	defer logFile.Close()
 	// Not CommandContext: it must outlive us, and a Ctrl-C at the terminal.
 	cmd := exec.Command(r.binary, "--config", r.configPath(), "--log-level", "warn") //nolint:noctx // outlives us on purpose
 	cmd.Stdout, cmd.Stderr = logFile, logFile
@@ -123,7 +123,7 @@ func (r *Runtime) adopt(ctx context.Context) *daemon {
 	d := &daemon{pid: pid, since: time.Now(), exited: make(chan struct{})}
 	go func() { // ends with the daemon
 		defer close(d.exited)
-		defer unix.Close(fd) //nolint:errcheck // nothing is written
+		defer unix.Close(fd)
 		for {
 			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
 			if !errors.Is(err, unix.EINTR) {
@@ -209,16 +209,6 @@ func (r *Runtime) answer(ctx context.Context, d *daemon) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// startTime is when a process began, in clock ticks since boot: with the pid it
-// names one process.
-func startTime(pid int) (uint64, error) {
-	fields, err := stat(pid)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
 }
 
 func parentOf(pid int) int {

@@ -70,7 +70,7 @@ func osImage() string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if v, ok := strings.CutPrefix(lines.Text(), "PRETTY_NAME="); ok {
 			return strings.Trim(v, `"`)

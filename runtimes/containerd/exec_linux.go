@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -69,7 +70,7 @@ func (r *Runtime) exec(ctx context.Context, uid state.UID, name string, x runtim
 	proc := *spec.Process
 	proc.Args, proc.Terminal = x.Command, x.TTY
 	if x.TTY {
-		proc.Env = append(proc.Env[:len(proc.Env):len(proc.Env)], "TERM=xterm")
+		proc.Env = append(slices.Clip(proc.Env), "TERM=xterm")
 	}
 	return r.execIn(ctx, task, &proc, x)
 }
@@ -84,7 +85,7 @@ func (r *Runtime) execIn(ctx context.Context, task client.Task, spec *specs.Proc
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // swept at the next start
+	defer os.RemoveAll(dir)
 	stdin := &endNoted{from: x.Stdin, end: make(chan struct{})}
 	opts := []cio.Opt{cio.WithFIFODir(dir), cio.WithStreams(stdin.reader(), orDiscard(x.Stdout), orDiscard(x.Stderr))}
 	if x.TTY {

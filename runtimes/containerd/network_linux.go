@@ -36,7 +36,7 @@ func (r *Runtime) connect(pin string, addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // only a handle
+	defer file.Close()
 	host, err := netlink.NewHandle()
 	if err != nil {
 		return err
@@ -97,8 +97,7 @@ func onHost(h *netlink.Handle, link netlink.Link, peer net.HardwareAddr, addr ne
 // disconnect removes a veth; the pod's end goes with it.
 func disconnect(name string) error {
 	link, err := netlink.LinkByName(name)
-	var gone netlink.LinkNotFoundError
-	if errors.As(err, &gone) {
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
 		return nil
 	}
 	if err != nil {

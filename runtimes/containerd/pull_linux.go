@@ -178,7 +178,7 @@ func copyBlob(ctx context.Context, store content.Store, blob images.Blob) error 
 	if err != nil {
 		return err
 	}
-	defer from.Close() //nolint:errcheck // only read from
+	defer from.Close()
 	// containerd reads exactly Size bytes; one more read makes the check of
 	// size and digest speak first, with the place of the damage.
 	err = content.WriteBlob(ctx, store, "blob-"+blob.Digest, from, desc)

@@ -157,7 +157,7 @@ func (r *Runtime) clearEarlier(ctx context.Context, p *pod, c runtimes.Container
 }
 
 // begin makes a started container known and watches it.
-func (r *Runtime) begin(p *pod, rec containerRecord) *container {
+func (r *Runtime) begin(p *pod, rec containerRecord) {
 	c := newContainer(rec)
 	c.watched = true
 	r.mu.Lock()
@@ -165,7 +165,6 @@ func (r *Runtime) begin(p *pod, rec containerRecord) *container {
 	r.changedLocked()
 	r.mu.Unlock()
 	r.work.Go(func() { r.watch(p, c) })
-	return c
 }
 
 // create makes snapshot, container and task and starts it. The snapshot is a

@@ -168,7 +168,7 @@ func (r *Runtime) sweepTasks(ctx context.Context, cl *client.Client, keep map[st
 	var errs []error
 	for _, t := range list.Tasks {
 		if r.ours(t.ID) && !keep[t.ID] {
-			errs = append(errs, r.endTask(ctx, cl, t.ID))
+			r.endTask(ctx, cl, t.ID)
 		}
 	}
 	known, err := cl.ContainerService().List(ctx)
@@ -186,7 +186,7 @@ func (r *Runtime) sweepTasks(ctx context.Context, cl *client.Client, keep map[st
 
 // endTask kills and deletes a task, also one without a container. A shim that
 // doesn't obey is killed later.
-func (r *Runtime) endTask(ctx context.Context, cl *client.Client, id string) error {
+func (r *Runtime) endTask(ctx context.Context, cl *client.Client, id string) {
 	service := cl.TaskService()
 	_, err := service.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL), All: true})
 	if err == nil {
@@ -198,7 +198,6 @@ func (r *Runtime) endTask(ctx context.Context, cl *client.Client, id string) err
 	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
 		r.logger.LogAttrs(ctx, slog.LevelWarn, "failed to delete a task, its shim is killed", slog.String("container", id), slog.Any("err", err))
 	}
-	return nil
 }
 
 // sweepShims kills shims of our daemon that serve no task that is kept. Shims

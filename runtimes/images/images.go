@@ -140,8 +140,7 @@ func (s *Store) Look(ctx context.Context, name string) (state.Image, error) {
 	}
 	wrapped := lookupError(name, err)
 	failed := state.Image{Name: name}
-	var le *LookupError
-	if errors.As(wrapped, &le) {
+	if le, ok := errors.AsType[*LookupError](wrapped); ok {
 		failed.Failure = le.Code
 	}
 	return failed, wrapped

@@ -208,6 +208,6 @@ func readBlob(ctx context.Context, p place, n imageName, d descriptor, limit int
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close() //nolint:errcheck // only read from
+	defer r.Close()
 	return io.ReadAll(io.LimitReader(r, limit+1))
 }

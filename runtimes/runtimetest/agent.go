@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -170,8 +171,9 @@ func (w *world) until(t *testing.T, what string, holds func() bool) {
 		case <-w.changed:
 		case <-late:
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			t.Fatalf("never: %s; last heard: %+v", what, w.pods)
+			last := fmt.Sprintf("%+v", w.pods)
+			w.mu.Unlock()
+			t.Fatalf("never: %s; last heard: %s", what, last)
 		}
 	}
 }

@@ -44,7 +44,9 @@ func volumes(t *testing.T, w *world) {
 			{Name: "state", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		}
 		s.Containers[0].VolumeMounts = []corev1.VolumeMount{
-			{Name: "all", MountPath: "/all"}, {Name: "host", MountPath: "/part", SubPath: "sub"}, {Name: "host", MountPath: "/one", SubPath: "out"},
+			{Name: "all", MountPath: "/all"},
+			{Name: "host", MountPath: "/part", SubPath: "sub"},
+			{Name: "host", MountPath: "/one", SubPath: "out"},
 			{Name: "state", MountPath: "/state"},
 		}
 	}, "read", "/all/say/hello", "read", "/part/in", "read", "/one", "append", "/state/mine", "x", "read", "/all/name", "wait")

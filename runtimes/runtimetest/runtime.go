@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -116,7 +117,7 @@ func (s *suite) container(uid state.UID, name string, attempt int32, args ...str
 	return runtimes.Container{
 		UID: uid, Name: name, Attempt: attempt, Image: s.Image, Args: args,
 		// stdout and stderr share a file here; apart they are in the agent's suite.
-		LogPath: filepath.Join(s.dir, name+"-"+uid.String()[:8]+"-"+string(rune('0'+attempt))+".log"),
+		LogPath: filepath.Join(s.dir, name+"-"+uid.String()[:8]+"-"+strconv.Itoa(int(attempt))+".log"),
 	}
 }
 
@@ -249,11 +250,11 @@ func run(t *testing.T, s *suite) {
 func exitCodes(t *testing.T, s *suite) {
 	uid := s.pod(t)
 	for name, code := range map[string]int32{"zero": 0, "three": 3} {
-		s.start(t, uid, name, 0, "exit", string('0'+rune(code)))
+		s.start(t, uid, name, 0, "exit", strconv.Itoa(int(code)))
 		if c := s.ended(t, uid, name); c.ExitCode != code || c.FinishedAt.IsZero() {
 			t.Errorf("%s: %+v", name, c)
 		}
-		if err := s.r.Run(s.ctx(t), s.container(uid, name, 0, "exit", string('0'+rune(code)))); err != nil {
+		if err := s.r.Run(s.ctx(t), s.container(uid, name, 0, "exit", strconv.Itoa(int(code)))); err != nil {
 			t.Errorf("the same ended attempt again: %v", err)
 		}
 		if c := s.find(t, uid, name); c == nil || c.Running {

@@ -25,7 +25,6 @@ import (
 type controller struct {
 	mu      sync.Mutex
 	pods    map[state.UID]state.PodStatus
-	ready   int
 	renewed int
 	hellos  int
 	full    int

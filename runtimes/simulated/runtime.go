@@ -316,8 +316,9 @@ func (r *Runtime) Observe(ctx context.Context, after uint64) (runtimes.Observati
 	for {
 		r.mu.Lock()
 		if r.version != after {
-			defer r.mu.Unlock()
-			return r.observation(), nil
+			o := r.observation()
+			r.mu.Unlock()
+			return o, nil
 		}
 		changed := r.changed
 		r.mu.Unlock()

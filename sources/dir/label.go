@@ -83,7 +83,8 @@ func (c *comparison) dirs(then, now *tree.Dir, at []string) {
 		e := &list[i]
 		old := before[e.Name]
 		delete(before, e.Name)
-		here := append(at[:len(at):len(at)], e.Name)
+		here := make([]string, 0, len(at)+1)
+		here = append(append(here, at...), e.Name)
 		switch {
 		case e.Kind == tree.Directory && old != nil && old.Kind == tree.Directory:
 			c.dirs(old.Dir, e.Dir, here)

@@ -69,8 +69,7 @@ func (s *scanner) scan(ctx context.Context) (*tree.Dir, error) {
 	}
 	s.root = root
 	dir, err := s.dir(ctx, ".", 1)
-	var limit *tree.LimitError
-	if errors.As(err, &limit) { // a fault of the tree, for whoever reads it
+	if limit, ok := errors.AsType[*tree.LimitError](err); ok { // a fault of the tree, for whoever reads it
 		dir, err = tree.Broken(limit), nil
 	}
 	return dir, errors.Join(err, root.Close())

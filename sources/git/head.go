@@ -10,7 +10,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/storer"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/tandem-gitops/tandem/sources"
 	"github.com/tandem-gitops/tandem/sources/tree"
@@ -53,7 +52,7 @@ func HeadAround(dir string, known *Head) (*Head, error) {
 	if known != nil && known.Commit.Hash == ref.Hash().String() && known.Branch == branch && known.WorkTree == l.WorkTree {
 		return known, nil
 	}
-	objects, err := openObjects(func() (*filesystem.Storage, error) { return l.open() }, l.CommonDir)
+	objects, err := openObjects(l.open, l.CommonDir)
 	if err != nil {
 		return nil, err
 	}

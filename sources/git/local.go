@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
@@ -97,7 +96,7 @@ func located(gitDir, workTree string) (Location, error) {
 
 // open opens the repository's own files.
 func (l Location) open() (*filesystem.Storage, error) {
-	var root billy.Filesystem = osfs.New(l.GitDir)
+	root := osfs.New(l.GitDir)
 	if l.CommonDir != l.GitDir {
 		root = dotgit.NewRepositoryFilesystem(osfs.New(l.GitDir), osfs.New(l.CommonDir))
 	}
@@ -147,7 +146,7 @@ func (o *localOrigin) look(context.Context) (found, error) {
 		return found{}, err
 	}
 	if o.objects == nil {
-		o.objects, err = openObjects(func() (*filesystem.Storage, error) { return l.open() }, l.CommonDir)
+		o.objects, err = openObjects(l.open, l.CommonDir)
 		if err != nil {
 			return found{}, err
 		}

@@ -47,7 +47,8 @@ type objects struct {
 
 func openObjects(open func() (*filesystem.Storage, error), common string) (*objects, error) {
 	o := &objects{open: open, common: common}
-	return o, o.reopen()
+	err := o.reopen()
+	return o, err
 }
 
 func (o *objects) reopen() error {
@@ -244,8 +245,7 @@ type builder struct {
 // is for whoever wrote the commit to mend.
 func (b *builder) root(hash plumbing.Hash) (*tree.Dir, error) {
 	d, err := b.dir(hash, 1)
-	var limit *tree.LimitError
-	if errors.As(err, &limit) {
+	if limit, ok := errors.AsType[*tree.LimitError](err); ok {
 		return tree.Broken(limit), nil
 	}
 	return d, err

@@ -88,7 +88,7 @@ type address struct {
 	text   string   // for people; holds no secret
 }
 
-var scpLike = regexp.MustCompile(`^(?:([A-Za-z0-9._~+-]+)@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([^:].*)$`) //nolint:gochecknoglobals // a compiled constant
+var scpLike = regexp.MustCompile(`^(?:([A-Za-z0-9._~+-]+)@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([^:].*)$`)
 
 // Remote says whether the text names a repository on another machine.
 func Remote(text string) bool {

@@ -66,5 +66,6 @@ func (s *sshReceiver) ReceivePack(_ context.Context, request *packp.ReferenceUpd
 	if err := report.Decode(answer); err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	return report, report.Error()
+	refused := report.Error()
+	return report, refused
 }

@@ -363,11 +363,29 @@ func TestSubmodule(t *testing.T) {
 func TestRefusedOptions(t *testing.T) {
 	t.Parallel()
 	for _, o := range []git.Options{
-		{}, {URL: "-u"}, {URL: "git://host/x"}, {URL: "ext::sh -c x"}, {URL: "ftp://host/x"}, {URL: "https://"}, {URL: "ssh://host"},
-		{URL: "https://user:secret@host/x", Cache: "c"}, {URL: "http://host/x", Cache: "c", Auth: git.Auth{PasswordEnv: "X"}}, {URL: "https://host/x"},
-		{URL: "x", Ref: "a..b"}, {URL: "x", Ref: "-x"}, {URL: "x", Ref: "a b"}, {URL: "x", Ref: "a@b"}, {URL: "x", Ref: "refs/heads/../x"}, {URL: "x", Ref: "a\nb"},
-		{URL: "x", Tag: "refs/tags/v1"}, {URL: "x", Tag: "-v"}, {URL: "x", Tag: "v1", Ref: "main"}, {URL: "x", Semver: "newest"}, {URL: "x", Semver: "1.x", Tag: "v1"},
-		{URL: "x", Commit: "3f2a91c"}, {URL: "x", Commit: strings.Repeat("a", 40), Ref: "main"},
+		{},
+		{URL: "-u"},
+		{URL: "git://host/x"},
+		{URL: "ext::sh -c x"},
+		{URL: "ftp://host/x"},
+		{URL: "https://"},
+		{URL: "ssh://host"},
+		{URL: "https://user:secret@host/x", Cache: "c"},
+		{URL: "http://host/x", Cache: "c", Auth: git.Auth{PasswordEnv: "X"}},
+		{URL: "https://host/x"},
+		{URL: "x", Ref: "a..b"},
+		{URL: "x", Ref: "-x"},
+		{URL: "x", Ref: "a b"},
+		{URL: "x", Ref: "a@b"},
+		{URL: "x", Ref: "refs/heads/../x"},
+		{URL: "x", Ref: "a\nb"},
+		{URL: "x", Tag: "refs/tags/v1"},
+		{URL: "x", Tag: "-v"},
+		{URL: "x", Tag: "v1", Ref: "main"},
+		{URL: "x", Semver: "newest"},
+		{URL: "x", Semver: "1.x", Tag: "v1"},
+		{URL: "x", Commit: "3f2a91c"},
+		{URL: "x", Commit: strings.Repeat("a", 40), Ref: "main"},
 	} {
 		_, err := git.New(o)
 		if err == nil {

@@ -199,8 +199,7 @@ func (a Auth) key(path string) (ssh.Signer, error) {
 		return nil, fmt.Errorf("read the SSH key: %w", err)
 	}
 	signer, err := ssh.ParsePrivateKey(pem)
-	var missing *ssh.PassphraseMissingError
-	if errors.As(err, &missing) {
+	if _, ok := errors.AsType[*ssh.PassphraseMissingError](err); ok {
 		if a.SSHPassphraseFile == "" {
 			return nil, fmt.Errorf("the SSH key %s has a passphrase: name a file that holds it, or use an agent: %w", path, sources.ErrDenied)
 		}
@@ -245,8 +244,7 @@ func knownHosts(host, file string) (ssh.HostKeyCallback, []string, error) {
 		return nil, nil, fmt.Errorf("read known hosts: %w", err)
 	}
 	var algorithms []string
-	var known *knownhosts.KeyError
-	if errors.As(check(host, &net.TCPAddr{IP: net.IPv4zero}, nobody{}), &known) {
+	if known, ok := errors.AsType[*knownhosts.KeyError](check(host, &net.TCPAddr{IP: net.IPv4zero}, nobody{})); ok {
 		for _, k := range known.Want {
 			if kind := k.Key.Type(); kind == ssh.KeyAlgoRSA {
 				algorithms = append(algorithms, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)

@@ -1,6 +1,7 @@
 package sourcetest
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -143,7 +144,7 @@ func (s *Server) execute(channel ssh.Channel, command string, repo *Repo) {
 	if !ok {
 		status.Status = 127
 	} else {
-		cmd := exec.Command("git", "upload-pack", strings.TrimSuffix(path, "'"))
+		cmd := exec.CommandContext(context.Background(), "git", "upload-pack", strings.TrimSuffix(path, "'"))
 		cmd.Env = environment(repo.home)
 		var out io.Writer = channel
 		if cut := s.Cut.Load(); cut > 0 {

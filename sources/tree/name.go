@@ -63,7 +63,7 @@ func checkPortable(name string) error {
 		return fmt.Errorf("%s is the name of a device on Windows", stem)
 	}
 	for _, device := range [...]string{"COM", "LPT"} {
-		if digit, ok := strings.CutPrefix(stem, device); ok && len([]rune(digit)) == 1 && strings.Contains("0123456789¹²³", digit) {
+		if digit, ok := strings.CutPrefix(stem, device); ok && len([]rune(digit)) == 1 && strings.Contains("0123456789¹²³", digit) { //nolint:gocritic // the constant is what is looked in //nolint:gocritic // the constant is what is looked in
 			return fmt.Errorf("%s is the name of a device on Windows", stem)
 		}
 	}

@@ -83,7 +83,7 @@ func (w *Watcher) addBelow(dir string) error {
 		case path != dir && w.skip(path):
 			return fs.SkipDir
 		}
-		if err := w.notify.Add(path); err != nil && !(errors.Is(err, fs.ErrNotExist) && path != dir) && !errors.Is(err, fs.ErrPermission) {
+		if err := w.notify.Add(path); err != nil && (!errors.Is(err, fs.ErrNotExist) || path == dir) && !errors.Is(err, fs.ErrPermission) {
 			return explain(path, err)
 		}
 		return nil

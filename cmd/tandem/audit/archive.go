@@ -117,7 +117,7 @@ func (a *Archive) Fold(ctx context.Context, until state.Seq) (*state.State, erro
 // nearest is the state of the newest snapshot at or before a record. A snapshot
 // is a cache: one that is damaged costs time; verify says what is wrong with it.
 func (a *Archive) nearest(until state.Seq) (*state.State, error) {
-	kept, _ := a.Store.LatestSnapshot(until) //nolint:errcheck // see above
+	kept, _ := a.Store.LatestSnapshot(until)
 	if kept.Seq == 0 {
 		return state.New(a.Blobs), nil
 	}

@@ -99,7 +99,7 @@ func Restore(ctx context.Context, backup, dir string) (*history.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer b.Close() //nolint:errcheck // it was read from
+	defer b.Close()
 	if b.files["log.key"] == nil {
 		return nil, fmt.Errorf("%s is no backup: it holds no keys; a bundle is read as it is, with --data %s", backup, backup)
 	}

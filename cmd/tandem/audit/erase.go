@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -23,7 +22,7 @@ type Erased struct {
 // mention a person. The records stay, and stay provable; who asked and why is
 // recorded first, for each.
 func Erase(ctx context.Context, dir, what string, person bool, actor, reason string) ([]Erased, error) {
-	store, err := history.Open(dir, history.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	store, err := history.Open(dir, history.Options{Logger: slog.New(slog.DiscardHandler)})
 	if errors.Is(err, history.ErrLocked) {
 		return nil, fmt.Errorf("%s: a controller runs there: stop it first: %w", dir, err)
 	}

@@ -123,7 +123,7 @@ func (a *Archive) Bundle(ctx context.Context, w io.Writer, path string) error {
 		return err
 	}
 	if file != nil {
-		defer file.Close() //nolint:errcheck // it was read from
+		defer file.Close()
 	}
 	s, err := openShelf(disk)
 	if err != nil {
@@ -199,7 +199,7 @@ func (b *bundler) log() error {
 			return err
 		}
 		err = b.add(e.Name, e.Size, r)
-		if err = errors.Join(err, r.Close()); err != nil {
+		if err := errors.Join(err, r.Close()); err != nil {
 			return err
 		}
 	}

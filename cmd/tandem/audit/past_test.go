@@ -95,8 +95,11 @@ func TestAtNamesTheCommitOfEachPod(t *testing.T) {
 		author string
 		want   int
 	}{
-		{then, "shop.example/web:1", ada, 2}, {then, "shop.example/web:2", bob, 0}, {then, "shop.example/db:1", ada, 2},
-		{now, "shop.example/web:1", ada, 0}, {now, "shop.example/web:2", bob, 3},
+		{then, "shop.example/web:1", ada, 2},
+		{then, "shop.example/web:2", bob, 0},
+		{then, "shop.example/db:1", ada, 2},
+		{now, "shop.example/web:1", ada, 0},
+		{now, "shop.example/web:2", bob, 3},
 		{now, "shop.example/db:1", ada, 2}, // the second commit didn't change it
 	} {
 		if got := count(c.m, c.image, c.author); got != c.want {

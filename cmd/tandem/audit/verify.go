@@ -31,7 +31,7 @@ func Verify(ctx context.Context, path string, o Options) (*history.Report, error
 		return nil, err
 	}
 	if file != nil {
-		defer file.Close() //nolint:errcheck // it was read from
+		defer file.Close()
 	}
 	v, err := newVerifier(disk)
 	if err != nil {

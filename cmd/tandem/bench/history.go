@@ -34,7 +34,7 @@ func past(ctx context.Context, b *board) error {
 		return err
 	}
 	w.keep = true
-	defer os.RemoveAll(w.dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(w.dir)
 	w.commit(1, lots(pastPods)...)
 	total := manyDeployments * pastPods
 	if err := w.until(ctx, func(s *state.State) bool { return ready(s) == total }); err != nil {

@@ -49,7 +49,7 @@ func (registry) Look(_ context.Context, name string) state.Image {
 func newWorld(ctx context.Context, nodes int) (*world, error) { return newWorldOver(ctx, nodes, false) }
 
 // newWorldOver lets the nodes speak over mTLS, each with a connection of its own.
-func newWorldOver(ctx context.Context, nodes int, tls bool) (*world, error) {
+func newWorldOver(ctx context.Context, nodes int, tls bool) (*world, error) { //nolint:funlen // parts are put together in order
 	dir, err := os.MkdirTemp("", "tandem-bench-")
 	if err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func newWorldOver(ctx context.Context, nodes int, tls bool) (*world, error) {
 		}
 		return closed
 	}
-	return w, w.until(ctx, func(s *state.State) bool {
+	err = w.until(ctx, func(s *state.State) bool {
 		ready := 0
 		for _, n := range s.Nodes {
 			if n.Ready {
@@ -124,6 +124,7 @@ func newWorldOver(ctx context.Context, nodes int, tls bool) (*world, error) {
 		}
 		return ready == nodes
 	})
+	return w, err
 }
 
 // until waits for a state at the watermark.

@@ -50,7 +50,7 @@ func (r *resource) apiVersion() string {
 func readVerbs() []string { return []string{"get", "list", "watch"} }
 
 // allResources are the kinds of the API, in the order of discovery.
-func (a *api) allResources() []*resource {
+func (a *api) allResources() []*resource { //nolint:funlen // a table
 	return []*resource{
 		{
 			version: "v1", plural: "pods", singular: "pod", kind: "Pod", short: []string{"po"}, categories: []string{"all"}, namespaced: true,

@@ -115,10 +115,11 @@ func transient(c state.HoldCode) bool {
 	switch c {
 	case state.HoldPredecessor, state.HoldNoRoom, state.HoldNoNode, state.HoldImageUnknown, state.HoldNodeLost:
 		return true
-	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldRewind, state.HoldConfigMissing:
+	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldRewind, state.HoldConfigMissing, state.HoldBudget, state.HoldAddress:
+		return false
+	default:
 		return false
 	}
-	return false
 }
 
 func problems(a *state.App, words report.Words) string {

@@ -151,11 +151,12 @@ func (t *Teller) pod(l *Line, r *state.Record) {
 	case *state.PodGone:
 		about(f.UID, "end")
 		l.Outcome = "gone"
-		if f.Fenced {
+		switch {
+		case f.Fenced:
 			l.Reason = "its node is silent for so long that it must have ended it"
-		} else if f.Vanished {
+		case f.Vanished:
 			l.Bad, l.Reason = true, "the node had it no more, though nobody stopped it"
-		} else if f.Exit != 0 {
+		case f.Exit != 0:
 			l.Reason = fmt.Sprintf("exited %d", f.Exit)
 		}
 		delete(t.pods, f.UID)

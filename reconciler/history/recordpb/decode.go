@@ -144,7 +144,7 @@ func (d *decoder) field(b []byte, f *field, typ protowire.Type, at unsafe.Pointe
 	if n <= 0 {
 		return 0, nil
 	}
-	switch f.op { //nolint:exhaustive // numbers were dealt with
+	switch f.op {
 	case opSlice:
 		if f.elem.op.isNumber() {
 			return n, packed(body, f, at)
@@ -197,7 +197,7 @@ func packed(b []byte, f *field, at unsafe.Pointer) error {
 }
 
 func (d *decoder) body(b []byte, v *value, at unsafe.Pointer, depth int) error {
-	switch v.op { //nolint:exhaustive // numbers and lists are dealt with by the callers
+	switch v.op {
 	case opString:
 		*(*string)(at) = d.string(b)
 	case opBytes:
@@ -269,7 +269,7 @@ func (d *decoder) entry(b []byte, f *field, at unsafe.Pointer, depth int) error 
 // setNumber stores a varint; it says no where the number doesn't fit the type.
 func (v *value) setNumber(at unsafe.Pointer, n uint64) bool {
 	s := protowire.DecodeZigZag(n)
-	switch v.op { //nolint:exhaustive // callers ask isNumber
+	switch v.op {
 	case opBool:
 		*(*bool)(at) = n == 1
 		return n <= 1

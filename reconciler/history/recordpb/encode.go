@@ -186,7 +186,7 @@ func (v *value) appendBody(b []byte, at unsafe.Pointer) []byte {
 
 // number is the varint of a number.
 func (v *value) number(at unsafe.Pointer) uint64 {
-	switch v.op { //nolint:exhaustive // callers ask isNumber
+	switch v.op {
 	case opBool, opUint8:
 		return uint64(*(*uint8)(at))
 	case opUint16:

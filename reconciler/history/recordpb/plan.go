@@ -106,8 +106,7 @@ func (pl *planner) compile(t reflect.Type) (*plan, error) {
 	}
 	p := &plan{typ: t}
 	pl.plans[t] = p
-	for i := range t.NumField() {
-		sf := t.Field(i)
+	for sf := range t.Fields() {
 		tag := sf.Tag.Get("pb")
 		if tag == "" || tag == "-" {
 			continue
@@ -152,7 +151,7 @@ func (pl *planner) value(t reflect.Type) (*value, error) {
 		return v, nil
 	}
 	var err error
-	switch t.Kind() { //nolint:exhaustive // what isn't listed has no encoding
+	switch t.Kind() {
 	case reflect.Bool:
 		v.op = opBool
 	case reflect.Int, reflect.Uint:

@@ -188,9 +188,9 @@ func EndsAt(p *state.Pod, n *state.Node) (time.Duration, bool) {
 				break
 			}
 			// Of several the shortest holds (Kubernetes: getMinTolerationTime).
-			for_ := since + time.Duration(max(0, *one.TolerationSeconds))*time.Second
-			if until == since || for_ < until {
-				until = for_
+			lasts := since + time.Duration(max(0, *one.TolerationSeconds))*time.Second
+			if until == since || lasts < until {
+				until = lasts
 			}
 		}
 		if !forEver && (!ends || until < at) {

@@ -162,7 +162,7 @@ func TestLongLineInParts(t *testing.T) {
 // there once.
 func TestTakenOnce(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "life")
+		dir, err := os.MkdirTemp(t.TempDir(), "life") //nolint:usetesting // one for each draw
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -190,7 +190,7 @@ func seekBack(path string, n int64, stream string) (at, found int64, err error) 
 	if err != nil {
 		return 0, 0, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return 0, 0, err

@@ -28,7 +28,6 @@ func main() {
 	build := flag.String("windows", "10.0.20348.2113", "the Windows build that the Windows variant names")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	for _, i := range []struct{ name, version string }{{"web", *web}, {"db", *db}} {
 		if i.version == "" {
 			continue
@@ -37,10 +36,12 @@ func main() {
 		digest, err := make1(ctx, *out, i.name, i.version, *arch, *build)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "mkimages: %s: %v\n", ref, err)
+			stop()
 			os.Exit(1)
 		}
 		fmt.Printf("%s %s\n", ref, digest)
 	}
+	stop()
 }
 
 // make1 builds one image for both systems and adds it to the layout.
@@ -70,7 +71,7 @@ func compile(ctx context.Context, name, version string, system state.OS, arch st
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, name)
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.version="+version,
 		"-o", file, source+name)

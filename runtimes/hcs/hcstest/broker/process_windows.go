@@ -454,7 +454,7 @@ func spawn(program string, p *parameters, dir string, pipes *pipes) (windows.Pro
 			if h, err = nothing(); err != nil {
 				return pi, err
 			}
-			defer closeAll([3]windows.Handle{h})
+			defer closeAll([3]windows.Handle{h}) //nolint:gocritic // three at most, all until the process has begun
 		}
 		if err := windows.SetHandleInformation(h, windows.HANDLE_FLAG_INHERIT, windows.HANDLE_FLAG_INHERIT); err != nil {
 			return pi, err
