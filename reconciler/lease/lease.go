@@ -1,6 +1,8 @@
 // Package lease says how long a node that nobody hears may run an identity, and
 // how long its controller waits before it starts that identity elsewhere.
 //
+//	agent ──renewal──► [ lease ] ──grant──► controller
+//
 //	agent       sent ────────── begins to kill ───────── all dead
 //	             t            + Length − Kill          t + Length    on its clock
 //	             │ renewal                                    │

@@ -26,6 +26,9 @@ const (
 	exitUnknown = 255 // as containerd says it
 	watchPause  = 50 * time.Millisecond
 
+	watchRound  = 10 * time.Second // one call of Wait; then it is asked whether the process lives
+	watchMisses = 2                // rounds that a process may be gone before nobody will say how it ended
+
 	handlerPause    = 10 * time.Millisecond // between looks for a handler
 	handlerPauseMax = time.Second
 )
@@ -33,15 +36,17 @@ const (
 // watch waits for a container's end, over any number of daemons, and records it.
 func (r *Runtime) watch(p *pod, c *container) {
 	r.mu.Lock()
-	id := c.record.ID
+	id, pid := c.record.ID, c.record.PID
 	r.mu.Unlock()
-	for {
+	for misses := 0; ; {
 		cl, err := r.get(r.life)
 		if err != nil {
 			return
 		}
-		ctx := r.inNamespace(r.life)
+		ctx, cancel := context.WithTimeout(r.inNamespace(r.life), watchRound)
 		answer, err := cl.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+		over := ctx.Err() != nil
+		cancel()
 		if err == nil {
 			r.recordEnd(p, c, int32(answer.ExitStatus), answer.ExitedAt.AsTime(), "") //nolint:gosec // an exit status is a byte
 			return
@@ -53,11 +58,26 @@ func (r *Runtime) watch(p *pod, c *container) {
 			r.recordEnd(p, c, exitUnknown, time.Now(), "its process is gone and nobody saw how it ended")
 			return
 		}
+		// A daemon that died between the exit and its event leaves a Wait that
+		// nobody answers.
+		if over && !runs(pid, p.record.UID) {
+			if misses++; misses >= watchMisses {
+				r.recordEnd(p, c, exitUnknown, time.Now(), "its process is gone and nobody saw how it ended")
+				return
+			}
+		}
 		// Unknown: the daemon or the shim went away. Ask again.
 		if !r.pause(watchPause) {
 			return
 		}
 	}
+}
+
+// runs says whether a process is there and in the pod's control group: a pid
+// alone may be another's by now.
+func runs(pid uint32, uid state.UID) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	return err == nil && strings.Contains(string(raw), uid.String())
 }
 
 // recordEnd makes a container's end known, then removes what containerd has of
