@@ -25,7 +25,7 @@ type flap struct {
 }
 
 // next is when something is to be recorded of it; 0: nothing.
-func (f *flap) next(time.Duration) time.Duration {
+func (f *flap) next() time.Duration {
 	if !f.flaps {
 		return 0
 	}
@@ -71,7 +71,7 @@ func (m *Machine) calm(p *state.Pod, s *state.PodStatus) bool {
 func (m *Machine) settle() {
 	for _, p := range m.flapping() {
 		f := m.flaps[p.UID]
-		if m.now.Mono < f.next(m.now.Mono) {
+		if m.now.Mono < f.next() {
 			continue
 		}
 		if m.now.Mono-f.last >= flapWindow {

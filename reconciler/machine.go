@@ -410,22 +410,13 @@ func (m *Machine) touchChanges(changes []state.Change) {
 		m.retired = true
 		for name, n := range m.fold.Nodes {
 			for _, p := range n.Pods {
-				if p.Key.Namespace == ref.Namespace && names(p.Template, ref) {
+				if p.Key.Namespace == ref.Namespace && p.Template.Names(ref) {
 					m.touched[name] = true
 					break
 				}
 			}
 		}
 	}
-}
-
-func names(t *state.Template, ref state.Ref) bool {
-	for _, c := range t.Configs {
-		if c.Kind == ref.Kind && c.Name == ref.Name {
-			return true
-		}
-	}
-	return false
 }
 
 // helped marks what waits for room, a node or an image.
@@ -453,7 +444,7 @@ func (m *Machine) wake() time.Duration {
 	sooner(m.nextLook)
 	sooner(m.lines.wake())
 	for _, f := range m.flaps {
-		sooner(f.next(m.now.Mono))
+		sooner(f.next())
 	}
 	return at
 }

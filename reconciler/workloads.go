@@ -299,12 +299,12 @@ func (m *Machine) used(ref state.Ref) bool {
 			continue
 		}
 		for _, v := range w.Variants {
-			if v.Update != nil && names(v.Update, ref) || v.Current != nil && names(v.Current, ref) {
+			if v.Update != nil && v.Update.Names(ref) || v.Current != nil && v.Current.Names(ref) {
 				return true
 			}
 		}
 		for _, p := range w.Pods {
-			if names(p.Template, ref) {
+			if p.Template.Names(ref) {
 				return true
 			}
 		}

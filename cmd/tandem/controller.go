@@ -50,16 +50,9 @@ func (c *cli) controller(ctx context.Context, where string, f *upFlags) error {
 		return err
 	}
 	c.banner(s, &o, where)
-	run, stop := context.WithCancel(ctx)
-	defer stop()
-	served := make(chan error, 1)
-	go func() {
-		served <- s.Run(run)
-		stop()
-	}()
+	run, end := beside(ctx, s)
 	_, shown := c.show(run, s, false)
-	stop()
-	err = errors.Join(<-served, s.Close())
+	err = errors.Join(end(), s.Close())
 	if err == nil && shown != nil && !errors.Is(shown, context.Canceled) {
 		err = shown
 	}

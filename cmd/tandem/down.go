@@ -81,19 +81,12 @@ func (c *cli) downStopped(ctx context.Context, why string) error {
 	if err != nil {
 		return err
 	}
-	run, stop := context.WithCancel(ctx)
-	defer stop()
-	served := make(chan error, 1)
-	go func() {
-		served <- s.Run(run)
-		stop()
-	}()
+	run, end := beside(ctx, s)
 	_, err = s.Controller.Do(run, &state.Command{Verb: state.CmdDown, Reason: s.Controller.Text(why)})
 	if err == nil {
 		<-run.Done()
 	}
-	stop()
-	err = errors.Join(err, <-served)
+	err = errors.Join(err, end())
 	if ctx.Err() != nil {
 		err = errors.Join(err, fmt.Errorf("pods were still there after %s: those of other nodes end when these are back", downPatience))
 	}

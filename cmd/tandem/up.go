@@ -67,17 +67,10 @@ func (c *cli) up(ctx context.Context, where string, f *upFlags) error {
 		return err
 	}
 	c.banner(s, &o, where)
-	run, stop := context.WithCancel(ctx)
-	defer stop()
-	served := make(chan error, 1)
-	go func() {
-		served <- s.Run(run)
-		stop()
-	}()
+	run, end := beside(ctx, s)
 	outcome, shown := c.show(run, s, f.once)
 	interrupted := ctx.Err() != nil
-	stop()
-	err = <-served
+	err = end()
 	farewell(c.errs, s, &o)
 	err = errors.Join(err, s.Close())
 	switch {
@@ -97,6 +90,21 @@ func (c *cli) up(ctx context.Context, where string, f *upFlags) error {
 		_, _ = fmt.Fprintln(c.errs, line)
 	}
 	return failed()
+}
+
+// beside runs a server beside its caller: run ends when the server does, and end
+// stops the server and says how it ended. It is to be called once.
+func beside(ctx context.Context, s *serve.Server) (run context.Context, end func() error) {
+	run, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() {
+		served <- s.Run(run)
+		stop()
+	}()
+	return run, func() error {
+		stop()
+		return <-served
+	}
 }
 
 // show tells what happens until the run ends.

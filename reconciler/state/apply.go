@@ -345,7 +345,7 @@ func replicas(n *int32) int32 {
 func (s *State) bumpUsers(config Ref) {
 	for _, n := range s.Nodes {
 		for _, p := range n.Pods {
-			if p.Key.Namespace == config.Namespace && slices.ContainsFunc(p.Template.Configs, func(c Config) bool { return c.Kind == config.Kind && c.Name == config.Name }) {
+			if p.Key.Namespace == config.Namespace && p.Template.Names(config) {
 				n.Generation++
 				break
 			}

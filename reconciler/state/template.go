@@ -89,6 +89,12 @@ func (t *Template) affine() int {
 	return 0
 }
 
+// Names says whether the spec names a ConfigMap or Secret, whatever the namespace:
+// a pod's own is meant.
+func (t *Template) Names(config Ref) bool {
+	return slices.ContainsFunc(t.Configs, func(c Config) bool { return c.Kind == config.Kind && c.Name == config.Name })
+}
+
 // Image returns what an image name of the spec was resolved to.
 func (t *Template) Image(name string) (Image, bool) {
 	i, ok := slices.BinarySearchFunc(t.Images, name, func(im Image, n string) int { return strings.Compare(im.Name, n) })

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/act"
-	"github.com/tandem-gitops/tandem/reconciler/history"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render/overlay"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
@@ -361,5 +360,3 @@ func (l lookup) Look(ctx context.Context, name string) state.Image {
 	}
 	return im
 }
-
-var _ history.Log = (*history.Store)(nil)
