@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 )
@@ -42,6 +43,7 @@ type wirePod struct {
 	Placement state.Seq       `pb:"8"`
 	Stop      bool            `pb:"9"`
 	Grace     time.Duration   `pb:"10"`
+	Loss      lease.Class     `pb:"11"`
 }
 
 type wireObject struct {
@@ -81,7 +83,7 @@ func (e *encoder) encode(a *state.Assignment) (*wireDelta, error) {
 		}
 		d.Pods = append(d.Pods, wirePod{
 			UID: p.UID, Key: p.Key, Workload: p.Workload, Ordinal: p.Ordinal, Service: p.Service, Template: p.Template.Digest,
-			Isolation: p.Isolation, Placement: p.Placement, Stop: p.Stop, Grace: p.Grace,
+			Isolation: p.Isolation, Placement: p.Placement, Stop: p.Stop, Grace: p.Grace, Loss: p.Loss,
 		})
 		if !e.templates[p.Template.Digest] {
 			if e.templates == nil {
@@ -206,7 +208,7 @@ func (x *decoder) pod(a *state.Assignment, w *wirePod) error {
 	}
 	p := &state.AssignedPod{
 		UID: w.UID, Key: w.Key, Workload: w.Workload, Ordinal: w.Ordinal, Service: w.Service, Template: t, Isolation: w.Isolation,
-		Placement: w.Placement, Stop: w.Stop, Grace: w.Grace,
+		Placement: w.Placement, Stop: w.Stop, Grace: w.Grace, Loss: w.Loss,
 	}
 	if i, ok := findPod(a.Pods, p.UID); ok {
 		a.Pods[i] = p
