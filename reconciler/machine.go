@@ -297,6 +297,8 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		}
 	case *state.PodCounted:
 		m.touchPod(f.UID, false)
+	case *state.Scaled:
+		m.touchWorkload(f.Workload)
 	case *state.JobMoved:
 		m.touchJob(f.Workload)
 	case *state.CronFired:

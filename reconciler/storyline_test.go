@@ -72,6 +72,8 @@ func (s *story) line(r *state.Record) string {
 		return fmt.Sprintf("%s counts: %s", s.of(f.UID), f.Verdict)
 	case *state.JobMoved:
 		return strings.TrimSuffix(fmt.Sprintf("%s is %s: %s", f.Workload.Name, f.Stage, f.Why), ": ")
+	case *state.Scaled:
+		return fmt.Sprintf("shares of %s %s for %d", f.Workload.Name, f.OS, f.Replicas)
 	case *state.CronFired:
 		return fmt.Sprintf("%s begins %s, missed %d", f.CronJob.Name, f.Job.Name, f.Missed)
 	case *state.JobDropped:

@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/plan"
 	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
@@ -83,6 +86,9 @@ func (m *Machine) workload(w *state.Workload) {
 		m.job(w, &d)
 		return
 	}
+	for _, x := range d.Scaled {
+		m.emit(w.App, &state.Scaled{Workload: w.Ref, OS: x.Variant.OS, Replicas: x.Replicas})
+	}
 	for _, s := range d.Stop {
 		m.emit(m.appOf(s.Pod), &state.PodStopping{UID: s.Pod.UID, Why: s.Why})
 	}
@@ -95,7 +101,7 @@ func (m *Machine) workload(w *state.Workload) {
 		m.emit(w.App, &state.Stalled{Workload: w.Ref})
 	}
 	if d.Complete && !w.Complete {
-		m.emit(w.App, &state.RolledOut{Workload: w.Ref, Partial: d.Partial})
+		m.emit(w.App, &state.RolledOut{Workload: w.Ref, Partial: d.Partial, Keep: keeps(w)})
 	}
 	m.apps[w.App] = true
 	m.cron(w, &d)
@@ -107,6 +113,23 @@ func (m *Machine) workload(w *state.Workload) {
 		delete(m.waiting, w.Ref)
 		delete(m.wakes, w.Ref)
 	}
+}
+
+// keeps is how many revisions of a workload stay; 0: it doesn't say.
+func keeps(w *state.Workload) int32 {
+	var limit *int32
+	switch b := w.Owned.Object.First().(type) {
+	case *appsv1.Deployment:
+		limit = b.Spec.RevisionHistoryLimit
+	case *appsv1.StatefulSet:
+		limit = b.Spec.RevisionHistoryLimit
+	case *appsv1.DaemonSet:
+		limit = b.Spec.RevisionHistoryLimit
+	}
+	if limit == nil {
+		return 0
+	}
+	return 1 + min(*limit, math.MaxInt32-1)
 }
 
 func set(in map[state.Ref]bool, ref state.Ref, on bool) {
@@ -124,7 +147,7 @@ func (m *Machine) revise(w *state.Workload, list []plan.Revise) {
 			m.blobs.templates[r.Template.Digest] = r.Template
 			m.out.Blobs = append(m.out.Blobs, Blob{Digest: r.Template.Digest, Template: r.Raw})
 		}
-		m.emit(w.App, &state.Revised{Workload: w.Ref, OS: r.Variant.OS, Template: r.Template.Digest, Number: number})
+		m.emit(w.App, &state.Revised{Workload: w.Ref, OS: r.Variant.OS, Template: r.Template.Digest, Number: number, Keep: keeps(w)})
 	}
 }
 
@@ -240,6 +263,8 @@ func (m *Machine) pending(w *state.Workload, d *plan.Decision) string {
 	switch {
 	case len(d.Revise) > 0:
 		return "a revision"
+	case len(d.Scaled) > 0:
+		return "shares of its revisions"
 	case len(d.Stop) > 0:
 		return fmt.Sprintf("to stop %s (%s)", d.Stop[0].Pod.Key, d.Stop[0].Why)
 	case d.Complete && !w.Complete:

@@ -29,6 +29,7 @@ type Decision struct {
 	Stop     []rollout.Stop
 	Decided  []Placement
 	Held     []state.Held // all that hold now, sorted by ID; Decided is left to the machine
+	Scaled   []rollout.Scaled
 	Complete bool
 	Partial  bool
 	Gone     bool
@@ -108,7 +109,7 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	step := p.next(w, now)
 	d.Stop, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Partial, step.Gone, step.Stalled, step.Wake
 	d.Complete = step.Complete && !behind
-	d.Count, d.Job, d.Expired = step.Count, step.Job, step.Expired
+	d.Count, d.Job, d.Expired, d.Scaled = step.Count, step.Job, step.Expired, step.Scaled
 	if len(d.Count) > 0 || d.Job != nil {
 		d.seal()
 		return d
@@ -141,6 +142,9 @@ func noRoom(w *state.Workload, start rollout.Start, answer schedule.Answer, lack
 	h := state.Held{Object: w.Ref, Code: state.HoldNoRoom, OS: start.Template.OS, Count: int32(lack)}
 	if start.Ordinal >= 0 {
 		h.Params = []string{fmt.Sprintf("%s-%d", w.Ref.Name, start.Ordinal)}
+	}
+	if start.Surge {
+		h.Params = []string{state.SurgeFirst}
 	}
 	if answer.Static {
 		h.Code = state.HoldNoNode

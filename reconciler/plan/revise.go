@@ -73,16 +73,15 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 	if w.Parent != nil {
 		return // its CronJob gave it the templates that it has
 	}
-	if paused(w) && slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update != nil }) {
-		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
-		return
-	}
 	var ready []Revise
 	var blocked []state.Held
 	for _, v := range w.Variants {
 		m, ok := p.wanted(s, w, v)
 		if !ok {
 			d.Waiting = true
+			if h := (state.Held{Object: w.Ref, Code: state.HoldPaused}); w.Holds[HoldID(h)] != nil {
+				d.Held = append(d.Held, h) // whatever the image is
+			}
 			return
 		}
 		if m.held != nil {
@@ -117,6 +116,10 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 		old := w.Holds[HoldID(h)]
 		return old != nil && old.Approved
 	}) {
+		return
+	}
+	if len(ready) > 0 && paused(w) {
+		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
 		return
 	}
 	d.Revise = ready

@@ -53,7 +53,7 @@ func (s *State) apply(r *Record) error {
 	case *ImageResolved:
 		im := f.Image
 		s.Images[ImageKey{App: r.App, Manifest: f.Manifest, Name: im.Name}] = &im
-	case *Revised, *RolledOut, *Stalled, *Commanded:
+	case *Revised, *RolledOut, *Stalled, *Commanded, *Scaled:
 		return s.applyWorkload(r)
 	case *PodCounted, *JobMoved:
 		return s.applyJob(r)
@@ -300,6 +300,9 @@ func (s *State) ownWorkload(r *Record, owned *Owned) {
 		}
 		if j >= 0 {
 			v.Update, v.Current, v.History = old[j].Update, old[j].Current, old[j].History
+			v.Scaled = old[j].Scaled
+		} else {
+			v.Scaled = v.Replicas
 		}
 		w.Variants = append(w.Variants, v)
 	}
@@ -411,10 +414,16 @@ func (s *State) applyWorkload(r *Record) error {
 		}
 		w.Complete, w.IsStalled, w.Progress = true, false, r.At
 		for _, v := range w.Variants {
+			v.Scaled = v.Replicas
 			if !f.Partial {
 				v.Current = v.Update
 			}
+			if f.Keep > 0 {
+				w.trim(v, int(f.Keep))
+			}
 		}
+	case *Scaled:
+		return s.applyScaled(f)
 	case *Stalled:
 		w, err := s.workload(f.Workload)
 		if err != nil {
@@ -432,7 +441,8 @@ func (s *State) applyWorkload(r *Record) error {
 	return nil
 }
 
-// maxHistory is Kubernetes's default revisionHistoryLimit and the newest one.
+// maxHistory is Kubernetes's default revisionHistoryLimit and the newest one: of
+// logs that don't say how many.
 const maxHistory = 11
 
 func (s *State) applyRevised(r *Record, f *Revised) error {
@@ -450,13 +460,15 @@ func (s *State) applyRevised(r *Record, f *Revised) error {
 	}
 	v.History = slices.DeleteFunc(slices.Clone(v.History), func(h TemplateRevision) bool { return h.Template.Digest == t.Digest })
 	v.History = append(v.History, TemplateRevision{Template: t, Number: f.Number, Created: r.At})
-	if len(v.History) > maxHistory {
+	if f.Keep > 0 {
+		w.trim(v, int(f.Keep))
+	} else if len(v.History) > maxHistory {
 		v.History = v.History[len(v.History)-maxHistory:]
 	}
 	if w.Job != nil && v.Update != nil {
 		w.Job = &Job{} // other pods are another run
 	}
-	v.Update = t
+	v.Update, v.Scaled = t, v.Replicas
 	if v.Current == nil {
 		v.Current = t
 	}

@@ -53,6 +53,7 @@ func (k Kind) String() string {
 		KindJobMoved:          "JobMoved",
 		KindCronFired:         "CronFired",
 		KindJobDropped:        "JobDropped",
+		KindScaled:            "Scaled",
 		KindNodeRanged:        "NodeRanged",
 		KindServiceAddressed:  "ServiceAddressed",
 		KindNodeSuspect:       "NodeSuspect",

@@ -132,6 +132,7 @@ func facts() map[Kind]func() Fact {
 		KindJobMoved:          func() Fact { return new(JobMoved) },
 		KindCronFired:         func() Fact { return new(CronFired) },
 		KindJobDropped:        func() Fact { return new(JobDropped) },
+		KindScaled:            func() Fact { return new(Scaled) },
 		KindNodeRanged:        func() Fact { return new(NodeRanged) },
 		KindServiceAddressed:  func() Fact { return new(ServiceAddressed) },
 		KindNodeSuspect:       func() Fact { return new(NodeSuspect) },
@@ -297,6 +298,9 @@ type Revised struct {
 	OS       OS     `json:"os,omitempty" pb:"2"`
 	Template Digest `json:"template" pb:"3"`
 	Number   int64  `json:"number" pb:"4"` // Kubernetes's revision number, per workload
+	// Keep is how many revisions stay, this one included (revisionHistoryLimit);
+	// those that have pods stay in any case. 0: eleven, whatever has pods.
+	Keep int32 `json:"keep,omitempty" pb:"80"`
 }
 
 // NodeReason is the code of why a node can't take a pod.
@@ -435,6 +439,10 @@ type Held struct {
 	Decided Seq `json:"decided,omitempty" pb:"7"`
 }
 
+// SurgeFirst among the Params of HoldNoRoom: a rollout that lets no pod be away
+// can't begin without the pod that found no room.
+const SurgeFirst = "surge"
+
 // Released ends a hold.
 type Released struct {
 	ID       string `json:"id" pb:"1"`
@@ -446,6 +454,8 @@ type Released struct {
 type RolledOut struct {
 	Workload Ref  `json:"workload" pb:"1"`
 	Partial  bool `json:"partial,omitempty" pb:"2"` // a partition keeps some pods on the template before
+	// Keep is how many revisions stay, as in Revised. 0: all that there are.
+	Keep int32 `json:"keep,omitempty" pb:"80"`
 }
 
 // Stalled says that a rollout made no progress within its deadline.

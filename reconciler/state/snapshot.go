@@ -90,6 +90,7 @@ type SnapVariant struct {
 	Update  Digest       `pb:"2"`
 	Current Digest       `pb:"3"`
 	History []SnapRevise `pb:"4"`
+	Scaled  int32        `pb:"80"`
 }
 
 // SnapRevise is a TemplateRevision.
@@ -239,7 +240,7 @@ func snapWorkload(w *Workload) SnapWorkload {
 		out.App, out.Changed = w.App, w.Owned.Changed
 	}
 	for _, v := range w.Variants {
-		sv := SnapVariant{OS: v.OS}
+		sv := SnapVariant{OS: v.OS, Scaled: v.Scaled}
 		if v.Update != nil {
 			sv.Update = v.Update.Digest
 		}
@@ -370,6 +371,7 @@ func (r *restorer) workloads(snap *Snapshot) error {
 		}
 		for i, sv := range sw.Variants {
 			v := variantOf(&owned.Object.Variants[i])
+			v.Scaled = sv.Scaled
 			var err error
 			if v.Update, err = r.template(sv.Update); err != nil {
 				return err

@@ -123,6 +123,7 @@ type WorkloadVariant struct {
 	OS       OS
 	Replicas int32
 	Start    int32 // first ordinal
+	Scaled   int32 // Replicas when the rollout began, or its revisions were last given their shares
 	Spec     *corev1.PodTemplateSpec
 	Update   *Template // what new pods are made from; nil until the images are known
 	Current  *Template // StatefulSet: the last that was rolled out whole

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/tandem-gitops/tandem/reconciler/lease"
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -100,6 +101,7 @@ func (c *validator) body(b state.Body) {
 	switch o := b.(type) {
 	case *appsv1.Deployment:
 		c.deployment(spec, &o.Spec)
+		c.osOrder(meta, o.Annotations)
 	case *appsv1.StatefulSet:
 		c.statefulSet(spec, &o.Spec)
 		if word := o.Annotations[lease.Annotation]; word != "" {
@@ -126,6 +128,14 @@ func (c *validator) body(b state.Body) {
 		c.configMap(o)
 	case *corev1.Secret:
 		c.secret(o)
+	}
+}
+
+// osOrder reads the OSes that a rollout finishes one after the other.
+func (c *validator) osOrder(meta Path, annotations map[string]string) {
+	text, ok := annotations[rollout.OSOrder]
+	if _, err := rollout.ParseOSOrder(text); ok && err != nil {
+		c.fail(meta.Key("annotations", rollout.OSOrder), err.Error(), rollout.OSOrder+": linux,windows")
 	}
 }
 

@@ -134,16 +134,11 @@ func (a *api) deployment(s *state.State, w *state.Workload, d *appsv1.Deployment
 		ObservedGeneration: out.Generation, Replicas: t.all, UpdatedReplicas: t.updated, ReadyReplicas: t.ready,
 		AvailableReplicas: t.available, UnavailableReplicas: max(0, replicas-t.available),
 	}
-	if t.gone > 0 {
-		out.Status.TerminatingReplicas = &t.gone
-	}
+	out.Status.TerminatingReplicas = &t.gone
 	least := replicas - maxUnavailable(d, replicas)
 	out.Status.Conditions = append(out.Status.Conditions,
 		deploymentCondition(appsv1.DeploymentAvailable, t.available >= least, "MinimumReplicasAvailable", "MinimumReplicasUnavailable", w.Progress))
-	progress := deploymentCondition(appsv1.DeploymentProgressing, !w.IsStalled, "ReplicaSetUpdated", "ProgressDeadlineExceeded", w.Progress)
-	if w.Complete {
-		progress.Reason = "NewReplicaSetAvailable"
-	}
+	progress := progressing(w, d)
 	if words := a.holdWords(w); words != "" {
 		progress.Message = words
 		out.Status.Conditions = append(out.Status.Conditions, appsv1.DeploymentCondition{
@@ -153,6 +148,21 @@ func (a *api) deployment(s *state.State, w *state.Workload, d *appsv1.Deployment
 	}
 	out.Status.Conditions = append(out.Status.Conditions, progress)
 	return out
+}
+
+// progressing is Kubernetes's condition of that name: complete, stuck, paused or
+// under way.
+func progressing(w *state.Workload, d *appsv1.Deployment) appsv1.DeploymentCondition {
+	c := deploymentCondition(appsv1.DeploymentProgressing, !w.IsStalled, "ReplicaSetUpdated", "ProgressDeadlineExceeded", w.Progress)
+	switch {
+	case w.Complete:
+		c.Reason, c.Message = "NewReplicaSetAvailable", "all pods are of the newest revision and available"
+	case d.Spec.Paused:
+		c.Status, c.Reason, c.Message = corev1.ConditionUnknown, "DeploymentPaused", "spec.paused is true"
+	case w.IsStalled:
+		c.Message = "no pod became available within progressDeadlineSeconds"
+	}
+	return c
 }
 
 func deploymentCondition(t appsv1.DeploymentConditionType, yes bool, good, bad string, at state.Instant) appsv1.DeploymentCondition {

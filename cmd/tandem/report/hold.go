@@ -62,9 +62,12 @@ func HoldText(h *state.Held) string {
 	case state.HoldNoNode:
 		return "no node could take " + pods + ", even empty" + after(": ", what)
 	case state.HoldNoRoom:
+		if what == state.SurgeFirst {
+			return "no room for " + pods + " now, and maxUnavailable is 0: no pod may go before it"
+		}
 		return "no room for " + pods + " now" + after(": ", what)
 	case state.HoldNodeLost:
-		return "identity on a lost node is not started elsewhere" + after(": ", what)
+		return "may run on a lost node still, and is not started elsewhere" + after(": ", what)
 	case state.HoldPrune:
 		return fmt.Sprintf("%d objects would be deleted, more than the limit", h.Count)
 	case state.HoldUnsupported:

@@ -311,6 +311,9 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 		}
 	case *state.JobDropped:
 		l.What, l.Object, l.Outcome, l.Reason = "drop", f.Job, "done", f.Why.String()
+	case *state.Scaled:
+		l.What, l.Object, l.Outcome = "scale", f.Workload, fmt.Sprintf("%d wanted", f.Replicas)
+		l.Reason = "in the midst of a rollout: shared out over its revisions"
 	case *state.Stalled:
 		l.What, l.Object, l.Outcome, l.Bad = "roll out", f.Workload, "stuck", true
 		l.Reason = "no progress within its deadline"

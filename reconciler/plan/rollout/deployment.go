@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,19 @@ import (
 // OSOrder is the annotation that makes a rollout finish one OS before it
 // begins the next: "linux,windows".
 const OSOrder = "tandem.dev/os-order"
+
+// ParseOSOrder reads that annotation: each OS once.
+func ParseOSOrder(text string) ([]state.OS, error) {
+	var out []state.OS
+	for word := range strings.SplitSeq(text, ",") {
+		os := state.OS(strings.TrimSpace(word))
+		if os != state.Linux && os != state.Windows || slices.Contains(out, os) {
+			return nil, fmt.Errorf("want each of linux and windows once, in order, got %q", text)
+		}
+		out = append(out, os)
+	}
+	return out, nil
+}
 
 // part is one variant's share of a Deployment's pods.
 type part struct {
@@ -49,15 +63,25 @@ func deployment(w *state.Workload, d *appsv1.Deployment, now state.Instant) Step
 		old += len(p.old)
 		up += p.available
 	}
+	recreate := d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
+	surge, away := 0, want
+	if !recreate {
+		surge, away = allowance(d, want)
+	}
 	switch {
-	case d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && (old > 0 || ending > 0 && oldEnding(w)):
+	case old > 0 && !(recreate && !d.Spec.Paused) && s.rescale(w, parts, want, surge, alive, d.Spec.Paused):
+	case old > 0 && d.Spec.Paused:
+		s.Held = append(s.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
+		s.rest(parts, want+surge-alive)
+	case recreate && (old > 0 || ending > 0 && s.oldEnding(w)):
 		for _, p := range parts {
 			s.stopAll(p.old, state.StopOutdated)
 		}
 	case old == 0:
 		scale(&s, parts)
 	default:
-		roll(&s, d, parts, want, alive, up)
+		order(d, parts)
+		roll(&s, parts, budget{surge: surge, away: away}, want, alive, up)
 	}
 	s.Complete = old == 0 && up == want && alive == want && len(s.Start) == 0 && len(s.Stop) == 0 && current(w)
 	deadline := DefaultDeadline
@@ -65,7 +89,7 @@ func deployment(w *state.Workload, d *appsv1.Deployment, now state.Instant) Step
 		deadline = seconds(*d.Spec.ProgressDeadlineSeconds)
 	}
 	if !d.Spec.Paused {
-		s.stalled(w, now, deadline)
+		s.stalled(w, now, least, deadline)
 	}
 	return s
 }
@@ -119,8 +143,23 @@ func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (
 	return parts, ending
 }
 
-func oldEnding(w *state.Workload) bool {
-	return slices.ContainsFunc(w.Pods, func(p *state.Pod) bool { return p.Stopping && !p.Lost && !w.IsCurrent(p) })
+// oldEnding says whether a pod of the revision before may run still, which
+// Recreate waits for. Of one on a lost node nobody knows: Kubernetes counts it as
+// running, and so it is held here.
+func (s *Step) oldEnding(w *state.Workload) bool {
+	found := false
+	for _, p := range w.Pods {
+		if !p.Stopping || p.Ended() || w.IsCurrent(p) {
+			continue
+		}
+		found = true
+		if p.Lost {
+			s.Held = append(s.Held, state.Held{
+				Object: w.Ref, Code: state.HoldNodeLost, OS: p.OS, Count: 1, Params: []string{p.Key.Name, string(p.Node)},
+			})
+		}
+	}
+	return found
 }
 
 // scale makes the number of pods right where there is nothing to replace.
@@ -143,7 +182,7 @@ func (p *part) surplus(s *Step) (gone, ready int) {
 		return 0, 0
 	}
 	pods := slices.Clone(p.current)
-	slices.SortStableFunc(pods, firstToGo)
+	sortGoing(pods, pods)
 	s.stopAll(pods[:gone], state.StopScaledDown)
 	for _, pod := range pods[:gone] {
 		if p.up(pod) {
@@ -166,32 +205,29 @@ func (s *Step) stopAll(pods []*state.Pod, why state.StopReason) {
 	}
 }
 
-// firstToGo orders pods as Kubernetes's ReplicaSet controller does when it
-// scales down: not ready before ready, then the younger before the older.
-func firstToGo(a, b *state.Pod) int {
-	ready := func(p *state.Pod) int {
-		if p.Ready {
-			return 1
-		}
-		return 0
+// budget is how many pods a rollout may add and take away.
+type budget struct{ surge, away int }
+
+// allowance is a Deployment's budget: surge and unavailability are of the sum over
+// both OSes.
+func allowance(d *appsv1.Deployment, want int) (surge, away int) {
+	if r := d.Spec.Strategy.RollingUpdate; r != nil {
+		surge, away = percent(r.MaxSurge, want, true, "25%"), percent(r.MaxUnavailable, want, false, "25%")
+	} else {
+		surge, away = percent(nil, want, true, "25%"), percent(nil, want, false, "25%")
 	}
-	return cmp.Or(cmp.Compare(ready(a), ready(b)), cmp.Compare(b.PlacedSeq, a.PlacedSeq))
+	if surge == 0 && away == 0 {
+		away = 1
+	}
+	return surge, away
 }
 
-// roll replaces old pods within the budget: surge and unavailability are of the
-// sum over both OSes.
-func roll(s *Step, d *appsv1.Deployment, parts []*part, want, alive, up int) {
-	var surge, unavailable int
-	if r := d.Spec.Strategy.RollingUpdate; r != nil {
-		surge, unavailable = percent(r.MaxSurge, want, true, "25%"), percent(r.MaxUnavailable, want, false, "25%")
-	} else {
-		surge, unavailable = percent(nil, want, true, "25%"), percent(nil, want, false, "25%")
+// roll replaces old pods within the budget.
+func roll(s *Step, parts []*part, b budget, want, alive, up int) {
+	spreadStarts(s, parts, want+b.surge-alive)
+	for i := range s.Start {
+		s.Start[i].Surge = b.away == 0
 	}
-	if surge == 0 && unavailable == 0 {
-		unavailable = 1
-	}
-	order(d, parts)
-	spreadStarts(s, parts, want+surge-alive)
 
 	// Too many of the new template (scaled down during the rollout).
 	for _, p := range parts {
@@ -200,7 +236,7 @@ func roll(s *Step, d *appsv1.Deployment, parts []*part, want, alive, up int) {
 	}
 	// Old pods that aren't available cost nothing; the new ones that aren't yet
 	// available do.
-	least := want - unavailable
+	least := want - b.away
 	idle := alive - least
 	for _, p := range parts {
 		for _, pod := range p.current {
@@ -228,14 +264,14 @@ func roll(s *Step, d *appsv1.Deployment, parts []*part, want, alive, up int) {
 
 // order marks the variants that wait for another OS.
 func order(d *appsv1.Deployment, parts []*part) {
-	text := d.Annotations[OSOrder]
-	if text == "" {
-		return
+	oses, err := ParseOSOrder(d.Annotations[OSOrder])
+	if err != nil {
+		return // validation refused it, or there is none
 	}
 	waiting := false
-	for os := range strings.SplitSeq(text, ",") {
+	for _, os := range oses {
 		for _, p := range parts {
-			if p.variant == nil || p.variant.OS != state.OS(strings.TrimSpace(os)) {
+			if p.variant == nil || p.variant.OS != os {
 				continue
 			}
 			p.blocked = waiting && len(p.old) > 0

@@ -26,6 +26,7 @@ type Start struct {
 	Count    int
 	Ordinal  int32   // of a StatefulSet, where Count is 1; else -1
 	Ordinals []int32 // of an Indexed Job: one for each pod, in order
+	Surge    bool    // a rollout that lets no pod be away begins with it
 }
 
 // A Stop is a pod that is to end.
@@ -38,6 +39,7 @@ type Stop struct {
 type Step struct {
 	Start    []Start
 	Stop     []Stop
+	Scaled   []Scaled      // of a Deployment: shares that this step gives
 	Held     []state.Held  // without IDs
 	Complete bool          // everything wanted is there and available
 	Partial  bool          // with Complete: a partition or OnDelete keeps some pods on an older template
@@ -111,15 +113,22 @@ func (s *Step) available(p *state.Pod, now state.Instant, least time.Duration) b
 }
 
 // stalled notes a rollout that made no progress within the deadline.
-func (s *Step) stalled(w *state.Workload, now state.Instant, deadline time.Duration) {
+func (s *Step) stalled(w *state.Workload, now state.Instant, least, deadline time.Duration) {
 	if s.Complete || w.Deleting || w.IsStalled || w.Complete {
 		return
 	}
-	if now.Since(w.Progress) >= deadline {
+	last := w.Progress.Mono
+	for _, p := range w.Pods {
+		// One that comes to count as available is progress too, when it does.
+		if p.Ready && !p.Stopping && !p.Lost && w.IsCurrent(p) {
+			last = max(last, p.ReadySince.Mono+least)
+		}
+	}
+	if now.Mono-last >= deadline {
 		s.Stalled = true
 		return
 	}
-	s.wake(w.Progress.Mono + deadline)
+	s.wake(last + deadline)
 }
 
 // DefaultDeadline is Kubernetes's progressDeadlineSeconds, used for

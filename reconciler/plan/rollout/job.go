@@ -277,7 +277,7 @@ func (b *batch) run() {
 	}
 	if n := len(b.active) - want; n > 0 {
 		pods := slices.Clone(b.active)
-		slices.SortStableFunc(pods, firstToGo)
+		sortGoing(pods, pods)
 		b.step.stopAll(pods[:n], state.StopScaledDown)
 		return
 	}

@@ -68,9 +68,15 @@ func newFarm(t *rapid.T, kind string) *farm {
 // text changes what is wanted: replicas, template, budget, partition.
 func (f *farm) text() {
 	version := rapid.IntRange(0, 3).Draw(f.t, "version")
+	paused := f.dep != nil && rapid.IntRange(0, 4).Draw(f.t, "paused") == 0
+	if f.dep != nil {
+		f.dep.Paused = paused
+	}
 	for i, v := range f.w.Variants {
 		v.Replicas = rapid.Int32Range(0, 5).Draw(f.t, "replicas")
-		v.Update = templates()[2*version+i]
+		if t := templates()[2*version+i]; v.Update == nil || !paused && v.Update.Digest != t.Digest {
+			v.Update, v.Scaled = t, v.Replicas
+		}
 		if v.Current == nil {
 			v.Current = v.Update
 		}
@@ -138,6 +144,9 @@ func (f *farm) plan() rollout.Step {
 	for range 100 {
 		step := rollout.Next(f.w, f.now)
 		f.obeys(&step)
+		for _, s := range step.Scaled {
+			s.Variant.Scaled = s.Replicas
+		}
 		for _, s := range step.Stop {
 			s.Pod.Stopping, s.Pod.StopWhy = true, s.Why
 		}
@@ -149,7 +158,7 @@ func (f *farm) plan() rollout.Step {
 				f.w.Pods = append(f.w.Pods, p)
 			}
 		}
-		if len(step.Start)+len(step.Stop) == 0 {
+		if len(step.Start)+len(step.Stop)+len(step.Scaled) == 0 {
 			if step.Complete {
 				f.rolledOut(&step)
 			}
@@ -163,6 +172,7 @@ func (f *farm) plan() rollout.Step {
 func (f *farm) rolledOut(step *rollout.Step) {
 	f.w.Complete = true
 	for _, v := range f.w.Variants {
+		v.Scaled = v.Replicas
 		if !step.Partial {
 			v.Current = v.Update
 		}
@@ -217,9 +227,12 @@ func (f *farm) budget(step *rollout.Step, stopped map[*state.Pod]bool) {
 	for _, s := range step.Start {
 		after += s.Count
 	}
+	if f.dep.Paused {
+		f.paused(step)
+	}
 	if f.dep.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		for _, s := range step.Start {
-			if slices.ContainsFunc(f.w.Pods, func(p *state.Pod) bool { return !p.Lost && !f.w.IsCurrent(p) && f.w.Variant(p.OS) == s.Variant }) {
+			if !f.dep.Paused && slices.ContainsFunc(f.w.Pods, func(p *state.Pod) bool { return !f.w.IsCurrent(p) && !p.Ended() && f.w.Variant(p.OS) == s.Variant }) {
 				f.t.Fatalf("Recreate starts beside pods of the revision before")
 			}
 		}
@@ -237,6 +250,16 @@ func (f *farm) budget(step *rollout.Step, stopped map[*state.Pod]bool) {
 	for _, s := range step.Stop {
 		if s.Why == state.StopOutdated && f.up(s.Pod) && up < want-away {
 			f.t.Fatalf("%d available after a stop, want %d and %d away", up, want, away)
+		}
+	}
+}
+
+// paused is the law of a paused Deployment: nothing is replaced.
+func (f *farm) paused(step *rollout.Step) {
+	f.t.Helper()
+	for _, s := range step.Stop {
+		if s.Why == state.StopOutdated {
+			f.t.Fatalf("a paused rollout replaces %s", s.Pod.Template.Spec.Spec.Containers[0].Image)
 		}
 	}
 }
@@ -302,6 +325,9 @@ func run(t *rapid.T, kind string) {
 			f.happens(rapid.Bool().Draw(t, "good"))
 		}
 		f.plan()
+	}
+	if f.dep != nil {
+		f.dep.Paused = false
 	}
 	for range 400 {
 		if step := f.plan(); step.Complete && f.w.Complete && !slices.ContainsFunc(f.w.Pods, func(p *state.Pod) bool { return p.Stopping }) {

@@ -45,7 +45,7 @@ func statefulSet(w *state.Workload, spec *appsv1.StatefulSetSpec, now state.Inst
 		o.update()
 	}
 	s.Complete, s.Partial = o.complete()
-	s.stalled(w, now, DefaultDeadline)
+	s.stalled(w, now, o.least, DefaultDeadline)
 	return s
 }
 
