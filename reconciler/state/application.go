@@ -13,7 +13,20 @@ type Application struct {
 	At        Origin    `json:"at,omitzero" pb:"8"` // where the Application itself was written
 	// Substitute has the values of ${variables} in the text; nil: text is taken as it is.
 	Substitute map[string]string `json:"substitute,omitempty" pb:"9"`
+	Helm       Helm              `json:"helm,omitzero" pb:"10"`
+	// IgnoreKinds are kinds whose objects are left out of what is rendered.
+	IgnoreKinds []string `json:"ignoreKinds,omitempty" pb:"11"`
 }
+
+// Helm says how the chart at an application's path is rendered. Values lie in
+// files, never here: they may be secret.
+type Helm struct {
+	Release    string   `json:"releaseName,omitempty" pb:"1"` // the application's name where empty
+	ValueFiles []string `json:"valueFiles,omitempty" pb:"2"`  // relative to the path; later ones win
+}
+
+// IsZero says that nothing is said.
+func (h Helm) IsZero() bool { return h.Release == "" && len(h.ValueFiles) == 0 }
 
 // AppSource says where an application's text comes from. Empty means the
 // repository and ref that the Application came from.

@@ -339,7 +339,8 @@ func (s *State) trials(r *Record, before Instant) {
 // redeclared forgets what was tested under another spec: of another source
 // everything, of another path all but what runs, whose soak starts again.
 func (s *State) redeclared(r *Record, old, now *Application) {
-	if old.Source == now.Source && old.Path == now.Path && maps.Equal(old.Substitute, now.Substitute) && slices.Equal(old.Variants, now.Variants) {
+	if old.Source == now.Source && old.Path == now.Path && maps.Equal(old.Substitute, now.Substitute) && slices.Equal(old.Variants, now.Variants) &&
+		old.Helm.Release == now.Helm.Release && slices.Equal(old.Helm.ValueFiles, now.Helm.ValueFiles) && slices.Equal(old.IgnoreKinds, now.IgnoreKinds) {
 		return
 	}
 	for _, l := range s.Lines {

@@ -31,7 +31,9 @@ type applicationSpec struct {
 	Prune     applicationPrune    `json:"prune,omitzero"`
 	Suspend   *applicationSuspend `json:"suspend,omitempty"`
 
-	Substitute map[string]string `json:"substitute,omitempty"`
+	Substitute  map[string]string `json:"substitute,omitempty"`
+	Helm        *applicationHelm  `json:"helm,omitempty"`
+	IgnoreKinds []string          `json:"ignoreKinds,omitempty"`
 
 	// What a later version reads: known, so that it is refused by name.
 	Target      any `json:"target,omitempty"`
@@ -39,7 +41,6 @@ type applicationSpec struct {
 	Sync        any `json:"sync,omitempty"`
 	SyncWindows any `json:"syncWindows,omitempty"`
 	Rollout     any `json:"rollout,omitempty"`
-	IgnoreKinds any `json:"ignoreKinds,omitempty"`
 }
 
 type applicationSource struct {
@@ -55,6 +56,15 @@ type applicationSource struct {
 type applicationVerify struct {
 	Mode    string `json:"mode,omitempty"`
 	Signers string `json:"signers,omitempty"`
+}
+
+type applicationHelm struct {
+	ReleaseName string   `json:"releaseName,omitempty"`
+	ValueFiles  []string `json:"valueFiles,omitempty"`
+
+	// Known, so that they are refused by name.
+	Values     any `json:"values,omitempty"`
+	Parameters any `json:"parameters,omitempty"`
 }
 
 type applicationPrune struct {
@@ -76,7 +86,7 @@ func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place
 	case !d.options.Root:
 		return fail("kind", ref.Kind+" of "+apiGroup+" below an Application: only the root may have any", "move it to the root's path")
 	case ref.Kind != "Application" && ref.Kind != "ApplicationSet" && ref.Kind != "Pipeline":
-		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), insteadOf(ref.Kind))
+		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), "remove it; kinds of "+apiGroup+"/v1: Application, ApplicationSet, Pipeline")
 	case apiVersion != apiGroup+"/v1":
 		return fail("apiVersion", "want "+apiGroup+"/v1, got "+clip(apiVersion), "apiVersion: "+apiGroup+"/v1")
 	}
@@ -136,6 +146,10 @@ func (c *validator) application(a *application) state.Application {
 		}
 	}
 	app.Substitute = a.Spec.Substitute
+	if h := a.Spec.Helm; h != nil {
+		app.Helm = c.helm(spec.Key("helm"), h)
+	}
+	app.IgnoreKinds = c.ignoredKinds(spec.Key("ignoreKinds"), a.Spec.IgnoreKinds)
 	app.Prune.Disabled = a.Spec.Prune.Enabled != nil && !*a.Spec.Prune.Enabled
 	if n := a.Spec.Prune.MaxDeletes; n != nil {
 		if *n < 1 {
@@ -153,6 +167,48 @@ func (c *validator) application(a *application) state.Application {
 		}
 	}
 	return app
+}
+
+func (c *validator) helm(at Path, h *applicationHelm) state.Helm {
+	for i, name := range h.ValueFiles {
+		switch {
+		case name == "":
+			c.fail(at.Key("valueFiles").At(i, ""), "an empty path", "name a file, relative to spec.path")
+		case path.IsAbs(name):
+			c.fail(at.Key("valueFiles").At(i, ""), fmt.Sprintf("%q is absolute", clip(name)), "give a path relative to spec.path")
+		}
+	}
+	if h.ReleaseName != "" {
+		c.name(at.Key("releaseName"), h.ReleaseName, nameLabel)
+	}
+	return state.Helm{Release: h.ReleaseName, ValueFiles: h.ValueFiles}
+}
+
+// ignoredKinds are kinds that are left out. What Tandem runs can't be: that
+// would be a deletion in disguise.
+func (c *validator) ignoredKinds(at Path, kinds []string) []string {
+	for i, name := range kinds {
+		kind, group, _ := strings.Cut(name, ".")
+		switch {
+		case kind == "" || strings.ToUpper(kind[:1]) != kind[:1]:
+			c.fail(at.At(i, ""), fmt.Sprintf("%q is no kind", clip(name)), "write a kind as it stands in the objects, such as Ingress or Certificate.cert-manager.io")
+		case group == "" && runsKind(kind):
+			c.fail(at.At(i, ""), "Tandem runs kind "+kind+": it can't be ignored", "take the objects out of what is rendered")
+		}
+	}
+	out := slices.Clone(kinds)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// runsKind says whether some version of a kind is run.
+func runsKind(kind string) bool {
+	for known := range objectKinds() {
+		if _, k, _ := strings.Cut(known, " "); k == kind {
+			return true
+		}
+	}
+	return kind == "Application" || kind == "ApplicationSet" || kind == "Pipeline"
 }
 
 // source is where the text comes from: one of a branch, a tag, a range of

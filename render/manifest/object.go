@@ -13,6 +13,8 @@ import (
 type Options struct {
 	Namespace string // for objects that name none; "default" where empty
 	Root      bool   // Tandem kinds are allowed
+
+	IgnoreKinds []string // kinds that are left out, as spec.ignoreKinds has them
 }
 
 // A Decoded is an object of the text: a body, an Application or a set of them.
@@ -23,6 +25,7 @@ type Decoded struct {
 	Set  *Set
 
 	Pipeline *state.Pipeline
+	Ignored  bool // its kind is one of IgnoreKinds: nothing of it was read
 }
 
 // A Decoder decodes objects of one tree.
@@ -72,6 +75,9 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 	if strings.HasPrefix(apiVersion, apiGroup+"/") {
 		return d.tandem(v, apiVersion, ref, place)
 	}
+	if d.ignores(apiVersion, ref.Kind) {
+		return Decoded{Ref: ref, Ignored: true}, nil
+	}
 	fresh := d.kinds[apiVersion+" "+ref.Kind]
 	if fresh == nil {
 		return refuseKind(apiVersion, ref, fail)
@@ -105,6 +111,22 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 	val := &validator{object: ref, place: place, value: v}
 	val.body(body)
 	return Decoded{Ref: ref, Body: body}, val.problems
+}
+
+// ignores says whether the Application leaves a kind out: by the kind alone, or
+// by kind and group, as in Certificate.cert-manager.io.
+func (d *Decoder) ignores(apiVersion, kind string) bool {
+	group, _, grouped := strings.Cut(apiVersion, "/")
+	if !grouped {
+		group = ""
+	}
+	for _, name := range d.options.IgnoreKinds {
+		wantKind, wantGroup, one := strings.Cut(name, ".")
+		if wantKind == kind && (!one || wantGroup == group) {
+			return true
+		}
+	}
+	return false
 }
 
 func refuseKind(apiVersion string, ref state.Ref, fail func(field, cause, remedy string) (Decoded, []state.Problem)) (Decoded, []state.Problem) {

@@ -38,10 +38,10 @@ func objectKinds() map[string]func() state.Body {
 
 // insteadOf says what to write in place of a kind that is refused.
 func insteadOf(kind string) string {
-	later := "remove it; this version of Tandem does not run it yet"
+	later := "remove it, or name it in spec.ignoreKinds of the Application; this version of Tandem does not run it yet"
 	switch kind {
 	case "Ingress", "HTTPRoute", "Gateway":
-		return "use a Service of type NodePort"
+		return "use a Service of type NodePort; or name the kind in spec.ignoreKinds of the Application"
 	case "ReplicaSet", "ReplicationController":
 		return "use a Deployment"
 	case "PersistentVolumeClaim", "ServiceAccount", "NetworkPolicy":
@@ -49,13 +49,11 @@ func insteadOf(kind string) string {
 	case "HorizontalPodAutoscaler":
 		return "remove it and set spec.replicas"
 	case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "CustomResourceDefinition":
-		return "remove it: Tandem has no Kubernetes API server inside"
+		return "remove it, or name it in spec.ignoreKinds of the Application: Tandem has no Kubernetes API server inside"
 	case "Kustomization", "Component":
 		return "name its directory, not its file, in resources or components"
-	case "Pipeline":
-		return later
 	}
-	return "remove it; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ConfigMap, Secret, Namespace"
+	return "remove it, or name it in spec.ignoreKinds of the Application; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ConfigMap, Secret, Namespace"
 }
 
 // supported lists, for the types where this version honours only a part of what
@@ -92,7 +90,8 @@ func supported() map[reflect.Type]map[string]bool {
 			"minReadySeconds ordinals",
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
-		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute",
+		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds",
+		reflect.TypeFor[applicationHelm]():      "releaseName valueFiles",
 		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",
 		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver verify",
 		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
@@ -124,6 +123,8 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		if name == "managedBy" {
 			return "there is one controller", "remove managedBy"
 		}
+	case reflect.TypeFor[applicationHelm]():
+		return "values lie in files, so that they are never recorded", "write them into a file beside the chart and name it in valueFiles"
 	case reflect.TypeFor[corev1.Volume]():
 		return cause + ": a volume of kind " + name, "use configMap, secret, projected, downwardAPI, emptyDir or hostPath, or remove it"
 	case reflect.TypeFor[appsv1.StatefulSetSpec]():

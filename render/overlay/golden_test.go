@@ -28,7 +28,8 @@ const testdata = "../testdata"
 // TestGolden renders each archive of ../testdata: a tree in; out/objects,
 // out/linux, out/windows, out/problems and out/warnings out. The archive's
 // comment may have lines "path: DIR", "app: NAME", "namespace: NS",
-// "variants: linux windows", "substitute: NAME=VALUE" and "example: DIR", a tree to start from.
+// "variants: linux windows", "substitute: NAME=VALUE", "values: FILE",
+// "ignore: KIND" and "example: DIR", a tree to start from.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(testdata, "*.txtar"))
 	if err != nil || len(files) == 0 {
@@ -89,6 +90,10 @@ func application(t *testing.T, in *txtar.Archive) (state.Application, rendertest
 			app.Substitute[name] = text
 		case "namespace":
 			app.Namespace = value
+		case "values":
+			app.Helm.ValueFiles = append(app.Helm.ValueFiles, value)
+		case "ignore":
+			app.IgnoreKinds = append(app.IgnoreKinds, value)
 		case "variants":
 			for os := range strings.FieldsSeq(value) {
 				app.Variants = append(app.Variants, state.OS(os))

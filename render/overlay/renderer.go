@@ -95,11 +95,22 @@ func (r *run) render(ctx context.Context) render.Result {
 func (r *run) read(v *view) *walker {
 	w := &walker{view: v, keys: r.options.Keys, root: r.path, revision: r.snap.Revision, index: &index{}}
 	here := w.at(r.path)
-	if file := w.kustomization(r.path, here); file != "" {
+	file := w.kustomization(r.path, here)
+	switch {
+	case file != "":
 		w.index.via = w.real(file)
 		w.dir(r.path, here, false, nil)
 		w.isKustomization = true
-	} else if len(w.problems) == 0 {
+		if !r.app.Helm.IsZero() {
+			w.fail(r.app.At, "spec.helm", "there is a "+path.Base(file)+" at the path: it is rendered with kustomize, not with Helm", "remove spec.helm, or name the chart's own directory as the path")
+		}
+	case len(w.problems) > 0:
+	case w.isFile(path.Join(r.path, chartFile)):
+		w.index.via = w.real(path.Join(r.path, chartFile))
+		w.objectsOfPlain = w.chart(r.app)
+	case !r.app.Helm.IsZero():
+		w.fail(r.app.At, "spec.helm", "there is no "+chartFile+" in "+w.real(r.path), "name the chart's directory as the path, or remove spec.helm")
+	default:
 		w.index.via = w.real(r.path)
 		w.objectsOfPlain = w.plain()
 	}
@@ -190,7 +201,7 @@ func (r *run) side(w *walker, os state.OS) *half {
 		objects = w.build()
 	}
 	h.problems = w.problems
-	decoder := manifest.NewDecoder(manifest.Options{Namespace: r.app.Namespace, Root: r.app.Name == state.RootApp})
+	decoder := manifest.NewDecoder(manifest.Options{Namespace: r.app.Namespace, Root: r.app.Name == state.RootApp, IgnoreKinds: r.app.IgnoreKinds})
 	var sets []*manifest.Set
 	for _, o := range objects {
 		o, problems := r.substituted(o)
@@ -200,7 +211,7 @@ func (r *run) side(w *walker, os state.OS) *half {
 		}
 		d, problems := decoder.Decode(o.value, o.place)
 		h.problems = append(h.problems, problems...)
-		if len(problems) > 0 {
+		if len(problems) > 0 || d.Ignored {
 			continue
 		}
 		if d.Set != nil {

@@ -153,9 +153,9 @@ func (k *kustomization) failAt(v *manifest.Value, field, cause, remedy string) {
 // refusedKustomizeFields are what Tandem does not do with kustomize, and why.
 func refusedKustomizeFields() map[string][2]string {
 	return map[string][2]string{
-		"helmCharts":                  {"not supported yet: kustomize would run helm", "render the chart and commit its output"},
-		"helmGlobals":                 {"not supported yet: kustomize would run helm", "render the chart and commit its output"},
-		"helmChartInflationGenerator": {"not supported yet: kustomize would run helm", "render the chart and commit its output"},
+		"helmCharts":                  {"not supported: kustomize would run helm", "name the chart's directory as the path of an Application of its own, or render it and commit the output"},
+		"helmGlobals":                 {"not supported: kustomize would run helm", "name the chart's directory as the path of an Application of its own, or render it and commit the output"},
+		"helmChartInflationGenerator": {"not supported: kustomize would run helm", "name the chart's directory as the path of an Application of its own, or render it and commit the output"},
 		"vars":                        {"is deprecated in kustomize and not supported", "use replacements"},
 		"patchesJson6902":             {"is deprecated in kustomize and not supported", "move its entries to patches"},
 		"openapi":                     {"not supported: it would change how all other kustomizations merge", "write lists that can be merged, or a JSON patch"},
