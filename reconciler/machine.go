@@ -30,13 +30,13 @@ type Machine struct {
 	agents   map[state.NodeName]*contact
 	lookups  map[state.ImageKey]*lookup
 	flaps    map[state.UID]*flap
-	groups   map[placeKey]state.Digest // the reasons last recorded, so that a repeat isn't
-	dirty    map[state.Ref]bool        // workloads to plan
-	causes   map[state.Ref]state.Seq   // the first record that made each dirty workload so; none: a timer or a start
-	making   state.Seq                 // the record that is being made
-	apps     map[state.AppName]bool    // applications to look at
-	waiting  map[state.Ref]bool        // workloads that more room, a node or an image would help
-	tight    map[state.Ref]bool        // workloads that wait for a disruption budget
+	groups   map[placeKey]answered   // the reasons last recorded, so that a repeat isn't
+	dirty    map[state.Ref]bool      // workloads to plan
+	causes   map[state.Ref]state.Seq // the first record that made each dirty workload so; none: a timer or a start
+	making   state.Seq               // the record that is being made
+	apps     map[state.AppName]bool  // applications to look at
+	waiting  map[state.Ref]bool      // workloads that more room, a node or an image would help
+	tight    map[state.Ref]bool      // workloads that wait for a disruption budget
 	wakes    map[state.Ref]time.Duration
 	touched  map[state.NodeName]bool
 	renewals []*state.Renewed              // of this step, to be answered
@@ -103,7 +103,7 @@ func New(blobs state.Blobs) *Machine {
 	return &Machine{
 		fold: state.New(f), blobs: f,
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
-		net: newNetwork(), groups: map[placeKey]state.Digest{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
+		net: newNetwork(), groups: map[placeKey]answered{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
 		later: map[state.AppName]state.Event{}, lines: newLines(),
 	}

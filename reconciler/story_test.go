@@ -136,7 +136,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.flap(t, d)
 	case "fail-all", "unready-one":
 		s.someOf(t, d)
-	case "assigned", "objects", "count", "history":
+	case "assigned", "objects", "count", "history", "reasons":
 		s.show(d)
 	case "stop-controller":
 		s.step(&state.Stop{})

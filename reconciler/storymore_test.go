@@ -13,6 +13,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
 	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
+	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render/manifest"
 )
@@ -134,6 +135,8 @@ func (s *story) show(d *datadriven.TestData) {
 		for _, image := range slices.Sorted(maps.Keys(all)) {
 			fmt.Fprintf(&s.out, "%s %d, ready %d\n", image, all[image], ready[image])
 		}
+	case "reasons":
+		s.reasons(d.CmdArgs[0].Key)
 	case "history":
 		for ref, w := range st.Workloads {
 			if ref.Name != d.CmdArgs[0].Key {
@@ -143,5 +146,39 @@ func (s *story) show(d *datadriven.TestData) {
 				fmt.Fprintf(&s.out, "revision %d %s\n", h.Number, h.Template.Spec.Spec.Containers[0].Image)
 			}
 		}
+	}
+}
+
+// reasons says why the newest batch of a workload's pods found no room on each
+// node, from the record, and what would make one more fit.
+func (s *story) reasons(name string) {
+	var newest *state.Decided
+	for _, r := range s.log {
+		if f, ok := r.Fact.(*state.Decided); ok && f.Workload.Name == name {
+			newest = f
+		}
+	}
+	if newest == nil {
+		fmt.Fprintln(&s.out, "nothing was decided")
+		return
+	}
+	st := s.m.State()
+	tpl, err := st.Template(newest.Template)
+	if err != nil {
+		panic(err)
+	}
+	explain := schedule.NewExplainer(st, tpl)
+	fmt.Fprintf(&s.out, "placed %d of %d\n", newest.Placed, newest.Asked)
+	for _, g := range newest.Groups {
+		for _, i := range schedule.Members(g) {
+			for _, n := range st.SortedNodes() {
+				if n.Index == i {
+					fmt.Fprintf(&s.out, "%s: %s\n", n.Name, explain.Node(n, g.Reason))
+				}
+			}
+		}
+	}
+	for _, fit := range schedule.Remedy(st, tpl, newest.Groups) {
+		fmt.Fprintf(&s.out, "fits if: %s\n", fit)
 	}
 }

@@ -19,6 +19,13 @@ import (
 type placeKey struct {
 	workload state.Ref
 	os       state.OS
+	refused  bool // of a template that the workload hasn't got
+}
+
+// answered is the record that has a scheduling answer's reasons.
+type answered struct {
+	digest state.Digest
+	seq    state.Seq
 }
 
 func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
@@ -77,9 +84,13 @@ func (m *Machine) workload(w *state.Workload) {
 	if d.Wake > 0 {
 		m.wakes[w.Ref] = d.Wake
 	}
+	decided := map[state.OS]state.Seq{}
+	for i := range d.Refused {
+		m.refused(w, &d.Refused[i], decided)
+	}
 	if len(d.Revise) > 0 {
 		m.revise(w, d.Revise)
-		m.hold(w, d.Held, nil)
+		m.hold(w, d.Held, decided)
 		return
 	}
 	if len(d.Count) > 0 || d.Job != nil {
@@ -92,7 +103,6 @@ func (m *Machine) workload(w *state.Workload) {
 	for _, s := range d.Stop {
 		m.emit(m.appOf(s.Pod), &state.PodStopping{UID: s.Pod.UID, Why: s.Why})
 	}
-	decided := map[state.OS]state.Seq{}
 	for i := range d.Decided {
 		m.placed(w, &d.Decided[i], decided)
 	}
@@ -143,27 +153,50 @@ func set(in map[state.Ref]bool, ref state.Ref, on bool) {
 func (m *Machine) revise(w *state.Workload, list []plan.Revise) {
 	number := w.Revision + 1
 	for _, r := range list {
-		if _, known := m.blobs.templates[r.Template.Digest]; !known {
-			m.blobs.templates[r.Template.Digest] = r.Template
-			m.out.Blobs = append(m.out.Blobs, Blob{Digest: r.Template.Digest, Template: r.Raw})
-		}
+		m.keep(&r)
 		m.emit(w.App, &state.Revised{Workload: w.Ref, OS: r.Variant.OS, Template: r.Template.Digest, Number: number, Keep: keeps(w)})
 	}
+}
+
+// keep puts a template beside the log.
+func (m *Machine) keep(r *plan.Revise) {
+	if _, known := m.blobs.templates[r.Template.Digest]; !known {
+		m.blobs.templates[r.Template.Digest] = r.Template
+		m.out.Blobs = append(m.out.Blobs, Blob{Digest: r.Template.Digest, Template: r.Raw})
+	}
+}
+
+// refused records why no node could take a template, where it says something new.
+func (m *Machine) refused(w *state.Workload, r *plan.Refusal, decided map[state.OS]state.Seq) {
+	key := placeKey{w.Ref, r.Template.OS, true}
+	digest := groupsDigest(r.Template, r.Groups)
+	if last := m.groups[key]; last.digest == digest {
+		decided[r.Template.OS] = last.seq
+		return
+	}
+	m.keep(&r.Revise)
+	record := m.emit(w.App, &state.Decided{
+		Workload: w.Ref, OS: r.Template.OS, Template: r.Template.Digest, Asked: r.Variant.Replicas, Groups: r.Groups,
+	})
+	decided[r.Template.OS] = record.Seq
+	m.groups[key] = answered{digest, record.Seq}
 }
 
 // placed records a scheduling answer, with every refused node's reason where it
 // says something new, and the pods that it places.
 func (m *Machine) placed(w *state.Workload, p *plan.Placement, decided map[state.OS]state.Seq) {
-	key := placeKey{w.Ref, p.Start.Template.OS}
-	digest := groupsDigest(p.Start.Template, &p.Answer)
-	if len(p.Answer.Spots) > 0 || m.groups[key] != digest {
-		m.groups[key] = digest
+	key := placeKey{w.Ref, p.Start.Template.OS, false}
+	digest := groupsDigest(p.Start.Template, p.Answer.Groups)
+	last := m.groups[key]
+	decided[p.Start.Template.OS] = last.seq // 0, or as long as the nodes' reasons are the same
+	if len(p.Answer.Spots) > 0 || last.digest != digest {
 		cause := m.cause
 		r := m.emit(w.App, &state.Decided{
 			Workload: w.Ref, OS: p.Start.Template.OS, Template: p.Start.Template.Digest,
 			Asked: int32(p.Start.Count), Placed: int32(len(p.Answer.Spots)), Groups: p.Answer.Groups,
 		})
 		decided[p.Start.Template.OS] = r.Seq
+		m.groups[key] = answered{digest, r.Seq}
 		m.cause = r.Seq
 		defer func() { m.cause = cause }()
 	}
@@ -181,9 +214,9 @@ func (m *Machine) placed(w *state.Workload, p *plan.Placement, decided map[state
 	}
 }
 
-func groupsDigest(t *state.Template, a *schedule.Answer) state.Digest {
+func groupsDigest(t *state.Template, groups []state.ReasonGroup) state.Digest {
 	b := append([]byte(nil), t.Digest[:]...)
-	for _, g := range a.Groups {
+	for _, g := range groups {
 		b = fmt.Appendf(b, "%d:%v;", g.Reason, g.Nodes)
 	}
 	return state.DigestOf(b)

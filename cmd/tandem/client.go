@@ -33,7 +33,8 @@ var errNoServer = errors.New("no controller answers")
 // A reader answers questions about what runs and ran: a server, or a data
 // directory whose controller is stopped.
 type reader interface {
-	status(ctx context.Context) (*report.Status, error)
+	// status has an inventory where that is wanted and allowed.
+	status(ctx context.Context, inventory bool) (*report.Status, error)
 	detail(ctx context.Context, object, namespace string) (*report.Detail, error)
 	why(ctx context.Context, object, namespace string) (*report.Why, error)
 	history(ctx context.Context, f report.Filter, each func(report.Line) error) error
@@ -221,9 +222,13 @@ func (c *client) ask(ctx context.Context, method, path string, q url.Values, bod
 	return nil
 }
 
-func (c *client) status(ctx context.Context) (*report.Status, error) {
+func (c *client) status(ctx context.Context, inventory bool) (*report.Status, error) {
 	var v report.Status
-	return &v, c.ask(ctx, http.MethodGet, kubeapi.StatusPath, nil, nil, &v)
+	q := url.Values{}
+	if inventory {
+		q.Set("inventory", "true")
+	}
+	return &v, c.ask(ctx, http.MethodGet, kubeapi.StatusPath, q, nil, &v)
 }
 
 func (c *client) detail(ctx context.Context, object, namespace string) (*report.Detail, error) {

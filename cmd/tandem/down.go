@@ -50,7 +50,7 @@ func (c *cli) down(ctx context.Context, why string) error {
 	}
 	// The controller ends when the last pod has: then nobody answers.
 	for {
-		if _, err := cl.status(ctx); err != nil {
+		if _, err := cl.status(ctx, false); err != nil {
 			if ctx.Err() != nil {
 				return fmt.Errorf("pods were still ending after %s; see `tandem status`", downPatience)
 			}

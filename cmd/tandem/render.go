@@ -32,7 +32,7 @@ type tree struct {
 
 func (t *tree) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&t.ref, "ref", "", "`BRANCH` of a repository; without it a directory is read as it is")
+	f.StringVar(&t.ref, "ref", "", "`BRANCH` of a repository, or a pull request's head: pull/12/head, merge-requests/12/head; without it a directory is read as it is")
 	f.StringVar(&t.commit, "commit", "", "`HASH` of a commit, instead of --ref")
 	f.StringVar(&t.path, "path", ".", "`PATH` in the tree that the root is read from")
 	f.StringVar(&t.app, "app", "", "`NAME` of an Application of the root to render instead of the root's own objects")

@@ -13,6 +13,7 @@ func (c *cli) statusCommand() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use: "status [OBJECT]", Short: "applications, workloads, nodes; what is waited for; what is held", Args: args(cobra.MaximumNArgs(1)),
+		Long:    "Status says what runs and what is waited for. With -o json and no OBJECT it has an inventory too,\nfor those who may plan: what `tandem plan --inventory` needs to plan without the controller.",
 		Example: "  tandem status deploy/web\n  tandem status --watch",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, err := c.open(cmd.Context())
@@ -28,7 +29,7 @@ func (c *cli) statusCommand() *cobra.Command {
 					}
 					return c.print(d)
 				}
-				s, err := from.status(ctx)
+				s, err := from.status(ctx, c.output == "json" && !watch)
 				if err != nil {
 					return err
 				}
@@ -53,7 +54,7 @@ func (c *cli) watch(ctx context.Context, from reader, show func(context.Context)
 	defer tick.Stop()
 	var seen uint64
 	for {
-		s, err := from.status(ctx)
+		s, err := from.status(ctx, false)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/audit"
 	"github.com/tandem-gitops/tandem/cmd/tandem/report"
+	"github.com/tandem-gitops/tandem/reconciler/forecast"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -33,9 +34,12 @@ func (s *stopped) Close() error { return s.data.Close() }
 
 func (s *stopped) words(t state.Text) string { return s.data.Words(t) }
 
-func (s *stopped) status(context.Context) (*report.Status, error) {
+func (s *stopped) status(_ context.Context, inventory bool) (_ *report.Status, err error) {
 	v := report.NewStatus(s.state, s.words)
-	return &v, nil
+	if inventory {
+		v.Inventory, err = report.NewInventory(forecast.Copy(s.state))
+	}
+	return &v, err
 }
 
 func (s *stopped) detail(_ context.Context, object, namespace string) (*report.Detail, error) {

@@ -26,6 +26,7 @@ import (
 // after it was recorded gives an empty one.
 type Decision struct {
 	Revise   []Revise
+	Refused  []Refusal // variants that another template is wanted for, which no node could take
 	Stop     []rollout.Stop
 	Decided  []Placement
 	Held     []state.Held // all that hold now, sorted by ID; Decided is left to the machine
@@ -48,6 +49,13 @@ type Revise struct {
 	Variant  *state.WorkloadVariant
 	Template *state.Template
 	Raw      []byte // its stored form
+}
+
+// A Refusal is a template that no node could take even if it were empty: the
+// pods that run are not touched.
+type Refusal struct {
+	Revise
+	Groups []state.ReasonGroup
 }
 
 // A Placement is what the scheduler answered for one batch.

@@ -103,6 +103,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 					h.Code, h.Params = state.HoldImageUnknown, assumed(m.images)
 				}
 				blocked = append(blocked, h)
+				d.Refused = append(d.Refused, Refusal{Revise{v, t, m.raw}, answer.Groups})
 				continue
 			}
 		}

@@ -157,6 +157,10 @@ func DecodeManifest(raw []byte, secrets Secrets) (*state.Manifest, error) {
 	return m, nil
 }
 
+// DecodeBody reads the JSON of one body: decoded and defaulted before, a Secret's
+// values in clear.
+func DecodeBody(kind string, raw []byte) (state.Body, error) { return openBody(kind, raw, noSecrets{}) }
+
 func openBody(kind string, raw []byte, secrets Secrets) (state.Body, error) {
 	for known, fresh := range objectKinds() {
 		if known[bytes.IndexByte([]byte(known), ' ')+1:] != kind {

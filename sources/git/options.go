@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -215,15 +216,41 @@ func (o *Options) name(names []string) (string, error) {
 	}
 }
 
-// fullName is "refs/heads/main" for "main".
+// fullName is "refs/heads/main" for "main", and "refs/pull/12/head" for
+// "pull/12/head".
 func fullName(ref string) string {
-	if strings.HasPrefix(ref, "refs/") {
+	switch {
+	case strings.HasPrefix(ref, "refs/"):
 		return ref
+	case isRequest(ref):
+		return "refs/" + ref
 	}
 	return refs.Branches + ref
 }
 
-// shortName is "main" for "refs/heads/main".
+// shortName is "main" for "refs/heads/main", "pull/12/head" for "refs/pull/12/head".
 func shortName(full string) string {
+	if request, ok := strings.CutPrefix(full, "refs/"); ok && isRequest(request) {
+		return request
+	}
 	return strings.TrimPrefix(full, refs.Branches)
+}
+
+// isRequest says whether a name is what a host keeps of a request to merge: GitHub,
+// Gitea and Forgejo "pull/12/head" and "pull/12/merge", GitLab
+// "merge-requests/12/head", Bitbucket "pull-requests/12/from".
+func isRequest(ref string) bool {
+	kind, rest, _ := strings.Cut(ref, "/")
+	number, end, ok := strings.Cut(rest, "/")
+	if _, err := strconv.ParseUint(number, 10, 32); err != nil || !ok {
+		return false
+	}
+	switch kind {
+	case "pull", "merge-requests":
+		return end == "head" || end == "merge"
+	case "pull-requests":
+		return end == "from" || end == "merge"
+	default:
+		return false
+	}
 }

@@ -122,6 +122,24 @@ func TestTag(t *testing.T) {
 	}
 }
 
+// What a host keeps of a request to merge is followed by its short name.
+func TestPullRequest(t *testing.T) {
+	t.Parallel()
+	repo := sourcetest.NewRepo(t)
+	repo.Commit("main", map[string]string{"a": "1"})
+	hash := repo.Commit("feature", map[string]string{"a": "2"})
+	for _, ref := range []string{"pull/12/head", "merge-requests/7/head"} {
+		repo.Run("update-ref", "refs/"+ref, hash)
+		for _, url := range []string{repo.Dir, sourcetest.ServeHTTP(t, repo, sourcetest.HTTPOptions{}).URL} {
+			got := sourcetest.Await(t, open(t, git.Options{URL: url, Ref: ref}), "")
+			if string(got.Revision) != ref+"@sha1:"+hash {
+				t.Errorf("%s of %s: revision %s", ref, url, got.Revision)
+			}
+		}
+	}
+	refused(t, open(t, git.Options{URL: repo.Dir, Ref: "pull/13/head"}), sources.Snapshot{}, sources.ErrNotFound, "refs/pull/13/head")
+}
+
 // A branch that goes is an error that says so, and no end: it may come back.
 func TestBranchGoesAndComesBack(t *testing.T) {
 	t.Parallel()

@@ -77,6 +77,8 @@ type Config struct {
 	Access     *access.Store
 	Logger     *slog.Logger
 	Version    string // of Tandem
+	// Look finds out what an image name means, for plans; nil: nobody can.
+	Look func(ctx context.Context, name string) state.Image
 }
 
 // maxBody is the largest request body that is read, in bytes.

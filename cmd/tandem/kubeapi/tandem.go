@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi/access"
 	"github.com/tandem-gitops/tandem/cmd/tandem/report"
+	"github.com/tandem-gitops/tandem/reconciler/forecast"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -102,7 +103,20 @@ func (a *api) status(c *call) error {
 	q := c.r.URL.Query()
 	if q.Get("object") == "" {
 		var v report.Status
-		a.Controller.View(func(s *state.State) { v = report.NewStatus(s, a.Controller.Words) })
+		var base *forecast.Base
+		wanted := q.Get("inventory") == "true" && access.Authorize(c.user, "plan", "applications", "", "") == nil
+		a.Controller.View(func(s *state.State) {
+			v = report.NewStatus(s, a.Controller.Words)
+			if wanted {
+				base = forecast.Copy(s)
+			}
+		})
+		if wanted {
+			var err error
+			if v.Inventory, err = report.NewInventory(base); err != nil {
+				return err
+			}
+		}
 		writeJSON(c.w, http.StatusOK, v)
 		return nil
 	}
@@ -187,11 +201,24 @@ func (a *api) plan(c *call) error {
 	if err := readJSON(c.r, &in); err != nil {
 		return err
 	}
-	var v report.Plan
-	var problem error
-	a.Controller.View(func(s *state.State) { v, problem = report.NewPlan(s, &in) })
-	if problem != nil {
-		return apierrors.NewBadRequest(problem.Error())
+	var base *forecast.Base
+	a.Controller.View(func(s *state.State) { base = forecast.Copy(s) })
+	var known map[string]state.Image
+	if a.Look != nil {
+		names, err := in.ImageNames()
+		if err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+		known = report.LookUp(c.r.Context(), names, a.Look)
+		for name, im := range known {
+			if im.Assumed {
+				delete(known, name) // what was known before is better than nothing
+			}
+		}
+	}
+	v, err := report.NewPlan(base, &in, known, false)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
 	}
 	writeJSON(c.w, http.StatusOK, v)
 	return nil

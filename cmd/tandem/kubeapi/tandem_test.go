@@ -201,7 +201,7 @@ func TestPlanShowsFieldsPerOSAndNoSecrets(t *testing.T) {
 		}
 		next.Objects = append(next.Objects, &changed)
 	}
-	request, err := report.NewPlanRequest(state.RootApp, "feature-x@77d0f12", next)
+	request, err := report.NewPlanRequest(state.Application{Name: state.RootApp}, "feature-x@77d0f12", next)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,14 @@ func TestPlanShowsFieldsPerOSAndNoSecrets(t *testing.T) {
 ~ Secret shop/web-key
     any  data.key  (secret) → (secret)
 = 2 objects unchanged
-removes 1 object.
+image   shop.example/web:2: could not be looked up (registry does not answer)
+order   deploy/web: 2 linux, 7 windows pods start, 6 stop; ≤ 25% unavailable, ≤ 25% more; 3 rounds
+        sts/db: 1 linux pod starts
+places  deploy/web windows on windows-1 ×7, process isolation
+        deploy/web linux on linux-1 ×2
+        sts/db linux on linux-1
+nodes   linux-1 +3 −2 (5)  windows-1 +7 −4 (4)
+removes 1 object. 10 pods to start, all fit.
 `
 	if text.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", text.String(), want)

@@ -24,6 +24,8 @@ type Status struct {
 	Nodes        []Node        `json:"nodes"`
 	Sources      []Source      `json:"sources"`
 	Notes        []string      `json:"notes,omitempty"`
+	// Inventory is what plan --inventory needs; only where it was asked for.
+	Inventory *Inventory `json:"inventory,omitempty"`
 }
 
 // An Application is one row of status.

@@ -234,20 +234,21 @@ func (q *Inquiry) decisions(s *state.State, add func(*state.Record, string, ...s
 			}
 		}
 		text := fmt.Sprintf("scheduler placed %d of %d %s", f.Placed, f.Asked, strings.TrimSpace(string(os)+" pods"))
-		add(r, text, nodeReasons(s, w, f)...)
+		add(r, text, nodeReasons(s, f)...)
 	}
 }
 
 // nodeReasons says each node's reason, nodes with the same words together.
-func nodeReasons(s *state.State, w *state.Workload, f *state.Decided) []string {
+func nodeReasons(s *state.State, f *state.Decided) []string {
 	byIndex := map[uint32]*state.Node{}
 	for _, n := range s.Nodes {
 		byIndex[n.Index] = n
 	}
-	var template *state.Template
-	if v := w.Variant(f.OS); v != nil && v.Update != nil && v.Update.Digest == f.Template {
-		template = v.Update
+	template, err := s.Template(f.Template)
+	if err != nil {
+		template = &state.Template{} // of its reasons the codes are left
 	}
+	explain := schedule.NewExplainer(s, template)
 	var order []string
 	nodes := map[string][]string{}
 	for _, g := range f.Groups {
@@ -258,7 +259,7 @@ func nodeReasons(s *state.State, w *state.Workload, f *state.Decided) []string {
 			if n == nil {
 				continue
 			}
-			why := reasonOf(s, template, n, g.Reason)
+			why := explain.Node(n, g.Reason)
 			if nodes[why] == nil {
 				order = append(order, why)
 			}
@@ -346,13 +347,4 @@ func (w *Why) Text(out io.Writer) {
 	if n := len(w.Records); n > 0 {
 		_, _ = fmt.Fprintf(out, " records  %d to %d\n", w.Records[0].Seq, w.Records[n-1].Seq)
 	}
-}
-
-// reasonOf is the scheduler's own explanation; of a template that is no longer
-// wanted only the code is left.
-func reasonOf(s *state.State, t *state.Template, n *state.Node, r state.NodeReason) string {
-	if t == nil {
-		t = &state.Template{}
-	}
-	return schedule.Explain(s, t, n, r)
 }

@@ -53,6 +53,7 @@ func newAPI(s *Server) (*api, error) {
 	streams := join.Handler(s.Hub, authority, join.OpenTokens(o.Data, authority.Pin()), o.Logger)
 	handler := kubeapi.New(kubeapi.Config{
 		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
+		Look: s.look,
 	})
 	hooks := s.hooks()
 	a.http = &http.Server{

@@ -43,6 +43,7 @@ type Server struct {
 	Data       *Data
 	Kind       string // what Where turned out to be
 	opts       Options
+	images     lookup
 	feeds      *act.Feeds
 	origins    *origins
 	fleet      *simulated.Fleet
@@ -74,6 +75,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 func (s *Server) assemble(ctx context.Context) error {
 	o := &s.opts
 	store := images.New(images.Options{Dirs: o.Images, Logger: o.Logger})
+	s.images = lookup{store, o.patience()}
 	s.Hub = agent.NewHub(agent.HubConfig{
 		Submit: func(e ...state.Event) { s.Controller.Submit(s.worded(e)...) },
 		Head:   s.head, Logger: o.Logger,
@@ -81,7 +83,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	var err error
 	s.Controller, err = act.New(ctx, act.Config{
 		Log: s.Data.Store, Library: s.Data.Library, Texts: s.Data.Store.Texts(), Snapshots: snapshots{s.Data.Store},
-		Nodes: s.Hub, Images: lookup{store, o.patience()}, LogID: s.Data.Store.ID(), Version: o.Version, Logger: o.Logger,
+		Nodes: s.Hub, Images: s.images, LogID: s.Data.Store.ID(), Version: o.Version, Logger: o.Logger,
 		Committed: s.committed,
 	})
 	if err != nil {
@@ -339,6 +341,9 @@ func simulatedFacts(os state.OS) state.NodeFacts {
 	}
 	return f
 }
+
+// look says what an image name means, for plans.
+func (s *Server) look(ctx context.Context, name string) state.Image { return s.images.Look(ctx, name) }
 
 // lookup answers the machine's question what an image name means.
 type lookup struct {
