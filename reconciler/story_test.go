@@ -98,7 +98,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.settle()
 	case "agents": // one round of reports
 		s.round(d.HasArg("only"), argNames(d))
-	case "unready", "ready", "dies", "fails", "ends":
+	case "unready", "ready", "dies", "fails", "ends", "restarts":
 		s.status(t, d)
 	case "lose":
 		s.agents[state.NodeName(d.CmdArgs[0].Key)].lost = true
@@ -134,7 +134,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.step(&state.SourceStatus{App: appArg(d), OK: d.HasArg("back")})
 	case "flap":
 		s.flap(t, d)
-	case "fail-all", "unready-one":
+	case "fail-all", "unready-one", "ends-all":
 		s.someOf(t, d)
 	case "assigned", "objects", "count", "history", "reasons":
 		s.show(d)
@@ -427,7 +427,7 @@ func (s *story) report(name state.NodeName, full bool, gone []state.UID) {
 // status makes a pod ready or not, or ends it.
 func (s *story) status(t *testing.T, d *datadriven.TestData) {
 	for _, arg := range d.CmdArgs {
-		if arg.Key == "code" {
+		if arg.Key == "code" || arg.Key == "times" {
 			continue
 		}
 		p := s.pod(arg.Key)
@@ -447,6 +447,11 @@ func (s *story) status(t *testing.T, d *datadriven.TestData) {
 			code := 0
 			d.MaybeScanArgs(t, "code", &code)
 			st = ended(p, int32(code))
+		case "restarts": // its container, on its node
+			times := 0
+			d.ScanArgs(t, "times", &times)
+			st.Containers = slices.Clone(st.Containers)
+			st.Containers[0].Restarts = int32(times)
 		case "dies": // vanishes from its node
 			delete(a.pods, p.UID)
 			s.report(p.Node, true, nil)
@@ -460,9 +465,27 @@ func (s *story) status(t *testing.T, d *datadriven.TestData) {
 
 // pod finds a pod by the name that stories have for it.
 func (s *story) pod(name string) *state.Pod {
+	if of, nth, ok := strings.Cut(name, "@"); ok {
+		return s.nth(of, nth)
+	}
 	for _, p := range s.m.State().SortedPods() {
 		if s.name(p) == name {
 			return p
+		}
+	}
+	return nil
+}
+
+// nth is the nth pod that was ever placed of a workload, or of a Job's index.
+func (s *story) nth(of, nth string) *state.Pod {
+	n := 0
+	for _, r := range s.log {
+		f, ok := r.Fact.(*state.PodPlaced)
+		if !ok || of != f.Workload.Name && of != fmt.Sprintf("%s-%d", f.Workload.Name, f.Ordinal) {
+			continue
+		}
+		if n++; fmt.Sprint(n) == nth {
+			return s.m.State().Pods[state.NewUID(s.m.State().LogID, r.Seq, f.Pod.Namespace, f.Pod.Name)]
 		}
 	}
 	return nil

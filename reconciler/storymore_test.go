@@ -87,7 +87,7 @@ func (s *story) flap(t *testing.T, d *datadriven.TestData) {
 	}
 }
 
-// someOf fails every pod of a workload, or makes its first unready.
+// someOf fails or ends every pod of a workload that runs, or makes its first unready.
 func (s *story) someOf(t *testing.T, d *datadriven.TestData) {
 	t.Helper()
 	for _, p := range s.m.State().SortedPods() {
@@ -97,8 +97,15 @@ func (s *story) someOf(t *testing.T, d *datadriven.TestData) {
 			continue
 		}
 		st.Ready = false
-		if d.Cmd == "fail-all" {
+		switch {
+		case d.Cmd == "fail-all":
 			st.Phase, st.Reason = state.Failed, state.ReasonEvicted
+		case d.Cmd == "ends-all" && p.Ended():
+			continue
+		case d.Cmd == "ends-all":
+			code := 0
+			d.MaybeScanArgs(t, "code", &code)
+			st = ended(p, int32(code))
 		}
 		a.pods[p.UID] = st
 		s.report(p.Node, false, nil)

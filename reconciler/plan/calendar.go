@@ -53,11 +53,11 @@ func (c Calendar) next(t int64) int64 {
 	return n.UnixNano()
 }
 
-// maxMissed is how many missed times are counted; Kubernetes warns above it.
-const maxMissed = 100
+// MaxMissed is how many missed times are counted; Kubernetes warns above it.
+const MaxMissed = 100
 
 // due is the newest time after since and not after now, and how many before it
-// passed as well (up to maxMissed); 0: there is none.
+// passed as well (up to MaxMissed); 0: there is none.
 func (c Calendar) due(since, now int64) (at int64, missed int32) {
 	first := c.next(since)
 	if first == 0 || first > now {
@@ -65,7 +65,7 @@ func (c Calendar) due(since, now int64) (at int64, missed int32) {
 	}
 	if every, ok := c.schedule.(cron.ConstantDelaySchedule); ok {
 		n := (now - first) / int64(every.Delay)
-		return first + n*int64(every.Delay), int32(min(n, maxMissed))
+		return first + n*int64(every.Delay), int32(min(n, MaxMissed))
 	}
 	// The newest is found from a window that ends now, so that a long pause
 	// costs no more than a short one.
@@ -79,7 +79,7 @@ func (c Calendar) due(since, now int64) (at int64, missed int32) {
 		}
 		break
 	}
-	for t := first; t < at && missed < maxMissed; t = c.next(t) {
+	for t := first; t < at && missed < MaxMissed; t = c.next(t) {
 		missed++
 	}
 	return at, missed

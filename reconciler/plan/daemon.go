@@ -94,7 +94,11 @@ func (x *daemons) sort(hosts []schedule.Host) {
 			x.stop(pod, state.StopMisplaced)
 		case pod.Ended():
 			post.ending = true
-			x.stop(pod, state.StopFailed)
+			if at := pod.Placed.Mono + rollout.FailedWait; x.now.Mono < at {
+				x.wake(at)
+			} else {
+				x.stop(pod, state.StopFailed)
+			}
 		default:
 			x.assign(post, pod)
 		}
@@ -138,10 +142,17 @@ func (x *daemons) up(pod *state.Pod) bool {
 	if pod.Available(x.now, least) {
 		return true
 	}
-	if at := pod.ReadySince.Mono + least; pod.Ready && (x.d.Wake == 0 || at < x.d.Wake) {
-		x.d.Wake = at
+	if pod.Ready {
+		x.wake(pod.ReadySince.Mono + least)
 	}
 	return false
+}
+
+// wake keeps the earliest wake-up.
+func (x *daemons) wake(at time.Duration) {
+	if x.d.Wake == 0 || at < x.d.Wake {
+		x.d.Wake = at
+	}
 }
 
 // fill begins pods where none is. The one before must be gone, unless the update

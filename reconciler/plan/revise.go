@@ -171,22 +171,29 @@ func keepsImages(w *state.Workload, v *state.WorkloadVariant, t *state.Template)
 // specOf is the variant's pod template, marked with the restart that a person
 // asked for last.
 func specOf(w *state.Workload, v *state.WorkloadVariant) *corev1.PodTemplateSpec {
-	daemon := w.Ref.Kind == "DaemonSet"
-	if w.Restart == 0 && !daemon {
+	daemon, fields := w.Ref.Kind == "DaemonSet", jobFields(w)
+	if w.Restart == 0 && !daemon && fields == "" {
 		return v.Spec
 	}
 	spec := v.Spec.DeepCopy()
+	if fields != "" {
+		annotate(spec, jobAnnotation, fields)
+	}
 	if daemon {
 		spec.Spec.Tolerations = daemonTolerations(spec.Spec.Tolerations)
 	}
 	if w.Restart == 0 {
 		return spec
 	}
+	annotate(spec, restartAnnotation, fmt.Sprint(w.Restart))
+	return spec
+}
+
+func annotate(spec *corev1.PodTemplateSpec, name, value string) {
 	if spec.Annotations == nil {
 		spec.Annotations = map[string]string{}
 	}
-	spec.Annotations[restartAnnotation] = fmt.Sprint(w.Restart)
-	return spec
+	spec.Annotations[name] = value
 }
 
 // variantOS is the OS of a variant's pods: what the text says, else what the

@@ -505,6 +505,9 @@ func (s *State) applyPod(r *Record) error {
 		p.Stopping, p.StopWhy, p.StopAt = true, f.Why, r.At
 		n.Generation++
 	case *PodGone:
+		if w := s.Workloads[p.Workload]; w != nil && w.Ref.Kind == "Pod" && p.Ended() && !p.Stopping {
+			w.Finished = Finished{p.Template.Digest, p.Phase == Failed}
+		}
 		s.removePod(p, n)
 	case *PodObserved:
 		if f.Ready && !p.Ready {

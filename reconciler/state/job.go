@@ -158,6 +158,20 @@ func Within(spans []Span) int32 {
 	return n
 }
 
+// Below are the spans' indexes that are less than n.
+func Below(spans []Span, n int32) []Span {
+	for i, s := range spans {
+		if s.To >= n {
+			out := slices.Clone(spans[:i])
+			if s.From < n {
+				out = append(out, Span{s.From, n - 1})
+			}
+			return out
+		}
+	}
+	return spans
+}
+
 // with adds an index to spans, which stay sorted and as few as can be. They are
 // cloned: a snapshot may share them.
 func with(spans []Span, index int32) []Span {

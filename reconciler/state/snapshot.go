@@ -82,6 +82,7 @@ type SnapWorkload struct {
 	Parent   *Fired        `pb:"14"` // its object is made from its CronJob's
 	App      AppName       `pb:"15"` // with Parent, as the next
 	Changed  Seq           `pb:"16"`
+	Finished Finished      `pb:"80"`
 }
 
 // SnapVariant is a WorkloadVariant's templates.
@@ -226,7 +227,7 @@ func addrText(a netip.Addr) string {
 func snapWorkload(w *Workload) SnapWorkload {
 	out := SnapWorkload{
 		Ref: w.Ref, Deleting: w.Deleting, Serial: w.Serial, Revision: w.Revision, Created: w.Created, Since: w.Since,
-		Progress: w.Progress, Complete: w.Complete, Stalled: w.IsStalled, Restart: w.Restart, Parent: w.Parent,
+		Progress: w.Progress, Complete: w.Complete, Stalled: w.IsStalled, Restart: w.Restart, Parent: w.Parent, Finished: w.Finished,
 	}
 	if w.Job != nil {
 		job := *w.Job
@@ -389,6 +390,7 @@ func (r *restorer) workloads(snap *Snapshot) error {
 			w.Variants = append(w.Variants, v)
 		}
 		w.Job, w.Cron, w.Parent = copied(sw.Job), copied(sw.Cron), sw.Parent
+		w.Finished = sw.Finished
 		r.Workloads[w.Ref] = w
 		r.index(w)
 		r.adopt(w)

@@ -110,12 +110,20 @@ type Workload struct {
 	Complete  bool    // rolled out since what is wanted last changed
 	IsStalled bool
 	Holds     map[string]*Hold
-	Restart   Seq    // of the last restart that a person asked for
-	Job       *Job   // of kind Job alone
-	Cron      *Cron  // of kind CronJob alone
-	Parent    *Fired // of a Job that a CronJob began; nil: it is in the text
+	Restart   Seq      // of the last restart that a person asked for
+	Job       *Job     // of kind Job alone
+	Cron      *Cron    // of kind CronJob alone
+	Parent    *Fired   // of a Job that a CronJob began; nil: it is in the text
+	Finished  Finished // of a bare Pod alone
 
 	jobs map[Ref]*Workload // of a CronJob
+}
+
+// Finished is a bare Pod that ran to its end and is gone since: it isn't run again
+// before the text changes or a person asks.
+type Finished struct {
+	Template Digest `pb:"1"`
+	Failed   bool   `pb:"2"`
 }
 
 // WorkloadVariant is a workload's part for one OS.

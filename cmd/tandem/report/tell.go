@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandem-gitops/tandem/reconciler/plan"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -308,6 +309,10 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 		l.What, l.Object, l.Outcome = "fire", f.CronJob, Short(f.Job)
 		if f.Missed > 0 {
 			l.Reason = plural(int(f.Missed), "time") + " before it missed"
+		}
+		if f.Missed >= plan.MaxMissed {
+			l.Bad = true
+			l.Reason = fmt.Sprintf("%d times or more before it missed: was a clock wrong? spec.startingDeadlineSeconds says how late one may be", f.Missed)
 		}
 	case *state.JobDropped:
 		l.What, l.Object, l.Outcome, l.Reason = "drop", f.Job, "done", f.Why.String()

@@ -6,9 +6,9 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// failedWait is how long after its placement a pod that failed is replaced, at
+// FailedWait is how long after its placement a pod that failed is replaced, at
 // the soonest: a pod that fails at once must not be made in a hot loop.
-const failedWait = 10 * time.Second
+const FailedWait = 10 * time.Second
 
 // failed says whether a pod that ended is to be replaced now; if it is to be
 // later, the step wakes then.
@@ -16,9 +16,9 @@ func (s *Step) failed(p *state.Pod, now state.Instant) bool {
 	if p.Phase != state.Failed && p.Phase != state.Succeeded {
 		return false
 	}
-	if now.Since(p.Placed) >= failedWait {
+	if now.Since(p.Placed) >= FailedWait {
 		return true
 	}
-	s.wake(p.Placed.Mono + failedWait)
+	s.wake(p.Placed.Mono + FailedWait)
 	return false
 }

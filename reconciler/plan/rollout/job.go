@@ -35,6 +35,8 @@ type batch struct {
 	ended  []*state.Pod // of it, and left where they ran
 	ending int          // told to stop and not yet ended
 	old    int          // of another template
+	done   []state.Span // Indexed: of the indexes that there are, as the next
+	broken []state.Span
 }
 
 // jobStep is one pass. What a pod's end counts for is recorded first, then where
@@ -61,6 +63,12 @@ func jobStep(w *state.Workload, spec *batchv1.JobSpec, now state.Instant) Step {
 	}
 	if len(s.Count) > 0 {
 		return s
+	}
+	b.done, b.broken = b.job.Done, b.job.Broken
+	if b.indexed() {
+		// An Indexed Job may be made larger or smaller while it runs.
+		n := limit(spec.Completions, 1)
+		b.done, b.broken = state.Below(b.done, n), state.Below(b.broken, n)
 	}
 	b.sort()
 	if b.move() {
@@ -128,7 +136,7 @@ func (b *batch) move() bool {
 		return b.to(state.JobFailed, state.JobPodFailurePolicy)
 	case b.failed() > limit(b.spec.BackoffLimit, 6):
 		return b.to(state.JobFailed, state.JobBackoffLimitExceeded)
-	case b.spec.MaxFailedIndexes != nil && state.Within(b.job.Broken) > *b.spec.MaxFailedIndexes:
+	case b.spec.MaxFailedIndexes != nil && state.Within(b.broken) > *b.spec.MaxFailedIndexes:
 		return b.to(state.JobFailed, state.JobMaxFailedIndexesExceeded)
 	case b.late():
 		return b.to(state.JobFailed, state.JobDeadlineExceeded)
@@ -136,7 +144,7 @@ func (b *batch) move() bool {
 		return b.to(state.JobComplete, state.JobSuccessPolicy)
 	case !b.finished():
 		return false
-	case len(b.job.Broken) > 0:
+	case len(b.broken) > 0:
 		return b.to(state.JobFailed, state.JobFailedIndexes)
 	default:
 		return b.to(state.JobComplete, state.JobCompletionsReached)
@@ -187,7 +195,7 @@ func (b *batch) succeeds() bool {
 	}
 	for i := range b.spec.SuccessPolicy.Rules {
 		rule := &b.spec.SuccessPolicy.Rules[i]
-		done := b.job.Done
+		done := b.done
 		need := state.Within(done)
 		if rule.SucceededIndexes != nil {
 			wanted, err := ParseIndexes(*rule.SucceededIndexes, math.MaxInt32)
@@ -233,7 +241,7 @@ func (b *batch) indexed() bool {
 func (b *batch) finished() bool {
 	switch {
 	case b.indexed():
-		return state.Within(b.job.Done)+state.Within(b.job.Broken) >= limit(b.spec.Completions, 1)
+		return state.Within(b.done)+state.Within(b.broken) >= limit(b.spec.Completions, 1)
 	case b.spec.Completions == nil:
 		return b.job.Succeeded > 0 && len(b.active) == 0 && b.ending == 0
 	default:
@@ -268,6 +276,9 @@ func (b *batch) run() {
 	want := parallelism
 	switch {
 	case b.indexed():
+		if b.beyond() {
+			return
+		}
 	case b.spec.Completions == nil:
 		if b.job.Succeeded > 0 {
 			want = min(want, len(b.active)) // one has the answer: no others start
@@ -299,6 +310,18 @@ func (b *batch) run() {
 	if !b.rests(b.job.Streak, b.job.LastFailure) {
 		b.step.Start = append(b.step.Start, Start{Variant: v, Template: v.Update, Count: lack, Ordinal: -1})
 	}
+}
+
+// beyond stops the pods of indexes that there are no more, and says whether there
+// were any.
+func (b *batch) beyond() bool {
+	n := len(b.step.Stop)
+	for _, p := range b.active {
+		if p.Ordinal >= limit(b.spec.Completions, 1) {
+			b.step.Stop = append(b.step.Stop, Stop{p, state.StopScaledDown})
+		}
+	}
+	return len(b.step.Stop) > n
 }
 
 // rests says whether a failure is too fresh to try again; it wakes when it isn't.

@@ -23,6 +23,10 @@ func podStep(w *state.Workload) Step {
 	if v.Update == nil {
 		return s
 	}
+	if len(w.Pods) == 0 && w.Finished.Template == v.Update.Digest {
+		s.Complete = !w.Finished.Failed
+		return s
+	}
 	if len(w.Pods) == 0 {
 		s.Start = append(s.Start, Start{Variant: v, Template: v.Update, Count: 1, Ordinal: -1})
 		return s
@@ -30,7 +34,7 @@ func podStep(w *state.Workload) Step {
 	for _, p := range w.Pods {
 		switch {
 		case p.Stopping:
-		case p.Lost:
+		case p.Lost && !p.Ended():
 			s.Held = append(s.Held, state.Held{
 				Object: w.Ref, Code: state.HoldNodeLost, OS: p.OS, Count: 1, Params: []string{p.Key.Name, string(p.Node)},
 			})
@@ -39,7 +43,7 @@ func podStep(w *state.Workload) Step {
 		}
 	}
 	s.Complete = slices.ContainsFunc(w.Pods, func(p *state.Pod) bool {
-		return w.IsCurrent(p) && !p.Stopping && !p.Lost && (p.Ready || p.Phase == state.Succeeded)
+		return w.IsCurrent(p) && !p.Stopping && (p.Ready && !p.Lost || p.Phase == state.Succeeded)
 	})
 	return s
 }

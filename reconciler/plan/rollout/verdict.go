@@ -16,11 +16,14 @@ import (
 // gone, the pod is about to leave the state.
 func Verdict(w *state.Workload, p *state.Pod, gone bool) state.Verdict {
 	j, ok := w.BatchJob()
-	if !ok || w.Job == nil || w.Deleting || p.Counted || w.Job.Stage != state.JobRunning || !w.IsCurrent(p) {
+	if !ok || w.Job == nil || w.Deleting || p.Counted || w.Job.Over() || !w.IsCurrent(p) {
 		return 0
 	}
 	if p.Phase == state.Succeeded {
-		return state.CountSucceeded
+		return state.CountSucceeded // also while it is suspended: the work is done
+	}
+	if w.Job.Stage != state.JobRunning {
+		return 0
 	}
 	if p.Phase != state.Failed && !gone || p.Stopping && !disrupted(p) && p.StopWhy != state.StopRequested {
 		return 0
