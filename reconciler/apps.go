@@ -162,14 +162,26 @@ func (m *Machine) apply(a *state.App, rev state.Revision, commit state.Commit, m
 		m.out.Blobs = append(m.out.Blobs, Blob{Digest: manifest.Digest, Manifest: manifest})
 	}
 	m.emit(a.Spec.Name, &state.RevisionApplied{Revision: rev, Commit: commit, Manifest: manifest.Digest, Changes: append(changes, pruned...)})
-	kept := int32(0)
-	for _, o := range m.fold.Objects {
-		if o.App == a.Spec.Name && o.Kept {
-			kept++
+	m.resize(changes)
+	m.askToPrune(a)
+}
+
+// askToPrune holds what left the text and waits for a person. Params name the
+// claims whose data would go.
+func (m *Machine) askToPrune(a *state.App) {
+	h := state.Held{Code: state.HoldPrune}
+	for ref, o := range m.fold.Objects {
+		if o.App != a.Spec.Name || !o.Kept {
+			continue
+		}
+		h.Count++
+		if m.fold.Claims[ref] != nil {
+			h.Params = append(h.Params, ref.Namespace+"/"+ref.Name)
 		}
 	}
-	if kept > 0 && !a.Spec.Prune.Disabled {
-		m.holdApp(a, state.Held{Code: state.HoldPrune, Count: kept})
+	slices.Sort(h.Params)
+	if h.Count > 0 && !a.Spec.Prune.Disabled {
+		m.holdApp(a, h)
 	} else {
 		m.releaseApp(a, state.HoldPrune)
 	}
@@ -227,9 +239,12 @@ func (m *Machine) prune(a *state.App, manifest *state.Manifest, all bool) []stat
 			continue
 		}
 		c := state.Change{Ref: ref, Verb: state.Delete}
-		if ref.Kind == "ConfigMap" || ref.Kind == "Secret" {
+		switch {
+		case ref.Kind == "ConfigMap" || ref.Kind == "Secret":
 			c.Verb = state.Retire // and gone at once, where nothing names it
-		} else {
+		case m.fold.Claims[ref] != nil:
+			c.Verb = state.Keep // it has data: a person is asked
+		default:
 			deletes++
 		}
 		out = append(out, c)
@@ -239,8 +254,8 @@ func (m *Machine) prune(a *state.App, manifest *state.Manifest, all bool) []stat
 		for i := range out {
 			out[i].Verb = state.Keep
 		}
-		out = slices.DeleteFunc(out, func(c state.Change) bool { return m.fold.Objects[c.Ref].Kept })
 	}
+	out = slices.DeleteFunc(out, func(c state.Change) bool { return c.Verb == state.Keep && m.fold.Objects[c.Ref].Kept })
 	slices.SortFunc(out, func(x, y state.Change) int { return x.Ref.Compare(y.Ref) })
 	return out
 }

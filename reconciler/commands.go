@@ -59,6 +59,8 @@ func (m *Machine) check(e *state.Command) state.ReplyCode {
 			}
 		}
 		found = p != nil
+	case state.CmdDropClaim:
+		return m.mayDrop(m.fold.Claims[e.Object])
 	case state.CmdDeletePod, state.CmdExec:
 		found = m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}] != nil
 	case state.CmdRestart:
@@ -104,6 +106,8 @@ func (m *Machine) do(e *state.Command) {
 		if !m.fold.Nodes[name].Cordoned {
 			m.emit("", &state.NodeCordoned{Node: name, On: true})
 		}
+	case state.CmdDropClaim:
+		m.dropClaim(m.fold.Claims[e.Object], state.DropRequested)
 	case state.CmdDown:
 		m.down()
 	case state.CmdSuspend, state.CmdResume:
@@ -137,6 +141,11 @@ func (m *Machine) approve(h *state.Hold) {
 		}
 	}
 	slices.SortFunc(changes, func(x, y state.Change) int { return x.Ref.Compare(y.Ref) })
+	for i := range changes {
+		if c := m.fold.Claims[changes[i].Ref]; c != nil {
+			m.dropClaim(c, state.DropApproved)
+		}
+	}
 	m.emit(h.App, &state.RevisionApplied{Revision: a.Revision, Commit: a.Commit, Manifest: a.Manifest, Changes: changes})
 	m.emit(h.App, &state.Released{ID: h.ID, Object: h.Object})
 }

@@ -308,6 +308,13 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		m.touchJob(f.Job)
 	case *state.ObjectGone:
 		m.touchJob(f.Ref)
+	case *state.ClaimBound:
+		m.touched[f.Node] = true
+		m.helped() // who waits for the same claim waits for this node now
+	case *state.ClaimDropped:
+		m.touchClaim(m.fold.Claims[f.Claim])
+	case *state.VolumeGone:
+		m.touchClaim(m.fold.ClaimOfVolume(f.Volume))
 	case *state.PodFlapping:
 		m.touchPod(f.UID, false)
 	case *state.PodSettled:
@@ -398,7 +405,7 @@ func (m *Machine) touchChanges(changes []state.Change) {
 	for i := range changes {
 		ref := changes[i].Ref
 		m.touchWorkload(ref)
-		if ref.Kind == "PodDisruptionBudget" || ref.Kind == "PriorityClass" {
+		if ref.Kind == "PodDisruptionBudget" || ref.Kind == "PriorityClass" || ref.Kind == state.ClaimKind {
 			m.helped()
 		}
 		if w := m.fold.Workloads[ref]; w != nil {

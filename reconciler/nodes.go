@@ -86,6 +86,7 @@ func (m *Machine) reported(r *state.Report) {
 		}
 		m.gone(p, !p.Stopping)
 	}
+	m.volumesGone(r)
 }
 
 func (m *Machine) appOf(p *state.Pod) state.AppName {
@@ -145,5 +146,6 @@ func (m *Machine) removeNode(n *state.Node) {
 		m.gone(n.Pods[uid], true)
 	}
 	m.emit("", &state.NodeRemoved{Node: n.Name})
+	m.unseen()
 	delete(m.agents, n.Name)
 }

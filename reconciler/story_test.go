@@ -142,6 +142,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.step(&state.Stop{})
 	case "pods":
 		s.pods()
+	case "claims":
+		s.claims()
 	case "holds":
 		s.holds()
 	case "addresses":
@@ -395,8 +397,9 @@ func (s *story) round(only bool, pods []string) bool {
 			}
 		}
 		a.applied = a.newest.Generation
-		if changed || len(gone) > 0 {
-			s.report(name, false, gone)
+		dropped := a.drops(only)
+		if changed || len(gone)+len(dropped) > 0 {
+			s.report(name, false, gone, dropped...)
 		}
 	}
 	return s.m.State().Seq != before
@@ -411,11 +414,22 @@ func running(p *state.AssignedPod, ready bool, restarts int32) state.PodStatus {
 	return st
 }
 
-func (s *story) report(name state.NodeName, full bool, gone []state.UID) {
+// drops are the volumes that an assignment gives up: the agent deletes them.
+func (a *agentDouble) drops(only bool) []state.UID {
+	var out []state.UID
+	for _, v := range a.newest.Volumes {
+		if v.Drop && !only {
+			out = append(out, v.UID)
+		}
+	}
+	return out
+}
+
+func (s *story) report(name state.NodeName, full bool, gone []state.UID, dropped ...state.UID) {
 	a, n := s.agents[name], s.m.State().Nodes[name]
 	s.number++
 	r := state.Report{
-		Node: name, Epoch: n.Epoch, BootID: "boot", Incarnation: 1, Number: s.number, Applied: a.applied, Full: full, Gone: gone,
+		Node: name, Epoch: n.Epoch, BootID: "boot", Incarnation: 1, Number: s.number, Applied: a.applied, Full: full, Gone: gone, Dropped: dropped,
 	}
 	for _, p := range a.pods {
 		r.Pods = append(r.Pods, p)
@@ -508,7 +522,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 	verbs := map[string]state.CommandVerb{
 		"approve": state.CmdApprove, "cordon": state.CmdCordon, "uncordon": state.CmdUncordon, "delete": state.CmdDeletePod,
 		"restart": state.CmdRestart, "remove-node": state.CmdRemoveNode, "down": state.CmdDown,
-		"drain": state.CmdDrain, "evict": state.CmdEvict,
+		"drain": state.CmdDrain, "evict": state.CmdEvict, "delete-data": state.CmdDropClaim,
 	}
 	c := &state.Command{ID: 1, Verb: verbs[d.CmdArgs[0].Key]}
 	if len(d.CmdArgs) > 1 {

@@ -78,6 +78,17 @@ func (s *story) line(r *state.Record) string {
 		return fmt.Sprintf("%s begins %s, missed %d", f.CronJob.Name, f.Job.Name, f.Missed)
 	case *state.JobDropped:
 		return fmt.Sprintf("drop %s: %s", f.Job.Name, f.Why)
+	case *state.ClaimBound:
+		return fmt.Sprintf("volume for %s on %s", f.Claim.Name, f.Node)
+	case *state.ClaimDropped:
+		return fmt.Sprintf("give up the data of %s: %s", f.Claim.Name, f.Why)
+	case *state.VolumeGone:
+		if f.Unseen {
+			return "its volume went with the node"
+		}
+		return "its volume is gone"
+	case *state.ClaimResized:
+		return fmt.Sprintf("%s asks for %d bytes", f.Claim.Name, f.Capacity)
 	case *state.ObjectGone:
 		return fmt.Sprintf("gone %s", f.Ref)
 	default:

@@ -46,6 +46,20 @@ func (s *story) replays(t *testing.T, d *datadriven.TestData) {
 	}
 }
 
+// claims prints those that have a volume.
+func (s *story) claims() {
+	for _, c := range s.m.State().SortedClaims() {
+		word := "kept"
+		switch {
+		case c.Dropped != 0:
+			word = "being deleted"
+		case s.m.State().InUse(c):
+			word = "in use"
+		}
+		fmt.Fprintf(&s.out, "%s on %s, %d bytes, %s\n", c.Ref.Name, c.Node, c.Capacity, word)
+	}
+}
+
 func (s *story) revision() state.Revision {
 	return state.Revision(fmt.Sprintf("main@sha1:%040d", s.commits))
 }

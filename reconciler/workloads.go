@@ -114,6 +114,9 @@ func (m *Machine) workload(w *state.Workload) {
 		m.emit(w.App, &state.RolledOut{Workload: w.Ref, Partial: d.Partial, Keep: keeps(w)})
 	}
 	m.apps[w.App] = true
+	for _, f := range d.Forfeit {
+		m.dropClaim(f.Claim, f.Why)
+	}
 	m.cron(w, &d)
 	if d.Expired && !w.Deleting {
 		m.emit(w.App, &state.JobDropped{Job: w.Ref, Why: state.DropExpired})
@@ -199,6 +202,13 @@ func (m *Machine) placed(w *state.Workload, p *plan.Placement, decided map[state
 		m.groups[key] = answered{digest, r.Seq}
 		m.cause = r.Seq
 		defer func() { m.cause = cause }()
+	}
+	if len(p.Answer.Spots) > 0 {
+		for i := range p.Bind {
+			b := p.Bind[i]
+			b.Node = p.Answer.Spots[0].Node.Name
+			m.emit(m.appOfClaim(w, b.Claim), &b)
+		}
 	}
 	for i, spot := range p.Answer.Spots {
 		ordinal := p.Start.Ordinal
@@ -306,6 +316,8 @@ func (m *Machine) pending(w *state.Workload, d *plan.Decision) string {
 		return "that it is stalled"
 	case d.Gone:
 		return "that it is gone"
+	case len(d.Forfeit) > 0:
+		return "to drop " + d.Forfeit[0].Claim.Ref.String()
 	case len(d.Count) > 0:
 		return fmt.Sprintf("what %s counts for", d.Count[0].Pod.Key)
 	case d.Job != nil:

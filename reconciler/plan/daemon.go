@@ -57,7 +57,7 @@ func (p *Planner) daemon(d *Decision, s *state.State, w *state.Workload, spec *a
 		}
 		start := rollout.Start{Variant: v, Template: v.Update, Count: len(nodes), Ordinal: -1}
 		answer := schedule.Each(s, schedule.Request{Workload: w, Variant: v, Template: v.Update, Count: len(nodes)}, nodes)
-		d.Decided = append(d.Decided, Placement{start, answer})
+		d.Decided = append(d.Decided, Placement{Start: start, Answer: answer})
 		if lack := len(nodes) - len(answer.Spots); lack > 0 {
 			d.Waiting = true
 			d.Held = append(d.Held, noRoom(w, start, answer, lack))

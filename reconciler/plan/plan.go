@@ -40,6 +40,7 @@ type Decision struct {
 	Drop     []Drop // of a CronJob, as the next
 	Fire     *Fire
 	Expired  bool          // of a CronJob's Job: it is to be dropped
+	Forfeit  []Forfeit     // of a StatefulSet: data that its policy gives up
 	Waiting  bool          // pods or a revision wait for room, a node or an image
 	Wake     time.Duration // steady time at which the answer changes by itself; 0: never
 }
@@ -62,6 +63,7 @@ type Refusal struct {
 type Placement struct {
 	Start  rollout.Start
 	Answer schedule.Answer
+	Bind   []state.ClaimBound // claims that get their volumes at the first spot
 }
 
 // A Planner decides for workloads. It remembers compiled templates, and nothing
@@ -124,20 +126,11 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	}
 	d.Held = append(d.Held, step.Held...)
 	var after []schedule.Placed
+	here := map[state.Ref]state.NodeName{}
 	for _, start := range step.Start {
-		answer := schedule.Place(s, schedule.Request{
-			Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count, After: after,
-		})
-		after = append(after, schedule.Placed{Workload: w, Template: start.Template, Spots: answer.Spots})
-		d.Decided = append(d.Decided, Placement{start, answer})
-		if lack := start.Count - len(answer.Spots); lack > 0 {
-			d.Waiting = true
-			d.Held = append(d.Held, noRoom(w, start, answer, lack))
-			if !answer.Static {
-				preempt(&d, s, schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: lack, After: after})
-			}
-		}
+		place(&d, s, w, start, &after, here)
 	}
+	forfeit(&d, s, w)
 	displace(&d, s, w, now)
 	if len(d.Held) > 0 || len(w.Holds) > 0 {
 		d.Waiting = true

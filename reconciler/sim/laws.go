@@ -83,6 +83,7 @@ func settles(w *state.Workload) time.Duration {
 // obey checks the laws that a step can break.
 func (w *world) obey(before seen, s *state.State, records []*state.Record) {
 	w.obeyLeases(s)
+	w.obeyClaims(s, records)
 	for _, n := range s.Nodes {
 		var used state.Resources
 		for _, p := range n.Pods {

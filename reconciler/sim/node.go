@@ -44,6 +44,7 @@ type node struct {
 
 	// The runtime: it outlives the agent, not the machine.
 	sandboxes  map[state.UID]step.Sandbox
+	volumes    map[state.UID]state.Ref // the claims whose data is here: they outlive reboots
 	containers map[ckey]*container
 	address    int
 }
@@ -328,7 +329,12 @@ func (n *node) act(a step.Action) {
 			done(step.OK, "", "")
 		})
 	case step.Prepare:
-		later(time.Millisecond, 5*time.Millisecond, func() { done(step.OK, "", "") })
+		later(time.Millisecond, 5*time.Millisecond, func() {
+			for _, v := range a.Volumes {
+				n.makeVolume(v)
+			}
+			done(step.OK, "", "")
+		})
 	case step.MakeSandbox:
 		later(time.Millisecond, 50*time.Millisecond, func() {
 			if _, ok := n.sandboxes[a.UID]; !ok {
@@ -348,6 +354,15 @@ func (n *node) act(a step.Action) {
 		later(time.Millisecond, 200*time.Millisecond, func() {
 			delete(n.sandboxes, a.UID)
 			maps.DeleteFunc(n.containers, func(k ckey, _ *container) bool { return k.uid == a.UID })
+			done(step.OK, "", "")
+		})
+	case step.DropVolume:
+		later(time.Millisecond, 200*time.Millisecond, func() {
+			if w.chance(10) {
+				done(step.Unavailable, "the disk does not answer", "")
+				return
+			}
+			n.deleteVolume(a.UID)
 			done(step.OK, "", "")
 		})
 	case step.StartProbe:

@@ -63,6 +63,8 @@ func (s *State) apply(r *Record) error {
 		return s.applyPod(r)
 	case *NodeRanged, *ServiceAddressed:
 		return s.applyNetwork(r)
+	case *ClaimBound, *ClaimDropped, *VolumeGone, *ClaimResized:
+		return s.applyClaim(r)
 	case *PipelineDeclared, *PipelineRemoved, *CandidateReviewed, *PromotionRequested, *PromotionVoted, *PromotionStarted, *PromotionEnded,
 		*StageSuspended, *CheckReported:
 		return s.applyPromotion(r)
@@ -82,13 +84,14 @@ func (s *State) applyNode(r *Record) error {
 	switch f := r.Fact.(type) {
 	case *NodeJoined:
 		old := s.Nodes[f.Node]
-		n := &Node{Name: f.Node, Facts: f.Facts, BootID: f.BootID, Joined: r.At, Duty: Duty{Tainted: r.At}, Epoch: 1, Index: s.NodeCount, Pods: map[UID]*Pod{}}
+		n := &Node{Name: f.Node, Facts: f.Facts, BootID: f.BootID, Joined: r.At, Duty: Duty{Tainted: r.At}, Epoch: 1, Index: s.NodeCount, Pods: map[UID]*Pod{}, Claims: map[Ref]*Claim{}}
 		if old != nil {
 			return fmt.Errorf("node %s joined twice", f.Node)
 		}
 		s.NodeCount++
 		n.Epoch = uint64(r.Seq)
 		s.Nodes[f.Node] = n
+		s.returned(n)
 	case *NodeChanged:
 		n, err := s.node(f.Node)
 		if err != nil {
@@ -318,7 +321,7 @@ func variantOf(v *Variant) *WorkloadVariant {
 	case *appsv1.Deployment:
 		out.Replicas, out.Spec = replicas(b.Spec.Replicas), &b.Spec.Template
 	case *appsv1.StatefulSet:
-		out.Replicas, out.Spec = replicas(b.Spec.Replicas), &b.Spec.Template
+		out.Replicas, out.Spec = replicas(b.Spec.Replicas), withClaims(b)
 		if b.Spec.Ordinals != nil {
 			out.Start = b.Spec.Ordinals.Start
 		}
@@ -519,6 +522,9 @@ func (s *State) applyPod(r *Record) error {
 		n.Used = n.Used.Sub(p.Charge())
 		p.Phase, p.Ready, p.Reason, p.Detail, p.Containers, p.Reported = f.Phase, f.Ready, f.Reason, f.Detail, f.Containers, true
 		n.Used = n.Used.Add(p.Charge()) // nothing, once it ended
+		if p.Phase != Pending {
+			s.begin(p)
+		}
 		p.IP, _ = netip.ParseAddr(f.IP)
 		before := p.Restarts
 		p.Restarts = 0

@@ -57,6 +57,10 @@ func (k Kind) String() string {
 		KindNodeRanged:        "NodeRanged",
 		KindServiceAddressed:  "ServiceAddressed",
 		KindNodeSuspect:       "NodeSuspect",
+		KindClaimBound:        "ClaimBound",
+		KindClaimDropped:      "ClaimDropped",
+		KindVolumeGone:        "VolumeGone",
+		KindClaimResized:      "ClaimResized",
 
 		KindPipelineDeclared:   "PipelineDeclared",
 		KindPipelineRemoved:    "PipelineRemoved",

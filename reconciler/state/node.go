@@ -86,6 +86,7 @@ type Node struct {
 	Generation  uint64 // of the assignment: counts every change of what this node should run
 	Used        Resources
 	Pods        map[UID]*Pod
+	Claims      map[Ref]*Claim // whose data is here
 }
 
 // Label returns one of the node's labels, the well-known ones filled in.

@@ -215,7 +215,8 @@ type Report struct {
 	Applied     uint64      `pb:"6"` // generation of the assignment that this report follows
 	Full        bool        `pb:"7"` // Pods is all that exist on the node
 	Pods        []PodStatus `pb:"8"`
-	Gone        []UID       `pb:"9"` // ended and removed since the last report
+	Gone        []UID       `pb:"9"`  // ended and removed since the last report
+	Dropped     []UID       `pb:"70"` // volumes of which nothing is left, since the last report
 }
 
 // AssignedPod is what a node should run under one UID. It never changes: a pod
@@ -241,6 +242,7 @@ type Assignment struct {
 	Epoch      uint64
 	Generation uint64
 	Seq        Seq
-	Pods       []*AssignedPod // sorted by UID
-	Objects    []*Object      // ConfigMaps and Secrets that these pods name, sorted by Ref
+	Pods       []*AssignedPod   // sorted by UID
+	Objects    []*Object        // ConfigMaps and Secrets that these pods name, sorted by Ref
+	Volumes    []AssignedVolume // sorted by UID
 }

@@ -66,6 +66,10 @@ const (
 	KindNodeRanged        Kind = 48 // 38 to 47 are kept free
 	KindServiceAddressed  Kind = 49
 	KindNodeSuspect       Kind = 52
+	KindClaimBound        Kind = 70
+	KindClaimDropped      Kind = 71
+	KindVolumeGone        Kind = 72
+	KindClaimResized      Kind = 73
 )
 
 // The kinds of facts about promotion.
@@ -136,6 +140,10 @@ func facts() map[Kind]func() Fact {
 		KindNodeRanged:        func() Fact { return new(NodeRanged) },
 		KindServiceAddressed:  func() Fact { return new(ServiceAddressed) },
 		KindNodeSuspect:       func() Fact { return new(NodeSuspect) },
+		KindClaimBound:        func() Fact { return new(ClaimBound) },
+		KindClaimDropped:      func() Fact { return new(ClaimDropped) },
+		KindVolumeGone:        func() Fact { return new(VolumeGone) },
+		KindClaimResized:      func() Fact { return new(ClaimResized) },
 
 		KindPipelineDeclared:   func() Fact { return new(PipelineDeclared) },
 		KindPipelineRemoved:    func() Fact { return new(PipelineRemoved) },
@@ -424,6 +432,9 @@ const (
 	HoldConfigMissing                     // a ConfigMap or Secret isn't in the text
 	HoldBudget        HoldCode = 24       // pods that should leave their node wait for a disruption budget
 	HoldAddress       HoldCode = 32       // the address or node port that a Service asks for can't be given
+	HoldVolume        HoldCode = 70       // a pod must run where its data is, and can't now; Params: pod, claim, node
+	HoldClaimMissing  HoldCode = 71       // a claim isn't in the text
+	HoldClaimBusy     HoldCode = 72       // a claim is another pod's (ReadWriteOncePod), or its data is being deleted; Params: the claims
 	HoldRewind        HoldCode = 40       // the branch doesn't follow from what was there before; Params: the revision that waits, the one before it
 )
 
@@ -503,6 +514,8 @@ func (v CommandVerb) String() string {
 		return "erase"
 	case CmdEvict:
 		return "evict"
+	case CmdDropClaim:
+		return "delete data"
 	default:
 	}
 	names := [...]string{"", "approve", "cordon", "uncordon", "delete pod", "restart", "remove node", "exec", "down", "sync", "suspend", "resume", "drain", "reject", "promote", "rollback"}

@@ -28,6 +28,8 @@ type Snapshot struct {
 	Images    []SnapImage    `pb:"13"`
 	Services  []SnapService  `pb:"24"`
 
+	Claims []Claim `pb:"70"`
+
 	Lines          []Line      `pb:"20"`
 	Promotions     []Promotion `pb:"21"`
 	PromotionCount uint64      `pb:"22"`
@@ -213,6 +215,9 @@ func (s *State) Snapshot() *Snapshot {
 		out.Services = append(out.Services, SnapService{ref, addrText(a.IP), a.Ports})
 	}
 	slices.SortFunc(out.Services, func(a, b SnapService) int { return a.Service.Compare(b.Service) })
+	for _, c := range s.SortedClaims() {
+		out.Claims = append(out.Claims, *c)
+	}
 	s.snapPromotion(out)
 	return out
 }
@@ -275,7 +280,7 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 	for _, n := range snap.Nodes {
 		s.Nodes[n.Name] = &Node{
 			Name: n.Name, Facts: n.Facts, Index: n.Index, Epoch: n.Epoch, BootID: n.BootID, Incarnation: n.Incarnation, Ready: n.Ready,
-			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, PodRange: n.PodRange, Silent: n.Silent, Pods: map[UID]*Pod{},
+			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, PodRange: n.PodRange, Silent: n.Silent, Pods: map[UID]*Pod{}, Claims: map[Ref]*Claim{},
 			Duty: Duty{Draining: n.Draining, Changed: n.Changed, Tainted: n.Tainted},
 		}
 	}
@@ -286,6 +291,9 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 	for _, a := range snap.Services {
 		ip, _ := netip.ParseAddr(a.IP)
 		s.Services[a.Service] = &ServiceAddress{IP: ip, Ports: a.Ports}
+	}
+	for _, c := range snap.Claims {
+		s.keep(&c)
 	}
 	s.restorePromotion(snap)
 	r := &restorer{State: s, manifests: map[Digest]map[Ref]*Object{}, templates: map[Digest]*Template{}}

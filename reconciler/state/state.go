@@ -37,12 +37,14 @@ type State struct {
 	Holds     map[string]*Hold
 	Images    map[ImageKey]*Image
 	Services  map[Ref]*ServiceAddress
+	Claims    map[Ref]*Claim // that have a volume
 
 	Lines          map[PipelineName]*Line
 	Promotions     map[string]*Promotion // that haven't ended
 	PromotionCount uint64                // that there ever were
 
 	blobs Blobs
+	made  map[Ref]map[Ref]*Claim // Claims, by the StatefulSet that made them
 }
 
 // ImageKey is the scope in which an image name has one meaning.
@@ -161,7 +163,7 @@ func New(blobs Blobs) *State {
 		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
 		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{},
-		Services: map[Ref]*ServiceAddress{}, Daemons: map[Ref]*Workload{}, Rules: map[Ref]*Owned{}, blobs: blobs,
+		Services: map[Ref]*ServiceAddress{}, Claims: map[Ref]*Claim{}, made: map[Ref]map[Ref]*Claim{}, Daemons: map[Ref]*Workload{}, Rules: map[Ref]*Owned{}, blobs: blobs,
 		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{},
 	}
 }
@@ -271,6 +273,7 @@ func (s *State) Assignment(n *Node) Assignment {
 	}
 	slices.SortFunc(a.Pods, func(x, y *AssignedPod) int { return x.UID.Compare(y.UID) })
 	slices.SortFunc(a.Objects, func(x, y *Object) int { return x.Ref.Compare(y.Ref) })
+	a.Volumes = s.volumes(n)
 	return a
 }
 

@@ -20,6 +20,7 @@ type Template struct {
 	Images   []Image // one per distinct image name in Spec, sorted by Name
 	Requests Resources
 	Configs  []Config // ConfigMaps and Secrets that the spec names
+	Claims   []ClaimUse
 }
 
 // A Config is a ConfigMap or Secret that a template names, in its pod's namespace.
@@ -78,6 +79,7 @@ func (t *Template) compile() {
 	t.Hash = SafeHash(t.Digest, 10)
 	t.Requests = PodRequests(&t.Spec.Spec)
 	t.Configs = podConfigs(&t.Spec.Spec)
+	t.Claims = podClaims(&t.Spec.Spec)
 }
 
 // affine is 1 where the spec says which pods it wants near or far. Such pods

@@ -49,6 +49,9 @@ func setDefaults(b state.Body) {
 	case *corev1.Service:
 		o.Status = corev1.ServiceStatus{}
 		defaultService(&o.Spec)
+	case *corev1.PersistentVolumeClaim:
+		o.Status = corev1.PersistentVolumeClaimStatus{}
+		defaultClaim(&o.Spec)
 	case *corev1.Secret:
 		defaultSecret(o)
 	case *corev1.Namespace:
@@ -101,6 +104,7 @@ func defaultStatefulSet(s *appsv1.StatefulSetSpec) {
 			WhenDeleted: appsv1.RetainPersistentVolumeClaimRetentionPolicyType, WhenScaled: appsv1.RetainPersistentVolumeClaimRetentionPolicyType,
 		}
 	}
+	defaultClaims(s)
 	defaultTemplate(&s.Template)
 }
 
@@ -158,7 +162,7 @@ func defaultVolume(v *corev1.Volume) {
 	if v.HostPath != nil {
 		orDefault(&v.HostPath.Type, corev1.HostPathUnset)
 	}
-	if v.ConfigMap == nil && v.Secret == nil && v.EmptyDir == nil && v.HostPath == nil && v.Projected == nil && v.DownwardAPI == nil {
+	if v.ConfigMap == nil && v.Secret == nil && v.EmptyDir == nil && v.HostPath == nil && v.Projected == nil && v.DownwardAPI == nil && v.PersistentVolumeClaim == nil {
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
 }

@@ -33,6 +33,7 @@ func objectKinds() map[string]func() state.Body {
 		"v1 ConfigMap":                       func() state.Body { return &corev1.ConfigMap{} },
 		"v1 Secret":                          func() state.Body { return &corev1.Secret{} },
 		"v1 Namespace":                       func() state.Body { return &corev1.Namespace{} },
+		"v1 PersistentVolumeClaim":           func() state.Body { return &corev1.PersistentVolumeClaim{} },
 	}
 }
 
@@ -44,8 +45,10 @@ func insteadOf(kind string) string {
 		return "use a Service of type NodePort; or name the kind in spec.ignoreKinds of the Application"
 	case "ReplicaSet", "ReplicationController":
 		return "use a Deployment"
-	case "PersistentVolumeClaim", "ServiceAccount", "NetworkPolicy":
+	case "ServiceAccount", "NetworkPolicy":
 		return later
+	case "PersistentVolume", "StorageClass":
+		return "remove it: a PersistentVolumeClaim gets a directory of the node that its first pod runs on"
 	case "HorizontalPodAutoscaler":
 		return "remove it and set spec.replicas"
 	case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "CustomResourceDefinition":
@@ -53,7 +56,7 @@ func insteadOf(kind string) string {
 	case "Kustomization", "Component":
 		return "name its directory, not its file, in resources or components"
 	}
-	return "remove it, or name it in spec.ignoreKinds of the Application; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ConfigMap, Secret, Namespace"
+	return "remove it, or name it in spec.ignoreKinds of the Application; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ConfigMap, Secret, PersistentVolumeClaim, Namespace"
 }
 
 // supported lists, for the types where this version honours only a part of what
@@ -68,7 +71,7 @@ func supported() map[reflect.Type]map[string]bool {
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
 		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity podAffinity podAntiAffinity",
 		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
-		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir hostPath projected downwardAPI",
+		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir hostPath projected downwardAPI persistentVolumeClaim",
 		reflect.TypeFor[corev1.VolumeProjection]():     "configMap secret downwardAPI",
 		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly subPath",
 		reflect.TypeFor[corev1.EnvVarSource]():         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
@@ -87,7 +90,9 @@ func supported() map[reflect.Type]map[string]bool {
 			"activeDeadlineSeconds suspend ttlSecondsAfterFinished podFailurePolicy successPolicy podReplacementPolicy template",
 		reflect.TypeFor[appsv1.DeploymentSpec](): "replicas selector template strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
 		reflect.TypeFor[appsv1.StatefulSetSpec](): "replicas selector template serviceName podManagementPolicy updateStrategy revisionHistoryLimit " +
-			"minReadySeconds ordinals",
+			"minReadySeconds ordinals volumeClaimTemplates persistentVolumeClaimRetentionPolicy",
+		reflect.TypeFor[corev1.PersistentVolumeClaimSpec]():  "accessModes resources storageClassName volumeMode",
+		reflect.TypeFor[corev1.VolumeResourceRequirements](): "requests",
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
 		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds",
@@ -126,11 +131,11 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 	case reflect.TypeFor[applicationHelm]():
 		return "values lie in files, so that they are never recorded", "write them into a file beside the chart and name it in valueFiles"
 	case reflect.TypeFor[corev1.Volume]():
-		return cause + ": a volume of kind " + name, "use configMap, secret, projected, downwardAPI, emptyDir or hostPath, or remove it"
-	case reflect.TypeFor[appsv1.StatefulSetSpec]():
-		if name == "volumeClaimTemplates" {
-			return cause, "use an emptyDir volume, or wait for the version that has persistent volumes"
-		}
+		return cause + ": a volume of kind " + name, "use persistentVolumeClaim, configMap, secret, projected, downwardAPI, emptyDir or hostPath, or remove it"
+	case reflect.TypeFor[corev1.PersistentVolumeClaimSpec]():
+		return refusedClaimField(name)
+	case reflect.TypeFor[corev1.VolumeResourceRequirements]():
+		return "a directory has no size that could be limited", "remove " + name + "; requests.storage is recorded and shown"
 	case reflect.TypeFor[corev1.PodSpec]():
 		if name == "priority" {
 			return "is written by a cluster, from the class", "use priorityClassName"

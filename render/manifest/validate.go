@@ -33,6 +33,9 @@ type validator struct {
 	place    Place
 	value    *Value
 	problems []state.Problem
+
+	templates []string // volumes that a StatefulSet's claim templates make
+	everyNode bool     // a DaemonSet's pods
 }
 
 // fail reports a field; where the field isn't written, its place is that of the
@@ -124,6 +127,8 @@ func (c *validator) body(b state.Body) {
 		c.barePod(o)
 	case *corev1.Service:
 		c.service(spec, &o.Spec)
+	case *corev1.PersistentVolumeClaim:
+		c.claimSpec(spec, &o.Spec)
 	case *corev1.ConfigMap:
 		c.configMap(o)
 	case *corev1.Secret:
@@ -275,6 +280,7 @@ func (c *validator) statefulSet(p Path, s *appsv1.StatefulSetSpec) {
 	default:
 		c.fail(up.Key("type"), fmt.Sprintf("want RollingUpdate or OnDelete, got %q", clip(string(s.UpdateStrategy.Type))), "type: RollingUpdate")
 	}
+	c.claims(p, s)
 	c.template(p.Key("template"), &s.Template, corev1.RestartPolicyAlways)
 }
 

@@ -24,6 +24,7 @@ const (
 )
 
 func (c *validator) daemonSet(p Path, s *appsv1.DaemonSetSpec) {
+	c.everyNode = true
 	c.notNegative(p.Key("minReadySeconds"), int64(s.MinReadySeconds))
 	c.notNegative(p.Key("revisionHistoryLimit"), int64(*s.RevisionHistoryLimit))
 	c.selector(p, s.Selector, s.Template.Labels)

@@ -47,6 +47,9 @@ func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.Restart
 	c.podOS(p, s)
 	c.placement(p, s)
 	volumes := c.volumes(p.Key("volumes"), s.Volumes)
+	for _, name := range c.templates {
+		volumes[name] = true
+	}
 	if len(s.Containers) == 0 {
 		c.missing(p.Key("containers"), "add a container")
 	}
@@ -161,7 +164,7 @@ func (c *validator) volumes(p Path, vs []corev1.Volume) map[string]bool {
 		}
 		kinds += c.otherVolume(vp, v)
 		if kinds > 1 {
-			c.fail(vp, "has more than one kind", "keep one of configMap, secret, emptyDir, hostPath, projected, downwardAPI")
+			c.fail(vp, "has more than one kind", "keep one of persistentVolumeClaim, configMap, secret, emptyDir, hostPath, projected, downwardAPI")
 		}
 	}
 	return names
@@ -179,6 +182,10 @@ func (c *validator) otherVolume(p Path, v *corev1.Volume) (kinds int) {
 		default:
 			c.fail(p.Key("hostPath", "type"), fmt.Sprintf("not supported yet: %q", clip(string(*h.Type))), "use Directory, DirectoryOrCreate, File, FileOrCreate or Socket, or remove it")
 		}
+	}
+	if pvc := v.PersistentVolumeClaim; pvc != nil {
+		kinds++
+		c.claimVolume(p.Key("persistentVolumeClaim"), pvc)
 	}
 	if d := v.DownwardAPI; d != nil {
 		kinds++

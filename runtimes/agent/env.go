@@ -23,10 +23,11 @@ type values struct {
 	facts   *state.NodeFacts
 	node    state.NodeName
 	objects []*state.Object
+	volumes []step.PodVolume
 }
 
 func (a *Agent) values(x *step.Action) values {
-	return values{pod: x.Pod, ip: x.IP, facts: &a.facts, node: a.cfg.Node, objects: x.Objects}
+	return values{pod: x.Pod, ip: x.IP, facts: &a.facts, node: a.cfg.Node, objects: x.Objects, volumes: x.Volumes}
 }
 
 // body is a ConfigMap or Secret as this node's operating system is to see it.

@@ -148,3 +148,9 @@ func unmountBelow(dir string) error {
 
 // chmod sets the mode with the bits that fs.FileMode keeps elsewhere.
 func chmod(path string, mode uint32) error { return unix.Chmod(path, mode) }
+
+// ownedBy says whether a directory and what is made in it are a group's.
+func ownedBy(dir string, gid int) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && int(st.Gid) == gid && st.Mode&unix.S_ISGID != 0
+}

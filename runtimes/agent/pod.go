@@ -65,7 +65,7 @@ func (a *Agent) container(x *step.Action) (runtimes.Container, error) {
 	if err != nil {
 		return runtimes.Container{}, err
 	}
-	mounts, err := a.mounts(p, spec)
+	mounts, err := a.mounts(p, spec, x.Volumes)
 	if err != nil {
 		return runtimes.Container{}, err
 	}
@@ -185,7 +185,7 @@ func seccomp(p *corev1.SeccompProfile) string {
 }
 
 // mounts are a container's, of volumes that Prepare made.
-func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container) ([]runtimes.Mount, error) {
+func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container, claims []step.PodVolume) ([]runtimes.Mount, error) {
 	var out []runtimes.Mount
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]
@@ -205,12 +205,19 @@ func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container) ([]runtimes.Mo
 		switch {
 		case vol.HostPath != nil:
 			mount.Source = filepath.FromSlash(vol.HostPath.Path)
+		case vol.PersistentVolumeClaim != nil:
+			uid, ok := volumeOf(claims, m.Name)
+			if !ok {
+				return nil, fmt.Errorf("container %s: volume %s was not assigned: %w", c.Name, m.Name, errConfig)
+			}
+			mount.Source = a.dataDir(uid)
+			mount.ReadOnly = m.ReadOnly || vol.PersistentVolumeClaim.ReadOnly
 		case vol.ConfigMap != nil, vol.Secret != nil, vol.Projected != nil, vol.DownwardAPI != nil:
 			mount.ReadOnly = true // as the kubelet does: the files are the agent's
 		}
 		if m.SubPath != "" {
 			at := filepath.Join(a.podsDir(), p.UID.String(), "subpaths", c.Name+"."+strconv.Itoa(i))
-			if err := subPath(mount.Source, m.SubPath, at, vol.EmptyDir != nil || vol.HostPath != nil); err != nil {
+			if err := subPath(mount.Source, m.SubPath, at, vol.EmptyDir != nil || vol.HostPath != nil || vol.PersistentVolumeClaim != nil); err != nil {
 				return nil, fmt.Errorf("container %s: subPath %q of volume %s: %w", c.Name, m.SubPath, m.Name, err)
 			}
 			mount.Source = at

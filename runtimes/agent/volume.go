@@ -44,6 +44,8 @@ func (a *Agent) prepareVolume(v *values, vol *corev1.Volume) error {
 		return errors.Join(a.emptyDir(dir, vol.EmptyDir), a.own(dir, v.group(), 0o2777))
 	case vol.HostPath != nil:
 		return hostPath(vol.HostPath)
+	case vol.PersistentVolumeClaim != nil:
+		return a.claimed(v, vol.Name)
 	case vol.ConfigMap != nil, vol.Secret != nil, vol.Projected != nil, vol.DownwardAPI != nil:
 	default:
 		return fmt.Errorf("its type: %w", runtimes.ErrUnsupported)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,7 +17,8 @@ func TestWholeAssignment(t *testing.T) {
 	tpl, _ := state.NewTemplate(state.Linux, &corev1.PodTemplateSpec{}, nil)
 	p := &state.AssignedPod{Template: tpl}
 	setAll(t, reflect.ValueOf(p).Elem())
-	in := &state.Assignment{Node: "n1", Epoch: 1, Generation: 2, Seq: 3, Pods: []*state.AssignedPod{p}}
+	in := &state.Assignment{Node: "n1", Epoch: 1, Generation: 2, Seq: 3, Pods: []*state.AssignedPod{p}, Volumes: make([]state.AssignedVolume, 1)}
+	setAll(t, reflect.ValueOf(&in.Volumes[0]).Elem())
 	raw, err := encodeWhole(in)
 	if err != nil {
 		t.Fatal(err)
@@ -27,6 +29,9 @@ func TestWholeAssignment(t *testing.T) {
 	}
 	got := *out.Pods[0]
 	got.Template = tpl
+	if !slices.Equal(out.Volumes, in.Volumes) {
+		t.Errorf("volumes were written as %+v and read as %+v", in.Volumes, out.Volumes)
+	}
 	if !reflect.DeepEqual(&got, p) {
 		t.Errorf("a pod was written as %+v and read as %+v", *p, got)
 	}

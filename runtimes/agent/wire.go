@@ -30,6 +30,9 @@ type wireDelta struct {
 	Objects    []wireObject   `pb:"9"` // new or changed
 	Dropped    []state.Ref    `pb:"10"`
 	Base       state.Seq      `pb:"11"` // of the assignment that this one is against
+	// All volumes of the node, unless they are as before.
+	Volumes     []state.AssignedVolume `pb:"70"`
+	SameVolumes bool                   `pb:"71"`
 }
 
 type wirePod struct {
@@ -100,6 +103,10 @@ func (e *encoder) encode(a *state.Assignment) (*wireDelta, error) {
 	if err := d.addObjects(objects, a.Objects); err != nil {
 		return nil, err
 	}
+	d.Volumes = a.Volumes
+	if e.last != nil && slices.Equal(e.last.Volumes, a.Volumes) {
+		d.Volumes, d.SameVolumes = nil, true
+	}
 	e.last = a
 	// What no pod uses any more is forgotten at both ends.
 	used := templatesOf(a)
@@ -158,6 +165,9 @@ func (x *decoder) decode(d *wireDelta) (*state.Assignment, error) {
 		return nil, fmt.Errorf("a change of assignment %d, which this stream did not carry: %w", d.Base, runtimes.ErrUnavailable)
 	default:
 		a.Pods, a.Objects = slices.Clone(x.last.Pods), slices.Clone(x.last.Objects)
+	}
+	if a.Volumes = d.Volumes; d.SameVolumes && x.last != nil {
+		a.Volumes = x.last.Volumes
 	}
 	if x.templates == nil {
 		x.templates = map[state.Digest]*state.Template{}

@@ -61,7 +61,7 @@ func (w *worker) do(ctx context.Context, x step.Action) {
 	case step.StopProbe:
 		a.stopProbes(x.UID, &probeKey{x.Container, x.Probe})
 		return
-	case step.Stop, step.Remove:
+	case step.Stop, step.Remove, step.DropVolume:
 	case step.Pull, step.Prepare, step.MakeSandbox, step.Run:
 	}
 	slots, timeout := w.slots, callTimeout
@@ -73,7 +73,7 @@ func (w *worker) do(ctx context.Context, x step.Action) {
 	default:
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
-	if x.Do != step.Stop && x.Do != step.Remove {
+	if x.Do != step.Stop && x.Do != step.Remove && x.Do != step.DropVolume {
 		a.mu.Lock()
 		a.work(x.UID).cancels[x.ID] = cancel
 		a.mu.Unlock()
@@ -199,6 +199,8 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 			return "", err
 		}
 		return "", errors.Join(a.outputs.remove(x.UID), a.removeVolumes(x.UID))
+	case step.DropVolume:
+		return "", a.dropVolume(ctx, x.UID)
 	case step.Cancel, step.StartProbe, step.StopProbe:
 		return "", nil
 	default:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +46,7 @@ func Agent(t *testing.T, c AgentCase) {
 		"log lines": logLines, "log lives": logLives,
 		"init and sidecars": initAndSidecars, "hooks": hooks, "failing hook": failingHook, "last words": lastWords,
 		"volumes": volumes, "subPath stays inside": subPathStays,
+		"claims": claims, "unspoken volume": unspokenVolume, "lost data": lostData, "claim of a group": claimOfGroup,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newWorld(t, c)) })
 	}
@@ -69,6 +71,7 @@ type world struct {
 	hellos  []state.NodeHello
 	gen     uint64
 	objects []*state.Object
+	volumes []state.AssignedVolume
 }
 
 func newWorld(t *testing.T, c AgentCase) *world {
@@ -207,7 +210,7 @@ func (w *world) pod(t *testing.T, n byte, edit func(*corev1.PodSpec), args ...st
 }
 
 func (w *world) assignment(gen uint64, pods ...*state.AssignedPod) state.Assignment {
-	a := state.Assignment{Node: node, Epoch: 1, Generation: gen, Seq: state.Seq(gen), Pods: pods, Objects: w.objects}
+	a := state.Assignment{Node: node, Epoch: 1, Generation: gen, Seq: state.Seq(gen), Pods: pods, Objects: w.objects, Volumes: slices.Clone(w.volumes)}
 	if len(pods) == 2 && pods[0].UID.Compare(pods[1].UID) > 0 {
 		a.Pods = []*state.AssignedPod{pods[1], pods[0]}
 	}

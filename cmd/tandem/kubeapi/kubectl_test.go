@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -46,8 +45,11 @@ func stockKubectl(t *testing.T, config string) *kubectl {
 func build() (string, error) { return buildOnce() }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
-	_, file, _, _ := runtime.Caller(0)
-	root := filepath.Join(filepath.Dir(file), "..", "..", "..", ".config")
+	here, err := os.Getwd() // the package's, where the sources may not say
+	if err != nil {
+		return "", err
+	}
+	root := filepath.Join(here, "..", "..", "..", ".config")
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return "", err

@@ -43,7 +43,7 @@ func (a *api) pod(s *state.State, p *state.Pod) *corev1.Pod {
 			CreationTimestamp: metav1.NewTime(p.Placed.Time()), Annotations: map[string]string{},
 			OwnerReferences: owners(s, p),
 		},
-		Spec: *podSpec(&p.Template.Spec.Spec),
+		Spec: *podSpec(p.PodSpec()),
 	}
 	maps.Copy(out.Annotations, p.Template.Spec.Annotations)
 	if p.Isolation != state.NoIsolation {

@@ -82,6 +82,11 @@ func (a *api) allResources() []*resource { //nolint:funlen // a table
 			verbs: readVerbs(), scan: scanSecrets, columns: secretColumns(), row: secretRow, fields: secretFields,
 		},
 		{
+			version: "v1", plural: "persistentvolumeclaims", singular: "persistentvolumeclaim", kind: state.ClaimKind, short: []string{"pvc"}, namespaced: true,
+			verbs: append(readVerbs(), "delete"), acts: map[string]bool{"persistentvolumeclaims delete": true},
+			scan: scanClaims, columns: claimColumns(), row: claimRow,
+		},
+		{
 			version: "v1", plural: "namespaces", singular: "namespace", kind: "Namespace", short: []string{"ns"},
 			verbs: readVerbs(), scan: scanNamespaces, columns: namespaceColumns(), row: namespaceRow,
 		},

@@ -116,6 +116,8 @@ func (a *api) serve(c *call, t target, verb string) error {
 		return a.evict(c, t)
 	case t.resource.plural == "pods" && t.sub == "" && verb == "delete":
 		return a.deletePod(c, t)
+	case t.resource.plural == "persistentvolumeclaims" && t.sub == "" && verb == "delete":
+		return a.deleteClaim(c, t)
 	case t.resource.plural == "nodes" && t.sub == "" && verb == "patch":
 		return a.patchNode(c, t)
 	case isRead(verb):

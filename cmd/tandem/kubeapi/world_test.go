@@ -112,6 +112,9 @@ func (w *world) Do(_ context.Context, c *state.Command) (state.Reply, error) {
 			return state.Reply{Code: state.ReplyNotFound}, nil
 		}
 		facts = append(facts, &state.PodStopping{UID: p.UID, Why: state.StopRequested}, &state.PodGone{UID: p.UID})
+	case state.CmdDropClaim:
+		v := w.state.Claims[c.Object].Volume
+		facts = append(facts, &state.ClaimDropped{Claim: c.Object, Volume: v, Why: state.DropRequested}, &state.VolumeGone{Volume: v})
 	case state.CmdApprove:
 		if w.state.Holds[c.Hold] == nil {
 			return state.Reply{Code: state.ReplyNotFound}, nil

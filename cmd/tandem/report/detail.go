@@ -73,9 +73,18 @@ func NewDetail(s *state.State, ref state.Ref, words Words) Detail {
 		}
 		return d
 	}
-	o := s.Objects[ref]
+	o, c := s.Objects[ref], s.Claims[ref]
+	if ref.Kind == state.ClaimKind {
+		d.State = "waits for the first pod that has it"
+		if c != nil {
+			d.App, d.State = c.App, fmt.Sprintf("on %s, %s asked, %s", c.Node, bytesText(c.Capacity), ClaimState(s, c))
+		}
+	}
 	if o == nil {
-		d.State = "gone"
+		if c == nil {
+			d.State = "gone"
+		}
+		d.ofApp(s, words)
 		return d
 	}
 	d.App = o.App

@@ -19,6 +19,7 @@ func kinds() map[string]string {
 		"app": "Application", "application": "Application", "applications": "Application",
 		"svc": "Service", "service": "Service", "services": "Service", "cm": "ConfigMap", "configmap": "ConfigMap", "configmaps": "ConfigMap",
 		"secret": "Secret", "secrets": "Secret", "ns": "Namespace", "namespace": "Namespace", "namespaces": "Namespace",
+		"pvc": state.ClaimKind, "persistentvolumeclaim": state.ClaimKind, "persistentvolumeclaims": state.ClaimKind,
 	}
 }
 
@@ -63,6 +64,11 @@ func findOne(s *state.State, ref state.Ref) (state.Ref, error) {
 	default:
 		for r := range s.Objects {
 			if fits(r) {
+				found = append(found, r)
+			}
+		}
+		for r := range s.Claims {
+			if fits(r) && s.Objects[r] == nil {
 				found = append(found, r)
 			}
 		}

@@ -68,7 +68,16 @@ func HoldText(h *state.Held) string {
 		return "no room for " + pods + " now" + after(": ", what)
 	case state.HoldNodeLost:
 		return "may run on a lost node still, and is not started elsewhere" + after(": ", what)
+	case state.HoldVolume:
+		return volumeText(h)
+	case state.HoldClaimMissing:
+		return "no such claim in the text: " + what
+	case state.HoldClaimBusy:
+		return "the claim is another pod's, or its data is being deleted: " + what
 	case state.HoldPrune:
+		if len(h.Params) > 0 {
+			return fmt.Sprintf("%s left the text, with the data of %s", plural(int(h.Count), "object"), what)
+		}
 		return fmt.Sprintf("%d objects would be deleted, more than the limit", h.Count)
 	case state.HoldUnsupported:
 		return fmt.Sprintf("%s cannot honour %s", orText(string(h.OS), "the OS"), orText(what, "a field"))
@@ -128,6 +137,12 @@ func holdFix(h *state.Held) string {
 		return "bring the node back, or, once it is certain that it runs nothing, remove it: tandem node remove NODE --reason …"
 	case state.HoldRewind:
 		return "find out who forced the push or moved the tag; if it is right: tandem approve " + h.ID + " --reason …"
+	case state.HoldVolume:
+		return volumeFix(h)
+	case state.HoldClaimMissing:
+		return "add a PersistentVolumeClaim of that name to the text, in the same namespace"
+	case state.HoldClaimBusy:
+		return "wait for the pod that has it to end (a claim of mode ReadWriteOncePod is for one pod), or for its data to be deleted"
 	case state.HoldPrune:
 		return "tandem approve " + h.ID + " --reason …"
 	case state.HoldAddress:
@@ -149,7 +164,7 @@ func holdFix(h *state.Held) string {
 func Short(ref state.Ref) string {
 	short := map[string]string{
 		"Deployment": "deploy/", "StatefulSet": "sts/", "DaemonSet": "ds/", "CronJob": "cj/", "Pod": "", "Node": "node/", "Application": "app/", "Service": "svc/",
-		"ConfigMap": "cm/", "Secret": "secret/", "Namespace": "ns/",
+		"ConfigMap": "cm/", "Secret": "secret/", "Namespace": "ns/", state.ClaimKind: "pvc/",
 	}
 	prefix, ok := short[ref.Kind]
 	if !ok {

@@ -22,6 +22,7 @@ type Status struct {
 	Applications []Application `json:"applications"`
 	Held         []Hold        `json:"held"`
 	Nodes        []Node        `json:"nodes"`
+	Volumes      []Volume      `json:"volumes,omitempty"`
 	Sources      []Source      `json:"sources"`
 	Notes        []string      `json:"notes,omitempty"`
 	// Inventory is what plan --inventory needs; only where it was asked for.
@@ -80,7 +81,7 @@ type Source struct {
 // NewStatus says what runs and what is waited for.
 func NewStatus(s *state.State, words Words) Status {
 	return Status{
-		Seq: s.Seq, At: s.At.Time(), Stopped: s.Stopped, Applications: Applications(s, words), Held: Holds(s), Nodes: Nodes(s),
+		Seq: s.Seq, At: s.At.Time(), Stopped: s.Stopped, Applications: Applications(s, words), Held: Holds(s), Nodes: Nodes(s), Volumes: Volumes(s),
 		Sources: Sources(s, words), Notes: notes(s),
 	}
 }
@@ -360,6 +361,9 @@ func notes(s *state.State) []string {
 			out = append(out, fmt.Sprintf("%s has no pod on %s: its images have nothing for these nodes", Short(w.Ref), strings.Join(d.Lacks, ", ")))
 		}
 	}
+	if len(s.Claims) > 0 {
+		out = append(out, "a volume is a directory of its node: what its claim asks for is recorded, and not enforced")
+	}
 	if note := unserved(s); note != "" {
 		out = append(out, note)
 	}
@@ -419,6 +423,7 @@ func (s *Status) Text(w io.Writer) {
 		rows = append(rows, []string{string(n.Name), n.word(), n.OS, fmt.Sprint(n.Pods), percent(n.Used.MilliCPU, n.Of.MilliCPU), percent(n.Used.Memory, n.Of.Memory)})
 	}
 	table(w, rows...)
+	volumesText(w, s.Volumes)
 	for i := range s.Sources {
 		src := &s.Sources[i]
 		if src.Lost {

@@ -34,6 +34,7 @@ type Teller struct {
 	words   Words
 	log     state.Digest
 	pods    map[state.UID]life
+	claims  map[state.UID]life
 	commits map[state.AppName]string
 }
 
@@ -45,13 +46,16 @@ type life struct {
 // NewTeller makes a Teller for records that come after, or before, a state: it
 // knows the pods that are there, and of others what it has been told.
 func NewTeller(s *state.State, words Words) Teller {
-	t := Teller{words: words, pods: map[state.UID]life{}, commits: map[state.AppName]string{}}
+	t := Teller{words: words, pods: map[state.UID]life{}, claims: map[state.UID]life{}, commits: map[state.AppName]string{}}
 	if s == nil {
 		return t
 	}
 	t.log = s.LogID
 	for _, p := range s.Pods {
 		t.pods[p.UID] = life{podRef(p.Key), p.Node}
+	}
+	for _, c := range s.Claims {
+		t.claims[c.Volume] = life{c.Ref, c.Node}
 	}
 	for name, a := range s.Apps {
 		t.commits[name] = shortCommit(a.Revision)
@@ -334,7 +338,9 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 			l.Reason = strings.TrimPrefix(l.Reason+after("; ", firstLine(t.words(f.Detail))), "; ")
 		}
 	default:
-		t.promotion(l, fact)
+		if !t.claim(l, fact) {
+			t.promotion(l, fact)
+		}
 	}
 }
 

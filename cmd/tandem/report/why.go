@@ -45,6 +45,8 @@ type Inquiry struct {
 	asked    *state.Record
 	node     *state.Record
 	observed *state.Record
+	bound    *state.Record
+	dropped  *state.Record
 	causes   map[state.Seq]*state.Record // commands, by position
 }
 
@@ -120,6 +122,14 @@ func (q *Inquiry) Read(r *state.Record) {
 		if f.Object == q.ref || f.Object == q.workload && !q.workload.IsZero() {
 			q.asked = r
 		}
+	case *state.ClaimBound:
+		if f.Claim == q.ref {
+			q.bound, q.dropped = r, nil
+		}
+	case *state.ClaimDropped:
+		if f.Claim == q.ref {
+			q.dropped = r
+		}
 	case *state.NodeReady:
 		q.ofNode(f.Node, r)
 	case *state.NodeLost:
@@ -173,6 +183,11 @@ func (q *Inquiry) Answer(s *state.State, words Words) Why {
 	}
 	if q.node != nil {
 		add(q.node, tell(q.node))
+	}
+	for _, r := range []*state.Record{q.dropped, q.bound} {
+		if r != nil {
+			add(r, tell(r))
+		}
 	}
 	if q.stalled != nil {
 		add(q.stalled, "the rollout makes no progress within its deadline")

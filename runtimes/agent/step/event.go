@@ -101,11 +101,12 @@ const (
 	Cancel           // the pod stops: end its Pull, Prepare, MakeSandbox and Run early; they still answer
 	StartProbe       // probe a container until StopProbe, or until its attempt has ended
 	StopProbe
+	DropVolume // delete a volume's data; UID is the volume's
 )
 
 // String is the verb for a log line.
 func (v Verb) String() string {
-	names := [...]string{"", "pull", "prepare", "sandbox", "run", "stop", "remove", "cancel", "start probe", "stop probe"}
+	names := [...]string{"", "pull", "prepare", "sandbox", "run", "stop", "remove", "cancel", "start probe", "stop probe", "drop volume"}
 	if int(v) < len(names) {
 		return names[v]
 	}
@@ -143,6 +144,13 @@ type Action struct {
 	Probe     Probe
 	Started   int64           // StartProbe: when the container started, wall nanoseconds
 	Objects   []*state.Object // Prepare, Run: the ConfigMaps and Secrets that the pod names
+	Volumes   []PodVolume     // Prepare, Run: the volumes that are claims
+}
+
+// A PodVolume is a volume of a pod that is a claim.
+type PodVolume struct {
+	Name string // as the pod calls it
+	state.AssignedVolume
 }
 
 // Output is what one step decided.

@@ -30,6 +30,8 @@ type Machine struct {
 	number     uint64
 	ids        uint64
 	gone       []state.UID
+	drops      []*drop
+	dropped    []state.UID
 	actions    []Action
 	lease      lease.Keeper
 	floor      state.Grant // the newest, by the assignment that it was given for
@@ -79,6 +81,7 @@ func (m *Machine) Decide(now state.Instant, events ...Event) ([]Action, state.In
 		}
 		wake = min(wake, p.wake)
 	}
+	wake = min(wake, m.dropVolumes(now))
 	if wake == never {
 		return m.actions, state.Instant{}
 	}
@@ -100,6 +103,8 @@ func (m *Machine) take(now state.Instant, e Event) {
 		if p := m.find(e.UID); p != nil {
 			p.dirty = true
 			m.done(now, p, e)
+		} else {
+			m.droppedVolume(now, e)
 		}
 	case *Probed:
 		if p := m.find(e.UID); p != nil {
@@ -167,6 +172,7 @@ func (m *Machine) follow(now state.Instant) {
 			p.stop(p.ownGrace())
 		}
 	}
+	m.followVolumes()
 }
 
 func (m *Machine) adopt(p *pod, want *state.AssignedPod) {
@@ -185,12 +191,16 @@ func (m *Machine) adopt(p *pod, want *state.AssignedPod) {
 	m.configure(p)
 }
 
-// configure looks up the ConfigMaps and Secrets of a pod.
+// configure looks up the ConfigMaps, Secrets and volumes of a pod.
 func (m *Machine) configure(p *pod) {
-	if p.want == nil || p.want.Template == nil || len(p.want.Template.Configs) == 0 {
+	if p.want == nil || p.want.Template == nil || len(p.want.Template.Configs)+len(p.want.Template.Claims) == 0 {
 		return
 	}
-	missing, sum := "", []byte(nil)
+	volumes, missing := m.volumesOf(p)
+	var sum []byte
+	for _, v := range volumes {
+		sum = append(sum, v.UID[:]...)
+	}
 	var objects []*state.Object
 	for _, c := range p.want.Template.Configs {
 		ref := state.Ref{Kind: c.Kind, Namespace: p.key.Namespace, Name: c.Name}
@@ -209,7 +219,7 @@ func (m *Machine) configure(p *pod) {
 	if missing == p.missing && digest == p.configs {
 		return
 	}
-	p.missing, p.configs, p.objects, p.dirty = missing, digest, objects, true
+	p.missing, p.configs, p.objects, p.volumes, p.dirty = missing, digest, objects, volumes, true
 	if p.prepare.id == 0 {
 		p.prepare.until = 0
 	}
@@ -341,8 +351,12 @@ func (m *Machine) Report() *state.Report {
 		}
 		p.change = false
 	}
-	m.gone = nil
-	if !r.Full && len(r.Pods) == 0 && len(r.Gone) == 0 {
+	r.Dropped = m.dropped
+	if m.full {
+		r.Dropped = m.allDropped()
+	}
+	m.gone, m.dropped = nil, nil
+	if !r.Full && len(r.Pods) == 0 && len(r.Gone) == 0 && len(r.Dropped) == 0 {
 		return nil
 	}
 	m.full = false

@@ -121,7 +121,8 @@ type pod struct {
 	configs     state.Digest // that the volumes were last prepared from
 	preparing   state.Digest
 	objects     []*state.Object
-	missing     string // a ConfigMap or Secret that isn't there
+	volumes     []PodVolume
+	missing     string // a ConfigMap, Secret or claim that isn't there
 	images      []image
 	containers  []container
 	since       state.Instant

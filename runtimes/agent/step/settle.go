@@ -113,7 +113,7 @@ func (m *Machine) refresh(now state.Instant, p *pod) {
 		p.at(t.until)
 	default:
 		p.preparing = p.configs
-		t.id = m.do(Action{Do: Prepare, UID: p.uid, Pod: p.want, Objects: p.objects})
+		t.id = m.do(Action{Do: Prepare, UID: p.uid, Pod: p.want, Objects: p.objects, Volumes: p.volumes})
 	}
 }
 
@@ -216,7 +216,7 @@ func (m *Machine) run(now state.Instant, p *pod, c *container, attempt int32) {
 	c.stage, c.ran = starting, now.Mono
 	c.act = m.do(Action{
 		Do: Run, UID: p.uid, Pod: p.want, Container: c.spec.Name, Attempt: attempt, Init: c.init, IP: p.ip, Objects: p.objects,
-		Image: c.spec.Image,
+		Image: c.spec.Image, Volumes: p.volumes,
 	})
 }
 
