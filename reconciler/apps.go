@@ -78,6 +78,7 @@ func (m *Machine) root(e *state.RootRendered) {
 			m.unwanted[a.Spec.Name] = true
 		}
 	}
+	m.access(e, empty)
 	m.pipelines(e, empty)
 	if e.Manifest != nil {
 		m.apply(root, e.Revision, e.Commit, e.Manifest)

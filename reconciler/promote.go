@@ -70,6 +70,9 @@ func (m *Machine) touchLines(r *state.Record) {
 	case *state.PipelineRemoved:
 		m.lines.dirty[f.Name], m.lines.byApp = true, nil
 		return
+	case *state.AccessDeclared, *state.AccessRemoved:
+		m.allLines() // who may approve changed
+		return
 	case *state.PromotionEnded:
 		if p := m.fold.Promotions[f.ID]; p != nil {
 			m.lines.dirty[p.Pipeline] = true

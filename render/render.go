@@ -27,5 +27,6 @@ type Result struct {
 	Manifest  *state.Manifest     // nil with problems
 	Apps      []state.Application // tandem.dev/v1 Applications among the objects; only a root may have any
 	Pipelines []state.Pipeline    // likewise, by name
+	Access    *state.Access       // likewise; nil where there is none
 	Problems  []state.Problem     // sorted by place
 }

@@ -33,7 +33,7 @@ func (c *cli) userCommand() *cobra.Command {
 			return err
 		},
 	}
-	add.Flags().StringVar(&role, "role", string(access.Viewer), "`ROLE`: viewer, release-manager, operator or admin")
+	add.Flags().StringVar(&role, "role", string(access.Viewer), "`ROLE`: viewer, auditor, release-manager, operator or admin")
 	add.Flags().StringSliceVar(&groups, "group", nil, "`GROUP` that approvals name as group:GROUP")
 	cmd.AddCommand(add)
 	return cmd

@@ -43,6 +43,8 @@ type Images interface {
 // Texts keeps words beside the log.
 type Texts interface {
 	Put(clear string) (state.Text, error)
+	// Name is the one token of somebody's name.
+	Name(clear string) (state.Text, error)
 	Clear(t state.Text) (string, bool)
 }
 
@@ -306,6 +308,19 @@ func (c *Controller) Text(clear string) state.Text {
 	t, err := c.cfg.Texts.Put(clear)
 	if err != nil {
 		c.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "lost the words of a record", slog.Any("err", err))
+	}
+	return t
+}
+
+// Person is the token of somebody's name: one and the same for ever, so that
+// nobody counts twice.
+func (c *Controller) Person(name string) state.Text {
+	if name == "" {
+		return state.Text{}
+	}
+	t, err := c.cfg.Texts.Name(name)
+	if err != nil {
+		c.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "lost the name of a record", slog.Any("err", err))
 	}
 	return t
 }

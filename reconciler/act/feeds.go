@@ -367,7 +367,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	detail := f.c.Text(printed(result.Problems))
 	if app.Name == state.RootApp {
 		f.say(app.Name, &state.RootRendered{
-			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Pipelines: f.tokens(result.Pipelines), Manifest: result.Manifest, Problems: result.Problems, Detail: detail, Rewound: v.rewound,
+			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Pipelines: f.tokens(result.Pipelines), Access: f.accessTokens(result.Access), Manifest: result.Manifest, Problems: result.Problems, Detail: detail, Rewound: v.rewound,
 		})
 		if len(result.Problems) == 0 && !v.rewound {
 			f.trust(snap)

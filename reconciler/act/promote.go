@@ -146,7 +146,7 @@ func (f *Feeds) review(ctx context.Context, w *state.ReviewWanted) (*state.Revie
 		return nil, err
 	}
 	for name := range authors {
-		out.Authors = append(out.Authors, f.c.Text(name))
+		out.Authors = append(out.Authors, f.c.Person(name))
 	}
 	sortTexts(out.Authors)
 	return out, f.reviewRender(ctx, w, sub.app, out)
@@ -294,11 +294,34 @@ func (f *Feeds) tokens(pipelines []state.Pipeline) []state.Pipeline {
 			gates := pipelines[i].Stages[j].Gates
 			for k := range gates {
 				for _, name := range gates[k].Names {
-					gates[k].Users = append(gates[k].Users, f.c.Text(name))
+					gates[k].Users = append(gates[k].Users, f.c.Person(name))
 				}
 				gates[k].Names = nil
 			}
 		}
 	}
 	return pipelines
+}
+
+// accessTokens puts the names of those who may do something beside the log. The
+// order is that of the tokens: the same text gives the same record.
+func (f *Feeds) accessTokens(a *state.Access) *state.Access {
+	if a == nil {
+		return nil
+	}
+	people := func(names []string) []state.Text {
+		var out []state.Text
+		for _, name := range names {
+			out = append(out, f.c.Person(name))
+		}
+		sortTexts(out)
+		return out
+	}
+	for i := range a.Groups {
+		a.Groups[i].Members, a.Groups[i].Names = people(a.Groups[i].Names), nil
+	}
+	for i := range a.Grants {
+		a.Grants[i].Users, a.Grants[i].Names = people(a.Grants[i].Names), nil
+	}
+	return a
 }

@@ -36,6 +36,8 @@ type Texts struct {
 	synced int64
 	at     map[state.Text]int64
 	again  map[[16]byte]state.Text // by the text's own hash: equal words have one token
+	names  map[[16]byte]state.Text // likewise, of people: never forgotten
+	forgot bool                    // again doesn't hold all
 	err    error
 }
 
@@ -53,7 +55,7 @@ const (
 const MaxText = 1 << 20
 
 func openTexts(d Disk, readOnly bool) (*Texts, error) {
-	t := &Texts{disk: d, readOnly: readOnly, at: map[state.Text]int64{}, again: map[[16]byte]state.Text{}}
+	t := &Texts{disk: d, readOnly: readOnly, at: map[state.Text]int64{}, again: map[[16]byte]state.Text{}, names: map[[16]byte]state.Text{}}
 	var err error
 	if readOnly {
 		t.file, err = d.Open(textsFile)
@@ -85,6 +87,8 @@ func openTexts(d Disk, readOnly bool) (*Texts, error) {
 		t.at[e.token] = t.size
 		if e.live && len(t.again) < maxTextAgain {
 			t.again[shortHash(e.text)] = e.token
+		} else {
+			t.forgot = t.forgot || e.live
 		}
 		t.size += int64(e.size)
 	}
@@ -163,9 +167,66 @@ func (t *Texts) Put(clear string) (state.Text, error) {
 	if clear == "" {
 		return state.Text{}, nil
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.put(cut(clear))
+}
+
+// Name gives the token of somebody's name. Equal names have one token however
+// much was written in between: a person with two would be two people.
+func (t *Texts) Name(clear string) (state.Text, error) {
+	if clear == "" {
+		return state.Text{}, nil
+	}
 	clear = cut(clear)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	key := shortHash([]byte(clear))
+	if token, ok := t.names[key]; ok {
+		return token, nil
+	}
+	token, ok := t.again[key]
+	var err error
+	if !ok && t.forgot {
+		token, ok, err = t.search(clear)
+	}
+	if !ok && err == nil {
+		token, err = t.put(clear)
+	}
+	if err == nil {
+		t.names[key] = token
+	}
+	return token, err
+}
+
+// search reads the file for words that aren't remembered: the first that are
+// live count.
+func (t *Texts) search(clear string) (state.Text, bool, error) {
+	want := len(clear)
+	for at := int64(0); at < t.size; {
+		var fixed [textFixed]byte
+		if _, err := t.file.ReadAt(fixed[:], at); err != nil {
+			return state.Text{}, false, fmt.Errorf("look for a name: %w", err)
+		}
+		n := int(binary.LittleEndian.Uint32(fixed[:]))
+		if n > MaxText {
+			return state.Text{}, false, damaged(textsFile, at, "the length of a text is wrong")
+		}
+		if n == want && fixed[4] == textLive {
+			e, _, err := t.entry(state.Text(fixed[5:21]))
+			if err != nil {
+				return state.Text{}, false, err
+			}
+			if e.live && string(e.text) == clear {
+				return e.token, true, nil
+			}
+		}
+		at += int64(textFixed + n + textTail)
+	}
+	return state.Text{}, false, nil
+}
+
+func (t *Texts) put(clear string) (state.Text, error) {
 	if t.readOnly {
 		return state.Text{}, ErrReadOnly
 	}
@@ -174,6 +235,9 @@ func (t *Texts) Put(clear string) (state.Text, error) {
 	}
 	key := shortHash([]byte(clear))
 	if token, ok := t.again[key]; ok {
+		return token, nil
+	}
+	if token, ok := t.names[key]; ok {
 		return token, nil
 	}
 	b := make([]byte, textFixed, textFixed+len(clear)+textTail)
@@ -193,7 +257,7 @@ func (t *Texts) Put(clear string) (state.Text, error) {
 	t.at[token] = t.size
 	t.size += int64(len(b))
 	if len(t.again) >= maxTextAgain {
-		t.again = map[[16]byte]state.Text{}
+		t.again, t.forgot = map[[16]byte]state.Text{}, true
 	}
 	t.again[key] = token
 	return token, nil
@@ -276,6 +340,7 @@ func (t *Texts) Erase(token state.Text) error {
 		return nil
 	}
 	delete(t.again, shortHash(e.text))
+	delete(t.names, shortHash(e.text))
 	b := make([]byte, textFixed, e.size)
 	binary.LittleEndian.PutUint32(b, uint32(len(e.text)))
 	b[4] = textGone

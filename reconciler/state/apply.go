@@ -68,6 +68,10 @@ func (s *State) apply(r *Record) error {
 	case *PipelineDeclared, *PipelineRemoved, *CandidateReviewed, *PromotionRequested, *PromotionVoted, *PromotionStarted, *PromotionEnded,
 		*StageSuspended, *CheckReported:
 		return s.applyPromotion(r)
+	case *AccessDeclared:
+		s.Access = &f.Access
+	case *AccessRemoved:
+		s.Access = nil
 	case *Held:
 		s.hold(r, f)
 	case *Released:

@@ -13,6 +13,7 @@ type RootRendered struct {
 	Commit    Commit
 	Apps      []Application
 	Pipelines []Pipeline // their Users are tokens already
+	Access    *Access    // likewise; nil: the root says nothing of it
 	Manifest  *Manifest  // of RootApp
 	Problems  []Problem
 	Detail    Text // all problems, as printed

@@ -71,6 +71,9 @@ func (k Kind) String() string {
 		KindPromotionEnded:     "PromotionEnded",
 		KindStageSuspended:     "StageSuspended",
 		KindCheckReported:      "CheckReported",
+
+		KindAccessDeclared: "AccessDeclared",
+		KindAccessRemoved:  "AccessRemoved",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

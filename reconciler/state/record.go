@@ -85,6 +85,12 @@ const (
 	KindCheckReported      Kind = 39
 )
 
+// The kinds of facts about who may do what.
+const (
+	KindAccessDeclared Kind = 115
+	KindAccessRemoved  Kind = 116
+)
+
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
 // that this version doesn't know.
 func NewFact(k Kind) Fact {
@@ -154,6 +160,9 @@ func facts() map[Kind]func() Fact {
 		KindPromotionEnded:     func() Fact { return new(PromotionEnded) },
 		KindStageSuspended:     func() Fact { return new(StageSuspended) },
 		KindCheckReported:      func() Fact { return new(CheckReported) },
+
+		KindAccessDeclared: func() Fact { return new(AccessDeclared) },
+		KindAccessRemoved:  func() Fact { return new(AccessRemoved) },
 	}
 }
 

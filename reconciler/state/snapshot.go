@@ -33,6 +33,8 @@ type Snapshot struct {
 	Lines          []Line      `pb:"20"`
 	Promotions     []Promotion `pb:"21"`
 	PromotionCount uint64      `pb:"22"`
+
+	Access *Access `pb:"115"`
 }
 
 // SnapApp is an App.
@@ -219,6 +221,7 @@ func (s *State) Snapshot() *Snapshot {
 		out.Claims = append(out.Claims, *c)
 	}
 	s.snapPromotion(out)
+	out.Access = s.Access
 	return out
 }
 
@@ -296,6 +299,7 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 		s.keep(&c)
 	}
 	s.restorePromotion(snap)
+	s.Access = snap.Access
 	r := &restorer{State: s, manifests: map[Digest]map[Ref]*Object{}, templates: map[Digest]*Template{}}
 	for _, step := range []func(*Snapshot) error{r.objects, r.workloads, r.pods, r.holds} {
 		if err := step(snap); err != nil {

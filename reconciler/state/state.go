@@ -43,6 +43,8 @@ type State struct {
 	Promotions     map[string]*Promotion // that haven't ended
 	PromotionCount uint64                // that there ever were
 
+	Access *Access // nil: the root says nothing of it
+
 	blobs Blobs
 	made  map[Ref]map[Ref]*Claim // Claims, by the StatefulSet that made them
 }

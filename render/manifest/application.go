@@ -85,8 +85,8 @@ func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place
 	switch {
 	case !d.options.Root:
 		return fail("kind", ref.Kind+" of "+apiGroup+" below an Application: only the root may have any", "move it to the root's path")
-	case ref.Kind != "Application" && ref.Kind != "ApplicationSet" && ref.Kind != "Pipeline":
-		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), "remove it; kinds of "+apiGroup+"/v1: Application, ApplicationSet, Pipeline")
+	case ref.Kind != "Application" && ref.Kind != "ApplicationSet" && ref.Kind != "Pipeline" && ref.Kind != "Access":
+		return fail("kind", fmt.Sprintf("Tandem does not know kind %s (%s) yet", clip(ref.Kind), apiVersion), "remove it; kinds of "+apiGroup+"/v1: Application, ApplicationSet, Pipeline, Access")
 	case apiVersion != apiGroup+"/v1":
 		return fail("apiVersion", "want "+apiGroup+"/v1, got "+clip(apiVersion), "apiVersion: "+apiGroup+"/v1")
 	}
@@ -96,6 +96,9 @@ func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place
 	}
 	if ref.Kind == "Pipeline" {
 		return d.pipeline(v, ref, place)
+	}
+	if ref.Kind == "Access" {
+		return d.access(v, ref, place)
 	}
 	var a application
 	c := &checker{object: ref, place: place, fields: d.fields}

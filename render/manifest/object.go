@@ -26,6 +26,7 @@ type Decoded struct {
 
 	Pipeline *state.Pipeline
 	Ignored  bool // its kind is one of IgnoreKinds: nothing of it was read
+	Access   *state.Access
 }
 
 // A Decoder decodes objects of one tree.

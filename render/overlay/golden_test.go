@@ -143,6 +143,7 @@ func outcome(t *testing.T, in *txtar.Archive) []txtar.File {
 		fmt.Fprintf(&pipelines, "%s\n", said)
 	}
 	add("pipelines", pipelines.Bytes())
+	add("access", access(res.Access))
 	if res.Manifest == nil {
 		return out
 	}
@@ -180,5 +181,21 @@ func problems(ps []state.Problem) []byte {
 	for _, p := range ps {
 		fmt.Fprintf(&b, "%s\n", p.Error())
 	}
+	return b.Bytes()
+}
+
+// access is who may do what, with the names that no record has.
+func access(a *state.Access) []byte {
+	var b bytes.Buffer
+	if a == nil {
+		return nil
+	}
+	for _, g := range a.Groups {
+		fmt.Fprintf(&b, "group %s: %s\n", g.Name, strings.Join(g.Names, " "))
+	}
+	for _, g := range a.Grants {
+		fmt.Fprintf(&b, "%s: users %v, groups %v, applications %v\n", g.Role, g.Names, g.Groups, g.Apps)
+	}
+	fmt.Fprintf(&b, "at %s\n", a.At)
 	return b.Bytes()
 }

@@ -183,6 +183,7 @@ type half struct {
 	order     []state.Ref
 	apps      []state.Application
 	pipelines []state.Pipeline
+	access    []declaredAccess
 	problems  []state.Problem
 }
 
@@ -226,6 +227,10 @@ func (r *run) side(w *walker, os state.OS) *half {
 			h.pipelines = append(h.pipelines, *d.Pipeline)
 			continue
 		}
+		if d.Access != nil {
+			h.access = append(h.access, declaredAccess{d.Ref, *d.Access})
+			continue
+		}
 		if before, ok := h.objects[d.Ref]; ok {
 			h.problems = append(h.problems, state.Problem{
 				Object: d.Ref, At: o.at, Cause: fmt.Sprintf("is there twice; the first is in %s:%d", before.at.Path, before.at.Line), Remedy: "remove one of them, or give it another name",
@@ -253,7 +258,7 @@ func (r *run) result(m *merger, pairs []string) render.Result {
 	var objects []*state.Object
 	if m != nil {
 		objects = m.objects()
-		res.Apps, res.Pipelines = m.apps(), m.pipelines()
+		res.Apps, res.Pipelines, res.Access = m.apps(), m.pipelines(), m.access()
 	}
 	if len(r.problems) > 0 {
 		problems := state.SortProblems(r.problems)

@@ -38,7 +38,7 @@ func erase(ctx context.Context, store *history.Store, what string, person bool, 
 	if err != nil {
 		return nil, err
 	}
-	who, err := store.Texts().Put(actor)
+	who, err := store.Texts().Name(actor)
 	if err != nil {
 		return nil, err
 	}

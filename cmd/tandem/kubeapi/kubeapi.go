@@ -44,6 +44,8 @@ type Controller interface {
 	Do(ctx context.Context, c *state.Command) (state.Reply, error)
 	// Text stores words beside the log.
 	Text(clear string) state.Text
+	// Person is the one token of somebody's name.
+	Person(name string) state.Text
 	// Words are the words of a text, or "(erased)".
 	Words(t state.Text) string
 	// Records yields the log from a position up to the watermark.

@@ -93,6 +93,15 @@ func (a *api) proof(c *call) error {
 	return err
 }
 
+// exportVerb is what an export needs: lines are what history shows, a bundle is
+// the whole log and all that lies beside it.
+func (a *api) exportVerb(c *call) string {
+	if c.r.URL.Query().Get("format") == "bundle" {
+		return "export"
+	}
+	return "get"
+}
+
 func (a *api) export(c *call) error {
 	p, err := a.past()
 	if err != nil {

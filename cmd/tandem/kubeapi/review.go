@@ -55,7 +55,7 @@ func (a *api) accessReview(c *call) error {
 		if x.Subresource != "" {
 			what += "/" + x.Subresource
 		}
-		err := access.Authorize(c.user, x.Verb, what, x.Namespace, x.Name)
+		err := access.Authorize(c.user, x.Verb, what, a.reviewed(x))
 		v.Status.Allowed = err == nil
 		if err != nil {
 			v.Status.Reason = err.Error()
@@ -68,6 +68,14 @@ func (a *api) accessReview(c *call) error {
 	return nil
 }
 
+// reviewed is where a question about a resource is about.
+func (a *api) reviewed(x *authorizationv1.ResourceAttributes) access.Where {
+	if r := a.find(x.Group, "v1", x.Resource); r != nil {
+		return a.where(target{resource: r, namespace: x.Namespace, name: x.Name})
+	}
+	return access.Where{Namespace: x.Namespace, Name: x.Name}
+}
+
 func (a *api) rulesReview(c *call) error {
 	var v authorizationv1.SelfSubjectRulesReview
 	if err := a.decode(c, &v); err != nil {
@@ -77,13 +85,13 @@ func (a *api) rulesReview(c *call) error {
 	for _, r := range a.resources {
 		verbs := readVerbs()
 		for _, verb := range []string{"patch", "delete"} {
-			if r.acts[r.plural+" "+verb] && access.Authorize(c.user, verb, r.plural, "", "") == nil {
+			if r.acts[r.plural+" "+verb] && access.Authorize(c.user, verb, r.plural, access.Where{}) == nil {
 				verbs = append(verbs, verb)
 			}
 		}
 		v.Status.ResourceRules = append(v.Status.ResourceRules, authorizationv1.ResourceRule{Verbs: verbs, APIGroups: []string{r.group}, Resources: []string{r.plural}})
 		for _, s := range r.subresources {
-			if access.Authorize(c.user, s.verbs[0], r.plural+"/"+s.name, "", "") == nil {
+			if access.Authorize(c.user, s.verbs[0], r.plural+"/"+s.name, access.Where{}) == nil {
 				v.Status.ResourceRules = append(v.Status.ResourceRules, authorizationv1.ResourceRule{Verbs: s.verbs, APIGroups: []string{r.group}, Resources: []string{r.plural + "/" + s.name}})
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi/access"
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 // A call is a request whose user is known.
@@ -45,7 +46,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.fail(&call{w: w, r: r}, apierrors.NewUnauthorized(err.Error())) //nolint:contextcheck // a call holds its request, and that the context
 		return
 	}
-	c := &call{w: w, r: r, user: user}
+	c := &call{w: w, r: r, user: a.govern(user)}
 	if err := a.route(c); err != nil { //nolint:contextcheck // a call holds its request, and that the context
 		a.fail(c, err) //nolint:contextcheck // likewise
 	}
@@ -91,10 +92,52 @@ func (a *api) group(c *call, group, version string, rest []string) error {
 	if t.sub != "" {
 		what += "/" + t.sub
 	}
-	if err := access.Authorize(c.user, verb, what, t.namespace, t.name); err != nil && (t.resource.acts[what+" "+verb] || isRead(verb) || streams(t.sub)) {
+	if err := access.Authorize(c.user, verb, what, a.where(t)); err != nil && (t.resource.acts[what+" "+verb] || isRead(verb) || streams(t.sub)) {
 		return forbidden(t, err.Error())
 	}
 	return a.serve(c, t, verb)
+}
+
+// govern gives a user what the root in Git says of them.
+func (a *api) govern(u access.User) access.User {
+	var governed bool
+	a.Controller.View(func(s *state.State) { governed = s.Access != nil })
+	if !governed {
+		return u
+	}
+	who := a.Controller.Person(u.Name)
+	a.Controller.View(func(s *state.State) { u = access.Govern(u, s.Access, who) })
+	return u
+}
+
+// where finds the application that a target belongs to.
+func (a *api) where(t target) access.Where {
+	out := access.Where{Namespace: t.namespace, Name: t.name}
+	if t.name != "" {
+		a.Controller.View(func(s *state.State) {
+			out.App = appOf(s, state.Ref{Kind: t.resource.kind, Namespace: t.namespace, Name: t.name})
+		})
+	}
+	return out
+}
+
+// appOf is the application of an object, or "".
+func appOf(s *state.State, ref state.Ref) state.AppName {
+	switch ref.Kind {
+	case "Application":
+		return state.AppName(ref.Name)
+	case "Pod":
+		if p := s.ByName[state.PodKey{Namespace: ref.Namespace, Name: ref.Name}]; p != nil {
+			ref = p.Workload
+		}
+	}
+	if w := s.Workloads[ref]; w != nil {
+		return w.App
+	}
+	if o := s.Objects[ref]; o != nil {
+		return o.App
+	}
+	return ""
 }
 
 // serve does what an authorized user may do; what Git owns is refused to all.

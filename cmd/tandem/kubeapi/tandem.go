@@ -64,7 +64,10 @@ func (a *api) tandem(c *call, rest []string) error {
 	case path == "history/proof" && get:
 		return a.answer(c, "history", a.proof)
 	case path == "history/export" && get:
-		return a.answer(c, "history", a.export)
+		if err := access.Authorize(c.user, a.exportVerb(c), "history", access.Where{}); err != nil {
+			return denied(err)
+		}
+		return a.export(c)
 	case path == "plan" && c.r.Method == http.MethodPost:
 		return a.plan(c)
 	case path == "commands" && c.r.Method == http.MethodPost:
@@ -74,7 +77,7 @@ func (a *api) tandem(c *call, rest []string) error {
 }
 
 func (a *api) answer(c *call, resource string, serve func(*call) error) error {
-	if err := access.Authorize(c.user, "get", resource, "", ""); err != nil {
+	if err := access.Authorize(c.user, "get", resource, access.Where{}); err != nil {
 		return denied(err)
 	}
 	return serve(c)
@@ -104,7 +107,7 @@ func (a *api) status(c *call) error {
 	if q.Get("object") == "" {
 		var v report.Status
 		var base *forecast.Base
-		wanted := q.Get("inventory") == "true" && access.Authorize(c.user, "plan", "applications", "", "") == nil
+		wanted := q.Get("inventory") == "true" && access.Authorize(c.user, "plan", "applications", access.Where{}) == nil
 		a.Controller.View(func(s *state.State) {
 			v = report.NewStatus(s, a.Controller.Words)
 			if wanted {
@@ -194,12 +197,12 @@ func (a *api) history(c *call) error {
 
 // plan compares what a client rendered with what runs.
 func (a *api) plan(c *call) error {
-	if err := access.Authorize(c.user, "plan", "applications", "", ""); err != nil {
-		return denied(err)
-	}
 	var in report.PlanRequest
 	if err := readJSON(c.r, &in); err != nil {
 		return err
+	}
+	if err := access.Authorize(c.user, "plan", "applications", access.Where{App: in.App.Name, Name: string(in.App.Name)}); err != nil {
+		return denied(err)
 	}
 	var base *forecast.Base
 	a.Controller.View(func(s *state.State) { base = forecast.Copy(s) })
@@ -255,6 +258,41 @@ func verbs() map[string]state.CommandVerb {
 	return out
 }
 
+// appsOf are the applications that a command acts on: the user needs the role for
+// each. What belongs to none is one empty name.
+func (a *api) appsOf(in *CommandRequest) []state.AppName {
+	var out []state.AppName
+	a.Controller.View(func(s *state.State) {
+		ref, hold, promotion := in.Object, s.Holds[in.Hold], s.Promotions[in.Hold]
+		stage := ""
+		switch {
+		case hold != nil:
+			out = append(out, hold.App)
+			return
+		case promotion != nil:
+			ref, stage = state.Ref{Kind: "Pipeline", Name: string(promotion.Pipeline)}, promotion.Stage
+		case ref.Kind == "Pipeline":
+			ref.Name, stage, _ = strings.Cut(ref.Name, "/")
+		default:
+			out = append(out, appOf(s, ref))
+			return
+		}
+		l := s.Lines[state.PipelineName(ref.Name)]
+		if l == nil {
+			return
+		}
+		for i := range l.Spec.Stages {
+			if at := &l.Spec.Stages[i]; stage == "" || at.Name == stage {
+				out = append(out, at.App)
+			}
+		}
+	})
+	if len(out) == 0 {
+		out = append(out, "")
+	}
+	return out
+}
+
 func (a *api) command(c *call) error {
 	var in CommandRequest
 	if err := readJSON(c.r, &in); err != nil {
@@ -274,10 +312,12 @@ func (a *api) command(c *call) error {
 	if verb == state.CmdDeletePod {
 		word, resource = "delete", "pods"
 	}
-	if err := access.Authorize(c.user, word, resource, in.Object.Namespace, in.Object.Name); err != nil {
-		return denied(err)
+	for _, app := range a.appsOf(&in) {
+		if err := access.Authorize(c.user, word, resource, access.Where{App: app, Namespace: in.Object.Namespace, Name: in.Object.Name}); err != nil {
+			return denied(err)
+		}
 	}
-	if resource == "pipelines" && in.Reason == "" {
+	if in.Reason == "" {
 		return apierrors.NewBadRequest(in.Verb + ": give a reason")
 	}
 	cmd := &state.Command{Verb: verb, Object: in.Object, Hold: in.Hold, Groups: c.user.In(), Commit: in.Commit, Override: in.Override, Now: in.Now}

@@ -160,7 +160,7 @@ func TestCommandsAreRecordedWithActor(t *testing.T) {
 	if code, raw := operator.do(http.MethodPost, CommandsPath, approve); code != http.StatusOK {
 		t.Errorf("operator: %d %s", code, raw)
 	}
-	if code, _ := operator.do(http.MethodPost, CommandsPath, CommandRequest{Verb: "approve", Hold: "h-0"}); code != http.StatusNotFound {
+	if code, _ := operator.do(http.MethodPost, CommandsPath, CommandRequest{Verb: "approve", Hold: "h-0", Reason: "seen"}); code != http.StatusNotFound {
 		t.Errorf("unknown hold: %d, want 404", code)
 	}
 	if code, _ := operator.do(http.MethodPost, CommandsPath, CommandRequest{Verb: "down"}); code != http.StatusForbidden {
@@ -290,5 +290,51 @@ func TestKubectlPortForward(t *testing.T) {
 	said, err := io.ReadAll(conn)
 	if err != nil || string(said) != "port 8080\n" {
 		t.Errorf("%q, %v", said, err)
+	}
+}
+
+// Roles that the root gives are the API's at once, and those of tokens no longer.
+func TestRolesAreTheRoots(t *testing.T) {
+	w := shop(t)
+	_, server, store := serve(t, w)
+	viewer, operator := callerOf(t, server, store, access.Viewer), callerOf(t, server, store, access.Operator)
+	admin := callerOf(t, server, store, access.Admin)
+	ask := func(c *caller, ref state.Ref) int {
+		code, _ := c.do(http.MethodPost, CommandsPath, CommandRequest{Verb: "restart", Object: ref, Reason: "new certificate"})
+		return code
+	}
+	var web, other state.Ref
+	w.View(func(s *state.State) {
+		for ref, o := range s.Workloads {
+			if ref.Name == "web" {
+				web = ref
+				other = state.Ref{Kind: ref.Kind, Namespace: ref.Namespace, Name: "gone"}
+				w.t.Logf("%s is of %s", ref, o.App)
+			}
+		}
+	})
+	if a, b := ask(viewer, web), ask(operator, web); a != http.StatusForbidden || b == http.StatusForbidden {
+		t.Errorf("by their tokens: viewer %d, operator %d", a, b)
+	}
+	var app state.AppName
+	w.View(func(s *state.State) { app = s.Workloads[web].App })
+	w.write("", &state.AccessDeclared{Access: state.Access{Grants: []state.AccessGrant{
+		{Role: state.RoleOperator, Users: []state.Text{w.Person("eva-viewer")}, Apps: []string{string(app)}},
+	}}})
+	if a, b, c, d := ask(viewer, web), ask(viewer, other), ask(operator, web), ask(admin, web); a == http.StatusForbidden || b != http.StatusForbidden || c != http.StatusForbidden || d == http.StatusForbidden {
+		t.Errorf("by the root: operator of the application %d, of another %d, nobody %d, admin %d", a, b, c, d)
+	}
+	if code, _ := operator.do(http.MethodGet, StatusPath, nil); code != http.StatusForbidden {
+		t.Errorf("somebody without a role reads the status: %d", code)
+	}
+	if code, _ := viewer.do(http.MethodGet, ExportPath+"?format=bundle", nil); code != http.StatusForbidden {
+		t.Errorf("an operator takes a bundle: %d", code)
+	}
+	w.write("", &state.AccessRemoved{})
+	if a, b := ask(viewer, web), ask(operator, web); a != http.StatusForbidden || b == http.StatusForbidden {
+		t.Errorf("by their tokens again: viewer %d, operator %d", a, b)
+	}
+	if code, raw := operator.do(http.MethodPost, CommandsPath, CommandRequest{Verb: "restart", Object: web}); code != http.StatusBadRequest || !bytes.Contains(raw, []byte("give a reason")) {
+		t.Errorf("without a reason: %d %s", code, raw)
 	}
 }

@@ -90,7 +90,7 @@ func orText(s, otherwise string) string {
 
 // ask carries out a command for a user.
 func (a *api) ask(ctx context.Context, user access.User, c *state.Command, reason string) (state.Reply, error) {
-	c.Actor = a.Controller.Text(user.Name)
+	c.Actor = a.Controller.Person(user.Name)
 	if reason != "" {
 		c.Reason = a.Controller.Text(reason)
 	}

@@ -62,6 +62,14 @@ func (t *Teller) promotion(l *Line, fact state.Fact) {
 			l.Outcome = "no"
 		}
 		object(f.Pipeline, f.Stage)
+	case *state.AccessDeclared:
+		l.What, l.Commit = "access", short7(f.Commit.Hash)
+		l.Object = state.Ref{Kind: "Access", Name: string(state.RootApp)}
+		l.Reason = plural(len(f.Access.Grants), "grant") + ", " + plural(len(f.Access.Groups), "group")
+	case *state.AccessRemoved:
+		l.What, l.Outcome, l.Commit = "access", "removed", short7(f.Commit.Hash)
+		l.Object = state.Ref{Kind: "Access", Name: string(state.RootApp)}
+		l.Reason = "each token's own role counts again"
 	default:
 		l.What = l.Kind
 	}

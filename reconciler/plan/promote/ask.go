@@ -124,13 +124,14 @@ func Vote(s *state.State, p *state.Promotion, c *state.Command, now state.Instan
 
 // may says as which groups somebody is named by any approvals gate.
 func (v *view) may(c *state.Command) (as []string, ok bool) {
+	groups := groupsOf(v.s, c.Actor, c.Groups)
 	for i := range v.stage.Gates {
 		g := &v.stage.Gates[i]
-		if !May(g, c.Actor, c.Groups) {
+		if !May(g, c.Actor, groups) {
 			continue
 		}
 		ok = true
-		for _, group := range c.Groups {
+		for _, group := range groups {
 			if slices.Contains(g.Groups, group) && !slices.Contains(as, group) {
 				as = append(as, group)
 			}

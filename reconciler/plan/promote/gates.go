@@ -190,13 +190,22 @@ func (v *view) approvals(g *state.Gate, commit *state.Commit, p *state.Promotion
 		return r
 	}
 	for _, vote := range p.Votes {
-		if vote.Approve && May(g, vote.By, vote.As) && !slices.Contains(r.Authors, vote.By) {
+		if vote.Approve && May(g, vote.By, groupsOf(v.s, vote.By, vote.As)) && !slices.Contains(r.Authors, vote.By) {
 			r.Votes, r.By = append(r.Votes, vote.Seq), append(r.By, vote.By)
 		}
 	}
 	r.Have = int64(len(r.Votes))
 	r.Pass = r.Have >= r.Want
 	return r
+}
+
+// groupsOf are the groups that somebody is in: by what the root says now, where
+// it says anything, else those that who let them in knows.
+func groupsOf(s *state.State, who state.Text, told []string) []string {
+	if s.Access != nil {
+		return s.Access.GroupsOf(who)
+	}
+	return told
 }
 
 // May says whether somebody, as a member of groups, is one of those that an

@@ -22,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 // ErrUnauthenticated means that a request says nobody, or nobody known.
@@ -30,17 +32,23 @@ var ErrUnauthenticated = errors.New("no valid bearer token or client certificate
 // A Role is what a user may do; each role may do what the one before it may.
 type Role string
 
-// The roles. A release manager and an operator may each do what a viewer may,
-// and nothing of the other's.
+// The roles. Each but Admin may do what a viewer may, and nothing of the others'.
 const (
-	Viewer         Role = "viewer"          // reads everything; secret values are shown to nobody
-	ReleaseManager Role = "release-manager" // also promotes: pipelines, approvals and rollbacks of theirs
-	Operator       Role = "operator"        // acts on what runs: nodes, pods, approvals, exec
-	Admin          Role = "admin"           // also takes everything down and removes nodes
+	Viewer         Role = state.RoleViewer
+	Auditor        Role = state.RoleAuditor
+	ReleaseManager Role = state.RoleReleaseManager
+	Operator       Role = state.RoleOperator
+	Admin          Role = state.RoleAdmin
 )
 
 // Roles are all roles, the least first.
-func Roles() []Role { return []Role{Viewer, ReleaseManager, Operator, Admin} }
+func Roles() []Role {
+	var out []Role
+	for _, r := range state.Roles() {
+		out = append(out, Role(r))
+	}
+	return out
+}
 
 // GroupPrefix stands before a role where Kubernetes wants a group, and in the
 // organization of a client certificate: "tandem:operator".
@@ -49,8 +57,62 @@ const GroupPrefix = "tandem:"
 // A User is who calls.
 type User struct {
 	Name  string
-	Role  Role
+	Role  Role   // that the token or certificate says
 	Teams string // groups that a pipeline's approvals may name, with commas between
+
+	// Grants are what the root in Git gives the user. Where it says who may do
+	// what (Governed), Role and Teams count for nothing, but for an admin's: whoever
+	// has the controller's data directory is not kept out by a commit.
+	Grants   []Grant
+	Governed bool
+}
+
+// A Grant is a role for some applications, or for everything.
+type Grant struct {
+	Role Role
+	Apps []string // names and patterns; empty: all, and what belongs to none
+}
+
+// Govern gives a user what the root says of them, and nothing else.
+func Govern(u User, a *state.Access, who state.Text) User {
+	if a == nil {
+		return u
+	}
+	u.Governed, u.Teams = true, strings.Join(a.GroupsOf(who), ",")
+	for _, g := range a.GrantsOf(who) {
+		u.Grants = append(u.Grants, Grant{Role: Role(g.Role), Apps: g.Apps})
+	}
+	return u
+}
+
+// grants are all that count for the user.
+func (u User) grants() []Grant {
+	if u.Governed && u.Role != Admin {
+		return u.Grants
+	}
+	return append(slices.Clip(u.Grants), Grant{Role: u.Role})
+}
+
+// roles are the user's roles in words.
+func (u User) roles() string {
+	var out []string
+	for _, g := range u.grants() {
+		role := string(g.Role)
+		if len(g.Apps) > 0 {
+			role += " of " + strings.Join(g.Apps, " and ")
+		}
+		out = append(out, role)
+	}
+	if len(out) == 0 {
+		return "no role"
+	}
+	return strings.Join(out, ", ")
+}
+
+// Where is what something is asked for.
+type Where struct {
+	App             state.AppName // that it belongs to; empty: none, or all of them
+	Namespace, Name string
 }
 
 // In are the groups that a pipeline's approvals may name.
@@ -63,7 +125,13 @@ func (u User) In() []string {
 
 // Groups are the user's groups as Kubernetes shows them.
 func (u User) Groups() []string {
-	return []string{GroupPrefix + string(u.Role), "system:authenticated"}
+	var out []string
+	for _, g := range u.grants() {
+		if name := GroupPrefix + string(g.Role); !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return append(out, "system:authenticated")
 }
 
 // tokensFile has one line a token: role, the token's SHA-256, name, and groups
@@ -247,19 +315,29 @@ func (s *Store) Authenticate(r *http.Request) (User, error) {
 // are Kubernetes's ("get", "pods/log") and Tandem's own ("approve", "holds").
 // What Git owns may be changed by nobody: that is refused elsewhere, with the
 // file to change.
-func Authorize(u User, verb, resource, namespace, name string) error {
+func Authorize(u User, verb, resource string, at Where) error {
 	need := needed(verb, resource)
-	if covers(u.Role, need) {
-		return nil
+	for _, g := range u.grants() {
+		// Reading isn't limited to applications: lists and the log are one.
+		if covers(g.Role, need) && (need == Viewer || state.CoversApp(g.Apps, at.App)) {
+			return nil
+		}
 	}
 	what := resource
-	if name != "" {
-		what += " " + name
+	if at.Name != "" {
+		what += " " + at.Name
 	}
-	if namespace != "" {
-		what += " in namespace " + namespace
+	if at.Namespace != "" {
+		what += " in namespace " + at.Namespace
 	}
-	return fmt.Errorf("%s (%s) may not %s %s: it needs the role %s", u.Name, u.Role, verb, what, need)
+	role := "the role " + string(need)
+	if at.App != "" && need != Viewer {
+		role += " for application " + string(at.App)
+	}
+	if u.Governed {
+		role += ", given in the Access of the root in Git"
+	}
+	return fmt.Errorf("%s (%s) may not %s %s: it needs %s", u.Name, u.roles(), verb, what, role)
 }
 
 // covers says whether a role may do what another one is needed for.
@@ -279,6 +357,8 @@ func needed(verb, resource string) Role {
 	switch verb {
 	case "get", "list", "watch":
 		return Viewer
+	case "export":
+		return Auditor
 	case "promote", "rollback":
 		return ReleaseManager
 	}

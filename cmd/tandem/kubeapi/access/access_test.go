@@ -9,9 +9,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 func TestAuthorizeTable(t *testing.T) {
@@ -49,19 +52,19 @@ func TestAuthorizeTable(t *testing.T) {
 		row{"down", "applications", Admin}, row{"remove node", "nodes", Admin}, row{"anything", "unknown", Admin},
 		row{"create", "selfsubjectaccessreviews", Viewer},
 	)
-	rank := map[Role]int{Viewer: 0, Operator: 1, Admin: 2}
+	rank := map[Role]int{Viewer: 0, Auditor: 0, ReleaseManager: 0, Operator: 1, Admin: 2}
 	for _, r := range rows {
 		for _, role := range Roles() {
-			err := Authorize(User{Name: "eva", Role: role}, r.verb, r.resource, "prod", "web")
+			err := Authorize(User{Name: "eva", Role: role}, r.verb, r.resource, Where{Namespace: "prod", Name: "web"})
 			if allowed := rank[role] >= rank[r.need]; allowed != (err == nil) {
 				t.Errorf("%s %s as %s: allowed %v, want %v", r.verb, r.resource, role, err == nil, allowed)
 			}
 		}
-		if Authorize(User{Name: "nobody"}, r.verb, r.resource, "", "") == nil {
+		if Authorize(User{Name: "nobody"}, r.verb, r.resource, Where{}) == nil {
 			t.Errorf("%s %s: allowed without a role", r.verb, r.resource)
 		}
 	}
-	err := Authorize(User{Name: "eva", Role: Viewer}, "delete", "pods", "prod", "web-1")
+	err := Authorize(User{Name: "eva", Role: Viewer}, "delete", "pods", Where{Namespace: "prod", Name: "web-1"})
 	if want := "eva (viewer) may not delete pods web-1 in namespace prod: it needs the role operator"; err == nil || err.Error() != want {
 		t.Errorf("refusal %v, want %s", err, want)
 	}
@@ -93,7 +96,7 @@ func TestTokensAreKeptHashed(t *testing.T) {
 		t.Errorf("no token: %v", err)
 	}
 	r.Header.Set("Authorization", "Bearer "+clear)
-	if u, err := s.Authenticate(r); err != nil || u != (User{Name: "eva", Role: Operator}) {
+	if u, err := s.Authenticate(r); err != nil || !reflect.DeepEqual(u, User{Name: "eva", Role: Operator}) {
 		t.Errorf("token of eva: %v, %v", u, err)
 	}
 	r.Header.Set("Authorization", "Bearer "+clear+"x")
@@ -174,7 +177,9 @@ func TestReleaseManagers(t *testing.T) {
 		verb, resource string
 		roles          []Role
 	}{
-		{"get", "pipelines", []Role{Viewer, ReleaseManager, Operator, Admin}},
+		{"get", "pipelines", []Role{Viewer, Auditor, ReleaseManager, Operator, Admin}},
+		{"get", "history", []Role{Viewer, Auditor, ReleaseManager, Operator, Admin}},
+		{"export", "history", []Role{Auditor, Admin}},
 		{"promote", "pipelines", []Role{ReleaseManager, Admin}},
 		{"rollback", "pipelines", []Role{ReleaseManager, Admin}},
 		{"approve", "pipelines", []Role{ReleaseManager, Admin}},
@@ -185,7 +190,7 @@ func TestReleaseManagers(t *testing.T) {
 		{"create", "pods/exec", []Role{Operator, Admin}},
 	} {
 		for _, role := range Roles() {
-			err := Authorize(User{Name: "x", Role: role}, c.verb, c.resource, "", "")
+			err := Authorize(User{Name: "x", Role: role}, c.verb, c.resource, Where{})
 			if want := slices.Contains(c.roles, role); (err == nil) != want {
 				t.Errorf("%s: %s %s: %v, want allowed %t", role, c.verb, c.resource, err, want)
 			}
@@ -210,5 +215,52 @@ func TestTokenOfAnotherProcess(t *testing.T) {
 	}
 	if u, ok := here.Token(clear); !ok || !slices.Equal(u.In(), []string{"release-managers", "oslo"}) {
 		t.Errorf("rita's token: %v, %t", u, ok)
+	}
+}
+
+// Where the root says who may do what, that counts, whatever the token says; but
+// for an admin's token, which is made on the controller's machine.
+func TestTheRootGoverns(t *testing.T) {
+	who := func(name string) state.Text { return state.Text([]byte(name + strings.Repeat(" ", 16))[:16]) }
+	a := &state.Access{
+		Groups: []state.AccessGroup{{Name: "release", Members: []state.Text{who("rita"), who("sam")}}},
+		Grants: []state.AccessGrant{
+			{Role: state.RoleReleaseManager, Groups: []string{"release"}, Apps: []string{"shop-*"}},
+			{Role: state.RoleOperator, Users: []state.Text{who("sam")}, Apps: []string{"shop-dev"}},
+			{Role: state.RoleAuditor, Users: []state.Text{who("lee")}},
+		},
+	}
+	for _, c := range []struct {
+		user           User
+		verb, resource string
+		app            state.AppName
+		why            string // of a refusal
+	}{
+		{User{Name: "rita", Role: Viewer}, "promote", "pipelines", "shop-prod", ""},
+		{User{Name: "rita", Role: Viewer}, "promote", "pipelines", "pay", "rita (release-manager of shop-*) may not promote pipelines: it needs the role release-manager for application pay, given in the Access of the root in Git"},
+		{User{Name: "rita", Role: Operator}, "restart", "deployments", "shop-prod", "rita (release-manager of shop-*) may not restart deployments: it needs the role operator for application shop-prod, given in the Access of the root in Git"},
+		{User{Name: "sam"}, "restart", "deployments", "shop-dev", ""},
+		{User{Name: "sam"}, "delete", "pods", "shop-prod", "sam (release-manager of shop-*, operator of shop-dev) may not delete pods: it needs the role operator for application shop-prod, given in the Access of the root in Git"},
+		{User{Name: "sam"}, "cordon", "nodes", "", "sam (release-manager of shop-*, operator of shop-dev) may not cordon nodes: it needs the role operator, given in the Access of the root in Git"},
+		{User{Name: "sam"}, "get", "secrets", "", ""},
+		{User{Name: "lee"}, "export", "history", "", ""},
+		{User{Name: "lee"}, "approve", "pipelines", "shop-dev", "lee (auditor) may not approve pipelines: it needs the role release-manager for application shop-dev, given in the Access of the root in Git"},
+		{User{Name: "eva", Role: Operator}, "get", "pods", "", "eva (no role) may not get pods: it needs the role viewer, given in the Access of the root in Git"},
+		{User{Name: "admin", Role: Admin}, "down", "applications", "", ""},
+	} {
+		u := Govern(c.user, a, who(c.user.Name))
+		got := ""
+		if err := Authorize(u, c.verb, c.resource, Where{App: c.app}); err != nil {
+			got = err.Error()
+		}
+		if got != c.why {
+			t.Errorf("%s %s %s of %q:\n got %q\nwant %q", c.user.Name, c.verb, c.resource, c.app, got, c.why)
+		}
+	}
+	if u := Govern(User{Name: "rita", Teams: "operators"}, a, who("rita")); !slices.Equal(u.In(), []string{"release"}) {
+		t.Errorf("rita is in %v", u.In())
+	}
+	if u := Govern(User{Name: "rita", Role: Viewer, Teams: "operators"}, nil, who("rita")); u.Governed || u.Teams != "operators" {
+		t.Errorf("without an Access: %+v", u)
 	}
 }
