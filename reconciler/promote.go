@@ -297,9 +297,15 @@ func (m *Machine) checked(e *state.Checked) {
 	if l == nil {
 		return
 	}
-	if spec, _ := l.Stage(e.Stage); spec != nil {
-		m.emit(spec.App, &state.CheckReported{Pipeline: e.Pipeline, Stage: e.Stage, Name: e.Name, Commit: e.Commit, OK: e.OK, Detail: e.Detail})
+	spec, up := l.Stage(e.Stage)
+	if spec == nil {
+		return
 	}
+	// An answer that was sent again, or that a newer one overtook, says nothing.
+	if had := up.Check(e.Name, e.Commit); had != nil && had.Time >= e.Time {
+		return
+	}
+	m.emit(spec.App, &state.CheckReported{Pipeline: e.Pipeline, Stage: e.Stage, Name: e.Name, Commit: e.Commit, OK: e.OK, Detail: e.Detail, Time: e.Time})
 }
 
 // pipelines takes those that a root declares. An empty root removes none.
@@ -425,7 +431,7 @@ func (m *Machine) stageFacts(e *state.Command) (facts []state.Fact, why string, 
 		on := e.Verb == state.CmdSuspend
 		for i, u := range l.Stages {
 			if (!one || u.Name == stage) && (on || u.Suspended) {
-				facts = append(facts, &state.StageSuspended{Pipeline: l.Spec.Name, Stage: l.Stages[i].Name, On: on, Until: e.Until})
+				facts = append(facts, &state.StageSuspended{Pipeline: l.Spec.Name, Stage: l.Stages[i].Name, On: on, Until: e.Until, Reason: e.Reason})
 			}
 		}
 		if len(facts) == 0 {

@@ -92,7 +92,10 @@ type modelWorld struct {
 	seen    map[string]string // what the sources said last
 	pending []*state.Push
 	used    map[string]int // of actions that happen only so often
+	often   int            // times as often; 0: as often as in the model
 	path    []string
+	left    map[string]bool // who has left the group, where the root says who is in it
+	stopped bool            // prod is suspended
 
 	// The books of the world: what is true whatever the machine thinks.
 	healthy                map[string]state.Instant // since when a stage is, by stage
@@ -236,7 +239,7 @@ func (w *modelWorld) see(stage string) {
 func (w *modelWorld) actions() []string {
 	var out []string
 	few := func(a string, most int) {
-		if w.used[a] < most {
+		if w.used[a] < most*max(1, w.often) {
 			out = append(out, a)
 		}
 	}
@@ -262,8 +265,12 @@ func (w *modelWorld) actions() []string {
 	few("hotfix", 1)
 	few("rollback", 1)
 	few("suspend", 1)
-	if w.used["suspend"] > w.used["resume"] {
+	if w.stopped {
 		out = append(out, "resume")
+	}
+	if w.often > 0 {
+		few("leave sam", 1)
+		few("join sam", 1)
 	}
 	if w.open() != "" {
 		for _, who := range []string{"sam", "rita", "ada", "mallory"} {
@@ -317,9 +324,18 @@ func (w *modelWorld) do(action string) {
 		w.command(what, &state.Command{Verb: state.CmdPromote, Object: state.Ref{Kind: "Pipeline", Name: "shop/prod"}})
 	case "rollback":
 		w.command("rita", &state.Command{Verb: state.CmdRollback, Object: state.Ref{Kind: "Pipeline", Name: "shop/prod"}})
+	case "leave", "join":
+		members := []string{"rita", "ada"}
+		w.left = map[string]bool{what: verb == "leave"}
+		if verb == "join" {
+			members = append(members, what)
+		}
+		w.root(accessOf(members...))
 	case "suspend":
+		w.stopped = true
 		w.command("rita", &state.Command{Verb: state.CmdSuspend, Object: state.Ref{Kind: "Pipeline", Name: "shop/prod"}})
 	case "resume":
+		w.stopped = false
 		w.command("rita", &state.Command{Verb: state.CmdResume, Object: state.Ref{Kind: "Pipeline", Name: "shop/prod"}})
 	case "approve":
 		w.command(what, &state.Command{Verb: state.CmdApprove, Hold: w.open()})
@@ -412,6 +428,11 @@ func (w *modelWorld) restart() {
 // judge holds what was decided against the world's own books.
 func (w *modelWorld) judge(r *state.Record) {
 	switch f := r.Fact.(type) {
+	case *state.Converged:
+		// A controller that starts looks by itself, and finds all there.
+		if stage := string(r.App); w.healthy[stage].IsZero() {
+			w.healthy[stage] = r.At
+		}
 	case *state.PromotionVoted:
 		if w.votes[f.ID] == nil {
 			w.votes[f.ID] = map[string]bool{}
@@ -437,7 +458,7 @@ func (w *modelWorld) judge(r *state.Record) {
 		if w.failed[p.Commit.Tree] {
 			w.t.Errorf("%v: %s was rolled back from, and goes again", w.path, p.Commit.Tree)
 		}
-		if p.Stage == "prod" && w.used["suspend"] > w.used["resume"] {
+		if p.Stage == "prod" && w.stopped {
 			w.t.Errorf("%v: %s goes to a suspended stage", w.path, p.Commit.Tree)
 		}
 	case *state.PromotionEnded:
@@ -455,7 +476,7 @@ func (w *modelWorld) judgeVotes(p *state.Promotion, f *state.PromotionStarted) {
 	count := 0
 	for who, yes := range w.votes[p.ID] {
 		wrote := slices.ContainsFunc(w.between(f.Old, p.Commit.Hash), func(h string) bool { return w.commits[h].author == who })
-		if yes && who != "mallory" && !wrote {
+		if yes && who != "mallory" && !wrote && !w.left[who] {
 			count++
 		}
 	}

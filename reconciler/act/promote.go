@@ -291,6 +291,10 @@ func sortTexts(list []state.Text) {
 func (f *Feeds) tokens(pipelines []state.Pipeline) []state.Pipeline {
 	for i := range pipelines {
 		for j := range pipelines[i].Stages {
+			for k := range pipelines[i].Stages[j].Freezes {
+				freeze := &pipelines[i].Stages[j].Freezes[k]
+				freeze.Why, freeze.Reason = f.c.Text(freeze.Reason), ""
+			}
 			gates := pipelines[i].Stages[j].Gates
 			for k := range gates {
 				for _, name := range gates[k].Names {

@@ -134,6 +134,7 @@ type Checked struct {
 	Commit   string
 	OK       bool
 	Detail   Text
+	Time     int64 // when it was said, by whoever said it: wall nanoseconds
 }
 
 // Stop is a clean stop of the controller: nodes are parked.

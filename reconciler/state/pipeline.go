@@ -82,6 +82,10 @@ type Freeze struct {
 	From string `json:"from" pb:"1"` // "2026-12-18", the first day
 	To   string `json:"to" pb:"2"`   // the last day
 	Zone string `json:"timeZone,omitempty" pb:"3"`
+	Why  Text   `json:"reason,omitzero" pb:"115"`
+
+	// Reason is Why in clear, between the text and the shell.
+	Reason string `json:"-"`
 }
 
 // A Line is a pipeline and how far commits have come in it.
@@ -104,6 +108,8 @@ type LineUp struct {
 	Reviews   []Review `pb:"8"`
 	Checks    []Check  `pb:"9"`
 	Tried     []Tried  `pb:"10"`
+	Why       Text     `pb:"115"` // it is suspended
+	By        Text     `pb:"116"` // who suspended it
 }
 
 // A Trial is a commit on a stage. Its soak starts when the application has
@@ -149,6 +155,8 @@ type Check struct {
 	Commit string `pb:"2"`
 	OK     bool   `pb:"3"`
 	Seq    Seq    `pb:"4"`
+	Time   int64  `pb:"115"` // when it was said, by whoever said it: wall nanoseconds
+	Detail Text   `pb:"116"`
 }
 
 // Tried is a promotion that ended: it isn't opened again by itself while the
@@ -239,4 +247,14 @@ func (s *State) SortedPromotions() []*Promotion {
 	}
 	slices.SortFunc(out, func(a, b *Promotion) int { return int(int64(a.Seq) - int64(b.Seq)) })
 	return out
+}
+
+// Check is what a system outside said last of a commit, or nil.
+func (u *LineUp) Check(name, commit string) *Check {
+	for i := range u.Checks {
+		if c := &u.Checks[i]; c.Name == name && c.Commit == commit {
+			return c
+		}
+	}
+	return nil
 }

@@ -108,6 +108,7 @@ type StageSuspended struct {
 	Stage    string       `json:"stage" pb:"2"`
 	On       bool         `json:"on,omitempty" pb:"3"`
 	Until    int64        `json:"until,omitempty" pb:"4"`
+	Reason   Text         `json:"reason,omitzero" pb:"115"`
 }
 
 // CheckReported is what a system outside said of a commit.
@@ -118,6 +119,7 @@ type CheckReported struct {
 	Commit   string       `json:"commit" pb:"4"`
 	OK       bool         `json:"ok,omitempty" pb:"5"`
 	Detail   Text         `json:"detail,omitzero" pb:"6"`
+	Time     int64        `json:"time,omitempty" pb:"115"` // when it was said, by whoever said it
 }
 
 // Kind implements Fact.
@@ -176,12 +178,15 @@ func (s *State) applyPromotion(r *Record) error {
 		}
 	case *StageSuspended:
 		if u := s.lineUp(f.Pipeline, f.Stage); u != nil {
-			u.Suspended, u.Until = f.On, f.Until
+			u.Suspended, u.Until, u.Why, u.By = f.On, f.Until, f.Reason, Text{}
+			if f.On {
+				u.By = r.Actor
+			}
 		}
 	case *CheckReported:
 		if u := s.lineUp(f.Pipeline, f.Stage); u != nil {
 			u.Checks = slices.DeleteFunc(slices.Clone(u.Checks), func(c Check) bool { return c.Name == f.Name && c.Commit == f.Commit })
-			u.Checks = last(append(u.Checks, Check{f.Name, f.Commit, f.OK, r.Seq}), maxChecks)
+			u.Checks = last(append(u.Checks, Check{f.Name, f.Commit, f.OK, r.Seq, f.Time, f.Detail}), maxChecks)
 		}
 	}
 	return nil

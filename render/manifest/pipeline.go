@@ -285,7 +285,7 @@ func (c *validator) zone(at Path, name string) string {
 }
 
 func (c *validator) freeze(at Path, in *pipelineFreeze) state.Freeze {
-	f := state.Freeze{From: in.From, To: in.To, Zone: c.zone(at.Key("timeZone"), in.TimeZone)}
+	f := state.Freeze{From: in.From, To: in.To, Reason: in.Reason, Zone: c.zone(at.Key("timeZone"), in.TimeZone)}
 	for _, day := range [][2]string{{"from", in.From}, {"to", in.To}} {
 		if _, err := time.Parse(time.DateOnly, day[1]); err != nil {
 			c.fail(at.Key(day[0]), fmt.Sprintf("want a day, got %q", clip(day[1])), "write it as 2026-12-18")

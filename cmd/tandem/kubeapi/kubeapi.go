@@ -42,6 +42,8 @@ type Controller interface {
 	Changed(after state.Seq) <-chan struct{}
 	// Do carries out what a person asks for, and answers when it is durable.
 	Do(ctx context.Context, c *state.Command) (state.Reply, error)
+	// Submit tells what happened outside.
+	Submit(events ...state.Event)
 	// Text stores words beside the log.
 	Text(clear string) state.Text
 	// Person is the one token of somebody's name.

@@ -40,6 +40,12 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "ok")
 		return
 	}
+	if strings.HasPrefix(r.URL.Path, ChecksPath) {
+		if err := a.check(w, r); err != nil {
+			a.fail(&call{w: w, r: r}, err) //nolint:contextcheck // a call holds its request, and that the context
+		}
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	user, err := a.Access.Authenticate(r)
 	if err != nil {

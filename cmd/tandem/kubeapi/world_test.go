@@ -125,6 +125,20 @@ func (w *world) Do(_ context.Context, c *state.Command) (state.Reply, error) {
 	return state.Reply{Code: state.ReplyDone, Seq: w.state.Seq}, nil
 }
 
+// Submit records checks as the machine does.
+func (w *world) Submit(events ...state.Event) {
+	for _, e := range events {
+		c, ok := e.(*state.Checked)
+		if !ok {
+			continue
+		}
+		_, up := w.state.Lines[c.Pipeline].Stage(c.Stage)
+		if had := up.Check(c.Name, c.Commit); had == nil || had.Time < c.Time {
+			w.write("", &state.CheckReported{Pipeline: c.Pipeline, Stage: c.Stage, Name: c.Name, Commit: c.Commit, OK: c.OK, Detail: c.Detail, Time: c.Time})
+		}
+	}
+}
+
 func (w *world) Person(name string) state.Text { return w.Text(name) }
 
 func (w *world) Text(clear string) state.Text {

@@ -156,17 +156,33 @@ func gateDetail(r *promote.Result, review *state.Review, now state.Instant, word
 		return approvalsDetail(r, words)
 	case state.GateWindow:
 		return windowText(r.Spec)
-	case state.GateExternal, state.GateFreeze, state.GateBranch, state.GateQueue:
+	case state.GateExternal:
+		said := "yes"
+		if r.Have < 1 {
+			said = [...]string{"no answer yet", "no"}[r.Have+1]
+		}
+		return withWhy(r.Name+": "+said, r.Why, words)
+	case state.GateFreeze:
+		return withWhy(r.Name, r.Why, words)
+	case state.GateBranch, state.GateQueue:
 		return r.Name
 	case state.GateQuarantine:
 		return "the tree failed before: push a newer commit, or promote with --override"
 	case state.GateSuspended:
 		if r.Want > 0 {
-			return "until " + time.Unix(0, r.Want).UTC().Format(time.RFC3339)
+			return withWhy("until "+time.Unix(0, r.Want).UTC().Format(time.RFC3339), r.Why, words)
 		}
-		return "until resumed"
+		return withWhy("until resumed", r.Why, words)
 	}
 	return ""
+}
+
+// withWhy adds the words of who said it.
+func withWhy(text string, why state.Text, words func(state.Text) string) string {
+	if why.IsZero() {
+		return text
+	}
+	return text + ": " + words(why)
 }
 
 func approvalsDetail(r *promote.Result, words func(state.Text) string) string {

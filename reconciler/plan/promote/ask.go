@@ -39,7 +39,7 @@ func Ask(s *state.State, l *state.Line, stage string, c *state.Command, now stat
 		}
 		for _, r := range v.gates(&p.Commit, p) {
 			if !r.Pass {
-				return nil, "the gate " + r.Gate.String() + " does not pass: nothing was moved"
+				return nil, "the gate " + r.Says() + " does not pass: nothing was moved"
 			}
 		}
 	}

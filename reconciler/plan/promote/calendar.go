@@ -72,7 +72,7 @@ func (v *view) freezes() Result {
 		case local.Before(from):
 			r.wake = sooner(r.wake, v.steady(from.UnixNano()))
 		case local.Before(after):
-			r.Pass, r.Name = false, f.From+" to "+f.To
+			r.Pass, r.Name, r.Why = false, f.From+" to "+f.To, f.Why
 			r.wake = sooner(r.wake, v.steady(after.UnixNano()))
 		}
 	}

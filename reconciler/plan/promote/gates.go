@@ -1,6 +1,7 @@
 package promote
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,10 +13,11 @@ type Result struct {
 	Gate state.GateKind `json:"gate"`
 	Pass bool           `json:"pass"`
 	Name string         `json:"name,omitempty"` // external: of the check; signed: the signers' path; branch: what is wrong
-	Have int64          `json:"have,omitempty"` // healthy: nanoseconds; approvals; signed commits; problems; holds
+	Have int64          `json:"have,omitempty"` // healthy: nanoseconds; approvals; signed commits; problems; holds; external: -1 no answer, 0 no, 1 yes
 	Want int64          `json:"want,omitempty"`
 
-	Votes   []state.Seq  `json:"votes,omitempty"` // approvals: the records of those that count
+	Votes   []state.Seq  `json:"votes,omitempty"` // approvals: the records of those that count; external: of the answer
+	Why     state.Text   `json:"-"`               // freeze, suspended, external: in the words of who said it
 	By      []state.Text `json:"-"`               // who said yes and counts
 	Authors []state.Text `json:"-"`               // who may not, as an author
 	Spec    *state.Gate  `json:"-"`               // as written; nil for those that are always there
@@ -123,8 +125,49 @@ func (v *view) review(commit *state.Commit) *state.Review {
 }
 
 func (v *view) quarantine(commit *state.Commit, p *state.Promotion) Result {
-	bad := v.line.Quarantined(commit.Tree)
-	return Result{Gate: state.GateQuarantine, Pass: !bad || p != nil && p.Override}
+	r := Result{Gate: state.GateQuarantine, Pass: !v.line.Quarantined(commit.Tree)}
+	if r.Pass || p == nil || !p.Override {
+		return r
+	}
+	// A person's word against the evidence counts for a day.
+	r.wake = p.At.Mono + overrideFor
+	r.Pass = v.now.Mono < r.wake
+	return r
+}
+
+// overrideFor is how long a person's override of the quarantine counts.
+const overrideFor = 24 * time.Hour
+
+// Says is why a gate does not pass, without anybody's name.
+func (r *Result) Says() string {
+	text := ""
+	switch r.Gate {
+	case state.GateHealthy:
+		text = time.Duration(max(0, r.Have)).Round(time.Second).String() + " of " + time.Duration(r.Want).String()
+	case state.GateSigned:
+		text = fmt.Sprintf("%d of %d commits", r.Have, r.Want)
+	case state.GateApprovals:
+		text = fmt.Sprintf("%d of %d", r.Have, r.Want)
+	case state.GatePlan:
+		text = fmt.Sprintf("%d problems or holds", r.Have)
+		if r.Have < 0 {
+			text = "not looked at yet"
+		}
+	case state.GateExternal:
+		text = r.Name + " said no"
+		if r.Have < 0 {
+			text = r.Name + " gave no answer yet"
+		}
+	case state.GateWindow, state.GateFreeze, state.GateBranch, state.GateQueue:
+		text = r.Name
+	case state.GateQuarantine:
+		text = "the tree failed"
+	case state.GateSuspended:
+	}
+	if text == "" {
+		return r.Gate.String()
+	}
+	return r.Gate.String() + " (" + text + ")"
 }
 
 // healthy asks that every stage before ran this tree, without a break, for as
@@ -218,11 +261,13 @@ func May(g *state.Gate, who state.Text, groups []string) bool {
 }
 
 func (v *view) external(g *state.Gate, commit *state.Commit) Result {
-	r := Result{Gate: g.Kind, Name: g.Name}
-	for _, c := range v.up.Checks {
-		if c.Name == g.Name && c.Commit == commit.Hash {
-			r.Pass = c.OK
-		}
+	r := Result{Gate: g.Kind, Name: g.Name, Have: -1}
+	if c := v.up.Check(g.Name, commit.Hash); c != nil {
+		r.Pass, r.Have, r.Why = c.OK, 0, c.Detail
+		r.Votes = []state.Seq{c.Seq}
+	}
+	if r.Pass {
+		r.Have = 1
 	}
 	return r
 }
@@ -231,7 +276,7 @@ func (v *view) suspended() Result {
 	if !v.up.Suspended {
 		return Result{Gate: state.GateSuspended, Pass: true}
 	}
-	r := Result{Gate: state.GateSuspended, Want: v.up.Until}
+	r := Result{Gate: state.GateSuspended, Want: v.up.Until, Why: v.up.Why}
 	if v.up.Until != 0 {
 		r.wake = v.steady(v.up.Until)
 		r.Pass = v.now.Wall >= v.up.Until
