@@ -24,9 +24,7 @@ func (m *Machine) event(e state.Event) {
 	case *state.Rendered:
 		m.rendered(e)
 	case *state.Unchanged:
-		if a := m.fold.Apps[e.App]; a != nil && !a.Manifest.IsZero() && !m.rewound(e.App, e.Revision, e.Rewound, e) {
-			m.seen(a, e.Revision, e.Commit)
-		}
+		m.unchanged(e)
 	case *state.SourceStatus:
 		m.source(e)
 	case *state.ImageLooked:
@@ -95,7 +93,8 @@ func (m *Machine) removeApps() {
 		return
 	}
 	for _, a := range m.fold.Apps {
-		silent := a.Manifest.IsZero() && (a.Rejected == nil || len(a.Rejected.Conflicts) == 0) && !a.Spec.Suspend.On
+		_, suspended := a.SuspendedAt(m.now.Wall)
+		silent := a.Manifest.IsZero() && (a.Rejected == nil || len(a.Rejected.Conflicts) == 0) && !suspended
 		if silent && !a.Removed && a.Spec.Name != state.RootApp && !m.unwanted[a.Spec.Name] {
 			return
 		}
@@ -128,9 +127,26 @@ func (m *Machine) rendered(e *state.Rendered) {
 	m.removeApps()
 }
 
+// unchanged takes a revision that renders as the one before it.
+func (m *Machine) unchanged(e *state.Unchanged) {
+	waits, _ := m.later[e.App].(*state.Rendered)
+	a := m.fold.Apps[e.App]
+	switch {
+	case a == nil || a.Manifest.IsZero() && waits == nil:
+	case m.rewound(e.App, e.Revision, e.Rewound, e):
+	case waits != nil && waits.Manifest != nil: // that one isn't applied yet
+		m.apply(a, e.Revision, e.Commit, waits.Manifest)
+	default:
+		m.seen(a, e.Revision, e.Commit)
+	}
+}
+
 func (m *Machine) reject(a *state.App, rev state.Revision, commit state.Commit, problems int, detail state.Text, conflicts []state.Ref) {
 	if a.Rejected != nil && a.Rejected.Revision == rev && int(a.Rejected.Problems) == problems {
 		return
+	}
+	for _, code := range admissions() {
+		m.releaseApp(a, code)
 	}
 	m.emit(a.Spec.Name, &state.RevisionRejected{Revision: rev, Commit: commit, Problems: int32(problems), Detail: detail, Conflicts: conflicts})
 }
@@ -143,13 +159,14 @@ func (m *Machine) seen(a *state.App, rev state.Revision, commit state.Commit) {
 
 // apply makes a manifest what the application should be.
 func (m *Machine) apply(a *state.App, rev state.Revision, commit state.Commit, manifest *state.Manifest) {
-	if a.Spec.Suspend.On {
-		m.holdApp(a, state.Held{Code: state.HoldSuspended, Params: []string{string(rev)}})
+	if manifest.Digest == a.Manifest {
+		for _, code := range admissions() {
+			m.releaseApp(a, code)
+		}
+		m.seen(a, rev, commit)
 		return
 	}
-	m.releaseApp(a, state.HoldSuspended)
-	if manifest.Digest == a.Manifest {
-		m.seen(a, rev, commit)
+	if !m.admits(a, rev, commit, manifest) {
 		return
 	}
 	changes, conflicts := m.diff(a, manifest)

@@ -111,11 +111,10 @@ func (m *Machine) do(e *state.Command) {
 	case state.CmdDown:
 		m.down()
 	case state.CmdSuspend, state.CmdResume:
-		a := m.fold.Apps[state.AppName(e.Object.Name)]
-		spec := a.Spec
-		spec.Suspend = state.Suspend{On: e.Verb == state.CmdSuspend, Until: e.Until}
-		m.emit(a.Spec.Name, &state.AppDeclared{Application: spec})
-	case state.CmdRestart, state.CmdExec, state.CmdSync, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase:
+		m.emit(state.AppName(e.Object.Name), &state.AppSuspended{On: e.Verb == state.CmdSuspend, Until: e.Until})
+	case state.CmdSync:
+		m.sync(state.AppName(e.Object.Name)) // the shell looks at Git
+	case state.CmdRestart, state.CmdExec, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
 }

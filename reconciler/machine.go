@@ -44,13 +44,20 @@ type Machine struct {
 	look     bool                          // image names may have come or gone
 	nextLook time.Duration                 // steady time of the next look-up; 0: none
 	unwanted map[state.AppName]bool        // left the root; to be removed once the new ones are rendered
-	later    map[state.AppName]state.Event // what waits for a person to approve a rewind
+	later    map[state.AppName]state.Event // revisions that wait: for a person after a rewind, or as admit.go says
 	retired  bool                          // a ConfigMap or Secret may have lost its last user
 	net      network
 	lines    lines // pipelines; see promote.go
-	out      Output
-	cause    state.Seq
-	actor    state.Text
+
+	// Revisions among later that admit.go keeps, and when to ask again (0: when
+	// something happens); and whether something happened that one of them may
+	// have waited for.
+	admitAt    map[state.AppName]time.Duration
+	admitDirty bool
+
+	out   Output
+	cause state.Seq
+	actor state.Text
 }
 
 // Output is what one step decided. Nothing of it but Blobs may leave before
@@ -105,7 +112,7 @@ func New(blobs state.Blobs) *Machine {
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]answered{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
-		later: map[state.AppName]state.Event{}, lines: newLines(),
+		later: map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, lines: newLines(),
 	}
 }
 
@@ -193,10 +200,16 @@ const clockStep = 2 * time.Second
 
 // finish plans until nothing is left to do and gathers what leaves.
 func (m *Machine) finish() Output {
-	m.giveAddresses()
-	m.plan()
-	m.settle()
-	m.converge()
+	m.admit()
+	for range rounds {
+		m.giveAddresses()
+		m.plan()
+		m.settle()
+		m.converge()
+		if !m.admit() {
+			break
+		}
+	}
 	m.promotions()
 	m.lookUps()
 	for _, name := range sorted(m.touched) {
@@ -236,6 +249,7 @@ func (m *Machine) emit(app state.AppName, f state.Fact) *state.Record {
 // the record.
 func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 	m.touchNetwork(r.Fact)
+	m.touchAdmissions(r.Fact)
 	switch f := r.Fact.(type) {
 	case *state.NodeJoined, *state.NodeChanged, *state.NodeReady, *state.NodeCordoned, *state.NodeRemoved:
 		m.helped()
@@ -451,6 +465,7 @@ func (m *Machine) wake() time.Duration {
 	}
 	sooner(m.lapse)
 	sooner(m.nextLook)
+	sooner(m.admitWake())
 	sooner(m.lines.wake())
 	for _, f := range m.flaps {
 		sooner(f.next())

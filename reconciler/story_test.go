@@ -126,7 +126,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "restart-controller":
 		s.restart(t)
 	case "declare":
-		s.declare(d)
+		s.declare(t, d)
 	case "reject":
 		s.commits++
 		s.step(&state.Rendered{App: appArg(d), Revision: s.revision(), Problems: []state.Problem{{}}})
@@ -291,7 +291,9 @@ func (s *story) hello(name state.NodeName) {
 
 // commit is a root whose plain objects are the command's input.
 func (s *story) commit(t *testing.T, d *datadriven.TestData) {
-	s.commits++
+	if !d.HasArg("same") { // as the commit before
+		s.commits++
+	}
 	m := &state.Manifest{App: state.RootApp}
 	dec := manifest.NewDecoder(manifest.Options{})
 	at := state.Origin{Path: "story.yaml"}
@@ -521,7 +523,7 @@ func ended(p *state.Pod, code int32) state.PodStatus {
 func (s *story) do(t *testing.T, d *datadriven.TestData) {
 	verbs := map[string]state.CommandVerb{
 		"approve": state.CmdApprove, "cordon": state.CmdCordon, "uncordon": state.CmdUncordon, "delete": state.CmdDeletePod,
-		"restart": state.CmdRestart, "remove-node": state.CmdRemoveNode, "down": state.CmdDown,
+		"restart": state.CmdRestart, "remove-node": state.CmdRemoveNode, "down": state.CmdDown, "sync": state.CmdSync, "suspend": state.CmdSuspend, "resume": state.CmdResume,
 		"drain": state.CmdDrain, "evict": state.CmdEvict, "delete-data": state.CmdDropClaim,
 	}
 	c := &state.Command{ID: 1, Verb: verbs[d.CmdArgs[0].Key]}

@@ -74,10 +74,24 @@ func appArg(d *datadriven.TestData) state.AppName {
 	return state.RootApp
 }
 
-// declare is a root that has these applications.
-func (s *story) declare(d *datadriven.TestData) {
+// declare is a commit to the root that has no object but Applications: by name,
+// or as they are written.
+func (s *story) declare(t *testing.T, d *datadriven.TestData) {
+	t.Helper()
 	s.commits++
 	s.apps = nil
+	at := state.Origin{Path: "story.yaml"}
+	values, problems := manifest.Parse(at, []byte(d.Input))
+	for _, v := range values {
+		decoded, more := manifest.NewDecoder(manifest.Options{Root: true}).Decode(v, func(manifest.Path, *manifest.Value) state.Origin { return at })
+		problems = append(problems, more...)
+		if decoded.App != nil {
+			s.apps = append(s.apps, *decoded.App)
+		}
+	}
+	for _, p := range problems {
+		t.Fatalf("%s: %v", d.Pos, p)
+	}
 	for _, name := range argNames(d) {
 		s.apps = append(s.apps, state.Application{Name: state.AppName(name)})
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -159,13 +160,23 @@ func (c *cli) suspendCommands() []*cobra.Command {
 	for _, v := range []struct {
 		verb  state.CommandVerb
 		short string
-	}{{state.CmdSuspend, "promote nothing to a pipeline, or to one of its stages"}, {state.CmdResume, "promote again"}} {
+		long  string
+	}{{state.CmdSuspend, "stop changing an application, or a pipeline or one of its stages",
+		"While an application is suspended, no commit of it is applied; what runs keeps running and is healed.\nWhile a pipeline or a stage is, nothing is promoted to it. Without --until it lasts until it is resumed.",
+	}, {state.CmdResume, "end a suspension", "What Git says (spec.suspend of an Application) is ended in Git."}} {
 		var why, until string
 		cmd := &cobra.Command{
-			Use: v.verb.String() + " PIPELINE [STAGE]", Short: v.short, Args: args(cobra.RangeArgs(1, 2)),
-			Example: "  tandem " + v.verb.String() + ` shop prod --reason "incident 12"`,
+			Use: v.verb.String() + " app/APPLICATION | PIPELINE [STAGE]", Short: v.short, Args: args(cobra.RangeArgs(1, 2)),
+			Long:    v.long,
+			Example: "  tandem " + v.verb.String() + ` app/shop-prod --reason "incident 12"` + "\n  tandem " + v.verb.String() + ` shop prod --reason "incident 12"`,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				r := kubeapi.CommandRequest{Verb: v.verb.String(), Object: state.Ref{Kind: "Pipeline", Name: args[0]}, Reason: why}
+				if app, ok := strings.CutPrefix(args[0], "app/"); ok {
+					if len(args) > 1 {
+						return usageError("%s app/%s: an application has no stages", v.verb, app)
+					}
+					r.Object = state.Ref{Kind: "Application", Name: app}
+				}
 				if len(args) == 2 {
 					r.Object = stageRef(args)
 				}

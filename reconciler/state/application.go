@@ -14,8 +14,55 @@ type Application struct {
 	// Substitute has the values of ${variables} in the text; nil: text is taken as it is.
 	Substitute map[string]string `json:"substitute,omitempty" pb:"9"`
 	Helm       Helm              `json:"helm,omitzero" pb:"10"`
+	DependsOn  []AppName         `json:"dependsOn,omitempty" pb:"12"` // applied only while these are as their text says
+	Sync       SyncMode          `json:"sync,omitempty" pb:"13"`
+	// SyncWindows are times in which a revision may be applied, as gates of kind
+	// window; empty: always.
+	SyncWindows []Gate `json:"syncWindows,omitempty" pb:"14"`
 	// IgnoreKinds are kinds whose objects are left out of what is rendered.
 	IgnoreKinds []string `json:"ignoreKinds,omitempty" pb:"11"`
+}
+
+// SyncMode says who lets a revision be applied.
+type SyncMode uint8
+
+// Who lets a revision be applied.
+const (
+	SyncAuto   SyncMode = iota // nobody needs to
+	SyncManual                 // a person: `tandem sync APP`
+)
+
+// String is the mode as it is written.
+func (m SyncMode) String() string {
+	if m == SyncManual {
+		return "manual"
+	}
+	return "auto"
+}
+
+// AppSuspended is a person's word that an application is not to be changed, or
+// may be again. It stands beside what Git says.
+type AppSuspended struct {
+	On    bool  `json:"on,omitempty" pb:"1"`
+	Until int64 `json:"until,omitempty" pb:"2"` // wall nanoseconds; 0: until resumed
+}
+
+// Kind implements Fact.
+func (*AppSuspended) Kind() Kind { return KindAppSuspended }
+
+// SuspendedAt says whether an application is suspended at a wall time, in Git or
+// by a person, and until when; 0: until somebody ends it.
+func (a *App) SuspendedAt(wall int64) (until int64, on bool) {
+	for _, s := range []Suspend{a.Spec.Suspend, a.Suspended} {
+		if !s.On || s.Until > 0 && s.Until <= wall {
+			continue
+		}
+		if s.Until == 0 {
+			return 0, true
+		}
+		until, on = max(until, s.Until), true
+	}
+	return until, on
 }
 
 // Helm says how the chart at an application's path is rendered. Values lie in

@@ -48,7 +48,7 @@ func (s *State) apply(r *Record) error {
 		}
 	case *NodeJoined, *NodeChanged, *NodeReady, *NodeLost, *NodeSuspect, *NodeCordoned, *NodeRemoved:
 		return s.applyNode(r)
-	case *AppDeclared, *AppRemoved, *RevisionRejected, *RevisionApplied, *RevisionSeen, *Converged, *Degraded, *SourceLost, *SourceBack, *ObjectGone:
+	case *AppDeclared, *AppRemoved, *RevisionRejected, *RevisionApplied, *RevisionSeen, *Converged, *Degraded, *SourceLost, *SourceBack, *ObjectGone, *AppSuspended:
 		return s.applyApp(r)
 	case *ImageResolved:
 		im := f.Image
@@ -182,6 +182,8 @@ func (s *State) applyApp(r *Record) error {
 		a.Revision, a.Commit, a.Rejected = f.Revision, f.Commit, nil
 	case *RevisionApplied:
 		return s.applyRevision(r, a, f)
+	case *AppSuspended:
+		a.Suspended = Suspend{On: f.On, Until: f.Until}
 	case *Converged:
 		a.Converged, a.ConvergedAt = true, r.At
 	case *Degraded:

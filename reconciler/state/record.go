@@ -70,6 +70,7 @@ const (
 	KindClaimDropped      Kind = 71
 	KindVolumeGone        Kind = 72
 	KindClaimResized      Kind = 73
+	KindAppSuspended      Kind = 114
 )
 
 // The kinds of facts about promotion.
@@ -150,6 +151,7 @@ func facts() map[Kind]func() Fact {
 		KindClaimDropped:      func() Fact { return new(ClaimDropped) },
 		KindVolumeGone:        func() Fact { return new(VolumeGone) },
 		KindClaimResized:      func() Fact { return new(ClaimResized) },
+		KindAppSuspended:      func() Fact { return new(AppSuspended) },
 
 		KindPipelineDeclared:   func() Fact { return new(PipelineDeclared) },
 		KindPipelineRemoved:    func() Fact { return new(PipelineRemoved) },
@@ -444,6 +446,9 @@ const (
 	HoldVolume        HoldCode = 70       // a pod must run where its data is, and can't now; Params: pod, claim, node
 	HoldClaimMissing  HoldCode = 71       // a claim isn't in the text
 	HoldClaimBusy     HoldCode = 72       // a claim is another pod's (ReadWriteOncePod), or its data is being deleted; Params: the claims
+	HoldDependency    HoldCode = 50       // an application waits for others; Params: the revision that waits, their names
+	HoldWindow        HoldCode = 51       // an application's sync windows are shut; Params: the revision that waits
+	HoldManual        HoldCode = 52       // an application is synced by hand; Params: the revision that waits
 	HoldRewind        HoldCode = 40       // the branch doesn't follow from what was there before; Params: the revision that waits, the one before it
 )
 

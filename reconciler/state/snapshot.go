@@ -55,6 +55,7 @@ type SnapApp struct {
 	SourceLost  bool        `pb:"14"`
 	SourceSince Instant     `pb:"15"`
 	SourceText  Text        `pb:"16"`
+	Suspended   Suspend     `pb:"17"`
 }
 
 // SnapObject is an Owned; its content is found in its manifest.

@@ -74,6 +74,7 @@ type App struct {
 	SourceLost  bool
 	SourceSince Instant
 	SourceText  Text
+	Suspended   Suspend // by a person
 }
 
 // A Rejection is a commit of which nothing was applied.

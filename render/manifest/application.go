@@ -35,12 +35,13 @@ type applicationSpec struct {
 	Helm        *applicationHelm  `json:"helm,omitempty"`
 	IgnoreKinds []string          `json:"ignoreKinds,omitempty"`
 
+	DependsOn   []string     `json:"dependsOn,omitempty"`
+	Sync        string       `json:"sync,omitempty"`
+	SyncWindows []gateWindow `json:"syncWindows,omitempty"`
+
 	// What a later version reads: known, so that it is refused by name.
-	Target      any `json:"target,omitempty"`
-	DependsOn   any `json:"dependsOn,omitempty"`
-	Sync        any `json:"sync,omitempty"`
-	SyncWindows any `json:"syncWindows,omitempty"`
-	Rollout     any `json:"rollout,omitempty"`
+	Target  any `json:"target,omitempty"`
+	Rollout any `json:"rollout,omitempty"`
 }
 
 type applicationSource struct {
@@ -152,6 +153,7 @@ func (c *validator) application(a *application) state.Application {
 	if h := a.Spec.Helm; h != nil {
 		app.Helm = c.helm(spec.Key("helm"), h)
 	}
+	c.admission(spec, a, &app)
 	app.IgnoreKinds = c.ignoredKinds(spec.Key("ignoreKinds"), a.Spec.IgnoreKinds)
 	app.Prune.Disabled = a.Spec.Prune.Enabled != nil && !*a.Spec.Prune.Enabled
 	if n := a.Spec.Prune.MaxDeletes; n != nil {
@@ -170,6 +172,31 @@ func (c *validator) application(a *application) state.Application {
 		}
 	}
 	return app
+}
+
+// admission is what a revision waits for before it is applied.
+func (c *validator) admission(at Path, a *application, app *state.Application) {
+	for i, name := range a.Spec.DependsOn {
+		switch {
+		case name == a.Name:
+			c.fail(at.Key("dependsOn").At(i, ""), "an Application can't depend on itself", "remove it")
+		case slices.Contains(a.Spec.DependsOn[:i], name):
+			c.fail(at.Key("dependsOn").At(i, ""), clip(name)+" is there twice", "remove one of them")
+		default:
+			c.name(at.Key("dependsOn").At(i, ""), name, nameLabel)
+		}
+		app.DependsOn = append(app.DependsOn, state.AppName(name))
+	}
+	switch a.Spec.Sync {
+	case "", "auto":
+	case "manual":
+		app.Sync = state.SyncManual
+	default:
+		c.fail(at.Key("sync"), fmt.Sprintf("want auto or manual, got %q", clip(a.Spec.Sync)), "sync: auto")
+	}
+	for i := range a.Spec.SyncWindows {
+		app.SyncWindows = append(app.SyncWindows, c.window(at.Key("syncWindows").At(i, ""), &a.Spec.SyncWindows[i]))
+	}
 }
 
 func (c *validator) helm(at Path, h *applicationHelm) state.Helm {

@@ -95,7 +95,7 @@ func supported() map[reflect.Type]map[string]bool {
 		reflect.TypeFor[corev1.VolumeResourceRequirements](): "requests",
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
-		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds",
+		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds dependsOn sync syncWindows",
 		reflect.TypeFor[applicationHelm]():      "releaseName valueFiles",
 		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",
 		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver verify",

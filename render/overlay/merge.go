@@ -83,7 +83,55 @@ func (m *merger) apps() []state.Application {
 		}
 		out = append(out, app)
 	}
+	m.circles(out)
 	return out
+}
+
+// circles finds Applications that depend on themselves through others: they
+// would wait for each other for ever.
+func (m *merger) circles(apps []state.Application) {
+	deps := map[state.AppName][]state.AppName{}
+	for i := range apps {
+		deps[apps[i].Name] = apps[i].DependsOn
+	}
+	told := map[string]bool{}
+	for i := range apps {
+		way := wayBack(deps, apps[i].Name)
+		members := strings.Split(way, " → ")[1:]
+		slices.Sort(members)
+		if circle := strings.Join(members, " "); way != "" && !told[circle] {
+			told[circle] = true
+			m.problems = append(m.problems, state.Problem{
+				Object: state.Ref{Kind: "Application", Name: string(apps[i].Name)}, Field: "spec.dependsOn", At: apps[i].At,
+				Cause: "depends on itself: " + way, Remedy: "take one of them out of the other's dependsOn",
+			})
+		}
+	}
+}
+
+// wayBack is the shortest way by which a name leads to itself: "a → b → a"; ""
+// where none does.
+func wayBack(deps map[state.AppName][]state.AppName, name state.AppName) string {
+	from := map[state.AppName]state.AppName{}
+	next := []state.AppName{name}
+	for len(next) > 0 {
+		at := next[0]
+		next = next[1:]
+		for _, d := range deps[at] {
+			if d == name {
+				way := string(name)
+				for ; at != name; at = from[at] {
+					way = string(at) + " → " + way
+				}
+				return string(name) + " → " + way
+			}
+			if _, seen := from[d]; !seen {
+				from[d] = at
+				next = append(next, d)
+			}
+		}
+	}
+	return ""
 }
 
 func one(d *decoded, os state.OS) *state.Object {

@@ -306,8 +306,8 @@ func (a *api) command(c *call) error {
 	if strings.HasPrefix(in.Hold, "p-") {
 		resource = "pipelines"
 	}
-	if (verb == state.CmdSuspend || verb == state.CmdResume) && resource != "pipelines" {
-		return apierrors.NewBadRequest("an Application is suspended in Git: spec.suspend")
+	if (verb == state.CmdSuspend || verb == state.CmdResume) && resource != "pipelines" && resource != "applications" {
+		return apierrors.NewBadRequest(in.Verb + " is for Applications and Pipelines")
 	}
 	if verb == state.CmdDeletePod {
 		word, resource = "delete", "pods"

@@ -113,9 +113,9 @@ func Evaluate(s *state.State, words report.Words, idle, settle time.Duration) Ou
 // transient says whether a hold may end by itself in a world that stands still.
 func transient(c state.HoldCode) bool {
 	switch c {
-	case state.HoldPredecessor, state.HoldNoRoom, state.HoldNoNode, state.HoldImageUnknown, state.HoldNodeLost:
+	case state.HoldPredecessor, state.HoldNoRoom, state.HoldNoNode, state.HoldImageUnknown, state.HoldNodeLost, state.HoldDependency:
 		return true
-	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldRewind, state.HoldConfigMissing, state.HoldBudget, state.HoldAddress:
+	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldWindow, state.HoldManual, state.HoldRewind, state.HoldConfigMissing, state.HoldBudget, state.HoldAddress:
 		return false
 	default:
 		return false

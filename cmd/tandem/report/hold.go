@@ -87,6 +87,12 @@ func HoldText(h *state.Held) string {
 		return pods + " should leave their node and wait for a disruption budget" + after(": ", what)
 	case state.HoldSuspended:
 		return "the application is suspended"
+	case state.HoldDependency:
+		return "waits for application " + strings.Join(h.Params[min(1, len(h.Params)):], ", ") + " to be as its own text says"
+	case state.HoldWindow:
+		return "none of its sync windows is open"
+	case state.HoldManual:
+		return "is synced by hand"
 	case state.HoldPredecessor:
 		return "waits for " + orText(what, "the pod before it")
 	case state.HoldConfigMissing:
@@ -150,7 +156,13 @@ func holdFix(h *state.Held) string {
 	case state.HoldPaused:
 		return "set spec.paused to false in Git"
 	case state.HoldSuspended:
-		return "take spec.suspend out of the Application"
+		return "take spec.suspend out of the Application, or: tandem resume app/" + h.Object.Name + " --reason …"
+	case state.HoldDependency:
+		return "see  tandem status;  to let it go before them: tandem approve " + h.ID + " --reason …"
+	case state.HoldWindow:
+		return "wait, or let this revision go now: tandem approve " + h.ID + " --reason …"
+	case state.HoldManual:
+		return "tandem sync " + h.Object.Name + " --reason …"
 	case state.HoldConfigMissing:
 		return "add it to the text"
 	case state.HoldBudget:

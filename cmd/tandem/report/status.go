@@ -101,7 +101,7 @@ func Applications(s *state.State, words Words) []Application {
 
 func application(s *state.State, a *state.App, ws []Workload, words Words) Application {
 	out := Application{Name: a.Spec.Name, Revision: a.Revision, Workloads: ws, Since: a.AppliedAt.Time()}
-	if a.Spec.Suspend.On {
+	if _, on := a.SuspendedAt(s.At.Wall); on {
 		out.SuspendReason = orDash(a.Spec.Suspend.Reason)
 	}
 	for i := range ws {
@@ -118,7 +118,7 @@ func application(s *state.State, a *state.App, ws []Workload, words Words) Appli
 	case a.Rejected != nil:
 		out.State = fmt.Sprintf("%s in %s: nothing of it was applied", plural(int(a.Rejected.Problems), "problem"), a.Rejected.Revision.Short())
 		out.Problems, out.Since = words(a.Rejected.Detail), a.Rejected.At.Time()
-	case a.Spec.Suspend.On:
+	case out.SuspendReason != "":
 		out.State = "suspended"
 	case held != nil:
 		out.State, out.Since = "held: "+HoldText(&held.Held), held.Since.Time()

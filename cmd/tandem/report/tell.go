@@ -92,7 +92,7 @@ func (t *Teller) Tell(r *state.Record) Line {
 		t.node(&l, f)
 	case *state.PodPlaced, *state.PodStopping, *state.PodGone, *state.PodObserved, *state.PodFlapping, *state.PodSettled:
 		t.pod(&l, r)
-	case *state.AppDeclared, *state.AppRemoved, *state.RevisionSeen, *state.RevisionRejected, *state.RevisionApplied, *state.Converged,
+	case *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionRejected, *state.RevisionApplied, *state.Converged,
 		*state.Degraded, *state.SourceLost, *state.SourceBack, *state.ObjectGone:
 		t.app(&l, f)
 	default:
@@ -208,6 +208,12 @@ func (t *Teller) app(l *Line, fact state.Fact) {
 		l.What, l.Object = what, state.Ref{Kind: "Application", Name: string(l.App)}
 	}
 	switch f := fact.(type) {
+	case *state.AppSuspended:
+		self("suspend")
+		l.Outcome = "on"
+		if !f.On {
+			l.Outcome = "off"
+		}
 	case *state.AppDeclared:
 		l.App = f.Application.Name
 		self("declare")

@@ -21,6 +21,14 @@ func (v *view) zoned(zone string) (time.Time, bool) {
 	return v.now.Time().In(loc), true
 }
 
+// Window says whether a gate of kind window is open, and at which steady time it
+// opens or closes next.
+func Window(g *state.Gate, now state.Instant) (pass bool, at time.Duration) {
+	v := &view{now: now}
+	r := v.window(g)
+	return r.Pass, r.wake
+}
+
 // window asks for a day of the week and a time of day. A day on which the clocks
 // change has the hours that its own clock shows.
 func (v *view) window(g *state.Gate) Result {
