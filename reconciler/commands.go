@@ -15,7 +15,8 @@ func (m *Machine) command(e *state.Command) {
 	if m.promotionCommand(e) {
 		return
 	}
-	reply := &state.Reply{ID: e.ID, Code: m.check(e)}
+	reply := &state.Reply{ID: e.ID}
+	reply.Code, reply.Why = m.check(e)
 	if reply.Code == state.ReplyDone {
 		r := m.emit(m.appOfObject(e.Object), &state.Commanded{
 			Verb: e.Verb, Object: e.Object, Reason: e.Reason, Detail: e.Detail, Until: e.Until, ID: e.Hold,
@@ -37,8 +38,9 @@ func (m *Machine) appOfObject(ref state.Ref) state.AppName {
 	return ""
 }
 
-// check says whether the command makes sense now.
-func (m *Machine) check(e *state.Command) state.ReplyCode {
+// check says whether the command makes sense now, and where the code alone
+// doesn't say it, why not.
+func (m *Machine) check(e *state.Command) (code state.ReplyCode, why string) {
 	found := true
 	switch e.Verb {
 	case state.CmdApprove, state.CmdReject:
@@ -48,19 +50,19 @@ func (m *Machine) check(e *state.Command) state.ReplyCode {
 	case state.CmdRemoveNode:
 		n := m.fold.Nodes[state.NodeName(e.Object.Name)]
 		if n != nil && n.Ready && !n.Facts.Simulated {
-			return state.ReplyRefused
+			return state.ReplyRefused, "it reports; stop its agent first, or drain it"
 		}
 		found = n != nil
 	case state.CmdEvict:
 		p := m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}]
 		if p != nil && !p.Stopping && !p.Ended() {
 			if refuses, _ := schedule.May(schedule.Disruptions(m.fold), p); refuses != nil {
-				return state.ReplyBudget
+				return state.ReplyBudget, refuses.Words()
 			}
 		}
 		found = p != nil
 	case state.CmdDropClaim:
-		return m.mayDrop(m.fold.Claims[e.Object])
+		return m.mayDrop(m.fold.Claims[e.Object]), ""
 	case state.CmdDeletePod, state.CmdExec:
 		found = m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}] != nil
 	case state.CmdRestart:
@@ -71,12 +73,12 @@ func (m *Machine) check(e *state.Command) state.ReplyCode {
 	case state.CmdPromote, state.CmdRollback:
 		found = false // promotionCommand has answered for those that there are
 	case state.CmdErase:
-		return state.ReplyRefused // on a stopped log only
+		return state.ReplyRefused, "" // on a stopped log only
 	}
 	if !found {
-		return state.ReplyNotFound
+		return state.ReplyNotFound, ""
 	}
-	return state.ReplyDone
+	return state.ReplyDone, ""
 }
 
 func (m *Machine) do(e *state.Command) {

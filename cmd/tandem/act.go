@@ -117,7 +117,6 @@ func (c *cli) nodeCommand() *cobra.Command {
 	}{
 		{state.CmdCordon, "cordon", "give a node no new pods"},
 		{state.CmdUncordon, "uncordon", "give a node pods again"},
-		{state.CmdDrain, "drain", "move a node's pods elsewhere, within disruption budgets; uncordon ends it"},
 		{state.CmdRemoveNode, "remove", "forget a node that is gone for good, and the pods on it: they must not run there any more"},
 	} {
 		var why string
@@ -131,5 +130,6 @@ func (c *cli) nodeCommand() *cobra.Command {
 		reason(sub, &why)
 		cmd.AddCommand(sub)
 	}
+	cmd.AddCommand(c.drainCommand())
 	return cmd
 }

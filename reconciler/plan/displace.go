@@ -22,7 +22,7 @@ func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant)
 		return
 	}
 	var budgets []schedule.Disruption
-	var blocked []string
+	var blocked, by []string
 	own, looked := 0, false
 	pods := slices.Clone(w.Pods)
 	if w.Ref.Kind == "StatefulSet" {
@@ -40,6 +40,9 @@ func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant)
 			refuses, covered := schedule.May(budgets, p)
 			if refuses != nil || !covered && p.Ready && own <= 0 {
 				blocked = append(blocked, p.Key.Name)
+				if refuses != nil {
+					by = append(by, state.BudgetParam+refuses.Ref.Name)
+				}
 				continue
 			}
 			if p.Ready {
@@ -51,7 +54,9 @@ func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant)
 	}
 	if len(blocked) > 0 {
 		slices.Sort(blocked)
-		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldBudget, Count: int32(len(blocked)), Params: blocked})
+		slices.Sort(by)
+		params := append(blocked, slices.Compact(by)...) //nolint:gocritic // blocked is used no more
+		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldBudget, Count: int32(len(blocked)), Params: params})
 	}
 }
 

@@ -95,6 +95,10 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 		if keepsAssumed(v, t) || keepsImages(w, v, t) {
 			continue
 		}
+		if name := schedule.Unclassed(s, &v.Spec.Spec); name != "" {
+			blocked = append(blocked, state.Held{Object: w.Ref, Code: state.HoldPriority, OS: t.OS, Params: []string{name}})
+			continue
+		}
 		if v.Replicas > 0 {
 			answer := schedule.Place(s, schedule.Request{Workload: w, Variant: v, Template: t, Count: 1})
 			if answer.Static {

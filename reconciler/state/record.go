@@ -442,6 +442,7 @@ const (
 	HoldPredecessor                       // an ordered pod waits for the one before it
 	HoldConfigMissing                     // a ConfigMap or Secret isn't in the text
 	HoldBudget        HoldCode = 24       // pods that should leave their node wait for a disruption budget
+	HoldPriority      HoldCode = 80       // a PriorityClass that the pods name isn't there; Params: its name
 	HoldAddress       HoldCode = 32       // the address or node port that a Service asks for can't be given
 	HoldVolume        HoldCode = 70       // a pod must run where its data is, and can't now; Params: pod, claim, node
 	HoldClaimMissing  HoldCode = 71       // a claim isn't in the text
@@ -463,6 +464,10 @@ type Held struct {
 	// Decided is the record with every node's reason, for NoNode and NoRoom.
 	Decided Seq `json:"decided,omitempty" pb:"7"`
 }
+
+// BudgetParam begins those Params of HoldBudget that name a PodDisruptionBudget;
+// the others are pods. Where there is none, the workload's own budget refuses.
+const BudgetParam = "pdb/"
 
 // SurgeFirst among the Params of HoldNoRoom: a rollout that lets no pod be away
 // can't begin without the pod that found no room.

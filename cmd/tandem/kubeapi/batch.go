@@ -2,6 +2,7 @@ package kubeapi
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,11 +77,13 @@ func (a *api) job(s *state.State, w *state.Workload, j *batchv1.Job, t jobTally)
 			st.FailedIndexes = &broken
 		}
 	}
-	a.jobConditions(w, st)
+	a.jobConditions(w, st, t.active+t.ending > 0)
 	return out
 }
 
-func (a *api) jobConditions(w *state.Workload, st *batchv1.JobStatus) {
+// jobConditions are Kubernetes's: while pods of a Job that has its outcome still
+// run, only what it will be is said (SuccessCriteriaMet, FailureTarget).
+func (a *api) jobConditions(w *state.Workload, st *batchv1.JobStatus, runs bool) {
 	set := func(t batchv1.JobConditionType, at state.Instant, reason, message string) {
 		when := metav1.NewTime(at.Time())
 		st.Conditions = append(st.Conditions, batchv1.JobCondition{
@@ -89,14 +92,17 @@ func (a *api) jobConditions(w *state.Workload, st *batchv1.JobStatus) {
 	}
 	switch w.Job.Stage {
 	case state.JobComplete:
-		at := metav1.NewTime(w.Job.Ended.Time())
-		st.CompletionTime = &at
-		if w.Job.Why == state.JobSuccessPolicy {
-			set(batchv1.JobSuccessCriteriaMet, w.Job.Ended, w.Job.Why.String(), "")
+		set(batchv1.JobSuccessCriteriaMet, w.Job.Ended, w.Job.Why.String(), jobWords(w))
+		if !runs {
+			at := metav1.NewTime(w.Job.Ended.Time())
+			st.CompletionTime = &at
+			set(batchv1.JobComplete, w.Job.Ended, w.Job.Why.String(), jobWords(w))
 		}
-		set(batchv1.JobComplete, w.Job.Ended, w.Job.Why.String(), "")
 	case state.JobFailed:
-		set(batchv1.JobFailed, w.Job.Ended, w.Job.Why.String(), "")
+		set(batchv1.JobFailureTarget, w.Job.Ended, w.Job.Why.String(), jobWords(w))
+		if !runs {
+			set(batchv1.JobFailed, w.Job.Ended, w.Job.Why.String(), jobWords(w))
+		}
 	case state.JobSuspended:
 		set(batchv1.JobSuspended, w.Progress, "JobSuspended", "Job suspended")
 	case state.JobRunning:
@@ -104,6 +110,27 @@ func (a *api) jobConditions(w *state.Workload, st *batchv1.JobStatus) {
 	if words := a.holdWords(w); words != "" {
 		set("Held", w.Since, "Held", words)
 	}
+}
+
+// jobWords say why a Job ended.
+func jobWords(w *state.Workload) string {
+	switch w.Job.Why {
+	case state.JobCompletionsReached:
+		return "as many pods succeeded as spec.completions asks for"
+	case state.JobSuccessPolicy:
+		return "a rule of spec.successPolicy is met"
+	case state.JobBackoffLimitExceeded:
+		return "more pods failed than spec.backoffLimit lets"
+	case state.JobDeadlineExceeded:
+		return "it ran for longer than spec.activeDeadlineSeconds"
+	case state.JobPodFailurePolicy:
+		return "a rule of spec.podFailurePolicy says that the Job has failed"
+	case state.JobFailedIndexes:
+		return "indexes failed: " + spanText(w.Job.Broken)
+	case state.JobMaxFailedIndexesExceeded:
+		return "more indexes failed than spec.maxFailedIndexes lets: " + spanText(w.Job.Broken)
+	}
+	return ""
 }
 
 // parentUID is the UID of a Job's CronJob.
@@ -145,15 +172,7 @@ func jobRow(o object, now time.Time) []any {
 	} else if *j.Spec.Parallelism < 2 {
 		wanted = "1"
 	}
-	status := "Running"
-	for _, c := range j.Status.Conditions {
-		if c.Type != batchv1.JobSuccessCriteriaMet {
-			status = string(c.Type)
-		}
-	}
-	if j.DeletionTimestamp != nil {
-		status = "Terminating"
-	}
+	status := jobWord(j)
 	took := ""
 	if j.Status.StartTime != nil {
 		end := metav1.NewTime(now)
@@ -167,6 +186,27 @@ func jobRow(o object, now time.Time) []any {
 		j.Name, status, fmt.Sprintf("%d/%s", j.Status.Succeeded, wanted), took, age(j.CreationTimestamp, now), names, images,
 		metav1.FormatLabelSelector(j.Spec.Selector),
 	}
+}
+
+// jobWord is a Job's status in one word, as kubectl has it.
+func jobWord(j *batchv1.Job) string {
+	has := func(t batchv1.JobConditionType) bool {
+		return slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool { return c.Type == t })
+	}
+	for _, t := range []batchv1.JobConditionType{batchv1.JobComplete, batchv1.JobFailed} {
+		if has(t) {
+			return string(t)
+		}
+	}
+	if j.DeletionTimestamp != nil {
+		return "Terminating"
+	}
+	for _, t := range []batchv1.JobConditionType{batchv1.JobSuspended, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet, "Held"} {
+		if has(t) {
+			return string(t)
+		}
+	}
+	return "Running"
 }
 
 func (a *api) scanCronJobs(s *scan) {

@@ -88,7 +88,7 @@ func (a *api) aggregated(group string) discoveryv2.APIGroupDiscovery {
 		if name, sub, ok := strings.Cut(r.Name, "/"); ok {
 			i := slices.IndexFunc(v.Resources, func(x discoveryv2.APIResourceDiscovery) bool { return x.Resource == name })
 			v.Resources[i].Subresources = append(v.Resources[i].Subresources, discoveryv2.APISubresourceDiscovery{
-				Subresource: sub, Verbs: r.Verbs, ResponseKind: &metav1.GroupVersionKind{Kind: r.Kind},
+				Subresource: sub, Verbs: r.Verbs, ResponseKind: &metav1.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind},
 			})
 			continue
 		}
@@ -147,7 +147,7 @@ func (a *api) legacy(group string) metav1.APIResourceList {
 			Name: r.plural, SingularName: r.singular, Namespaced: r.namespaced, Kind: r.kind, Verbs: r.verbs, ShortNames: r.short, Categories: r.categories,
 		})
 		for _, s := range r.subresources {
-			list.APIResources = append(list.APIResources, metav1.APIResource{Name: r.plural + "/" + s.name, Namespaced: r.namespaced, Kind: s.kind, Verbs: s.verbs})
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: r.plural + "/" + s.name, Namespaced: r.namespaced, Kind: s.kind, Verbs: s.verbs, Group: s.group, Version: s.version})
 		}
 	}
 	return list

@@ -58,6 +58,9 @@ func (a *api) pod(s *state.State, p *state.Pod) *corev1.Pod {
 	if p.Workload.Kind == "Job" && p.Ordinal >= 0 {
 		out.Annotations[batchv1.JobCompletionIndexAnnotation] = strconv.Itoa(int(p.Ordinal))
 		out.Spec.Hostname = p.Workload.Name + "-" + strconv.Itoa(int(p.Ordinal))
+		if n, ok := failuresBefore(s, p); ok {
+			out.Annotations[batchv1.JobIndexFailureCountAnnotation] = strconv.Itoa(int(n))
+		}
 	}
 	out.Spec.NodeName = string(p.Node)
 	if out.Spec.OS == nil && p.OS != state.AnyOS {
@@ -71,6 +74,26 @@ func (a *api) pod(s *state.State, p *state.Pod) *corev1.Pod {
 	}
 	out.Status = a.podStatus(s, p)
 	return out
+}
+
+// failuresBefore is how often an index of a Job with backoffLimitPerIndex had failed
+// when this pod of it began.
+func failuresBefore(s *state.State, p *state.Pod) (n int32, ok bool) {
+	w := s.Workloads[p.Workload]
+	if w == nil || w.Job == nil {
+		return 0, false
+	}
+	if j, is := w.BatchJob(); !is || j.Spec.BackoffLimitPerIndex == nil {
+		return 0, false
+	}
+	n = w.Job.Failures(p.Ordinal).Failures
+	for _, o := range w.Pods {
+		// Those that failed since, this one included.
+		if o.Ordinal == p.Ordinal && o.PlacedSeq >= p.PlacedSeq && o.Counted && o.Phase == state.Failed {
+			n--
+		}
+	}
+	return max(n, 0), true
 }
 
 // owners names what keeps the pod: the ReplicaSet of its template, or its StatefulSet.

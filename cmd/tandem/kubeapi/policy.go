@@ -4,12 +4,14 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 func scanDisruptionBudgets(s *scan) {
@@ -28,9 +30,22 @@ func scanDisruptionBudgets(s *scan) {
 		out.Status = policyv1.PodDisruptionBudgetStatus{
 			ObservedGeneration: out.Generation, DisruptionsAllowed: int32(d.Left), CurrentHealthy: int32(d.Healthy),
 			DesiredHealthy: int32(d.Desired), ExpectedPods: int32(d.Expected),
+			Conditions: []metav1.Condition{allowed(s.state, &d, out.Generation)},
 		}
 		s.put(k, uid, f, out)
 	}
+}
+
+// allowed is Kubernetes's condition DisruptionAllowed.
+func allowed(s *state.State, d *schedule.Disruption, generation int64) metav1.Condition {
+	c := metav1.Condition{
+		Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionTrue, Reason: policyv1.SufficientPodsReason,
+		ObservedGeneration: generation, LastTransitionTime: metav1.NewTime(s.At.Time()),
+	}
+	if d.Left <= 0 {
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, policyv1.InsufficientPodsReason, d.Words()
+	}
+	return c
 }
 
 func disruptionBudgetColumns() []metav1.TableColumnDefinition {
@@ -54,6 +69,15 @@ func disruptionBudgetRow(o object, now time.Time) []any {
 }
 
 func scanPriorityClasses(s *scan) {
+	lower := corev1.PreemptLowerPriority
+	for _, c := range schedule.BuiltIn() {
+		ref := state.Ref{Kind: "PriorityClass", Name: c.Name}
+		uid := string(uidOf(s.state, ref, state.Instant{}))
+		if k := (key{"", c.Name}); !s.same(k, uid, fingerStart) {
+			c.UID, c.PreemptionPolicy = uidType(uid), &lower
+			s.put(k, uid, fingerStart, c)
+		}
+	}
 	for ref, owned := range s.state.Rules {
 		c, ok := owned.Object.First().(*schedulingv1.PriorityClass)
 		if !ok {
@@ -65,6 +89,9 @@ func scanPriorityClasses(s *scan) {
 		}
 		out := c.DeepCopy()
 		out.ObjectMeta = meta(s.state, owned)
+		if out.PreemptionPolicy == nil {
+			out.PreemptionPolicy = &lower
+		}
 		s.put(k, uid, f, out)
 	}
 }

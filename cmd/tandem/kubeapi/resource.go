@@ -37,6 +37,8 @@ type resource struct {
 type subresource struct {
 	name, kind string
 	verbs      []string
+	group      string // of its kind, where that isn't the resource's: kubectl drain evicts only where it finds policy/v1 here
+	version    string
 }
 
 func (r *resource) apiVersion() string {
@@ -56,10 +58,10 @@ func (a *api) allResources() []*resource { //nolint:funlen // a table
 			version: "v1", plural: "pods", singular: "pod", kind: "Pod", short: []string{"po"}, categories: []string{"all"}, namespaced: true,
 			verbs: append(readVerbs(), "delete"),
 			subresources: []subresource{
-				{"log", "Pod", []string{"get"}},
-				{"exec", "PodExecOptions", []string{"create", "get"}},
-				{"portforward", "PodPortForwardOptions", []string{"create", "get"}},
-				{"eviction", "Eviction", []string{"create"}},
+				{name: "log", kind: "Pod", verbs: []string{"get"}},
+				{name: "exec", kind: "PodExecOptions", verbs: []string{"create", "get"}},
+				{name: "portforward", kind: "PodPortForwardOptions", verbs: []string{"create", "get"}},
+				{name: "eviction", kind: "Eviction", verbs: []string{"create"}, group: "policy", version: "v1"},
 			},
 			acts: map[string]bool{"pods delete": true, "pods/eviction create": true},
 			scan: a.scanPods, columns: podColumns(), row: podRow, fields: podFields,

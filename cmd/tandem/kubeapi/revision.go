@@ -126,7 +126,7 @@ func shownTemplate(t *state.Template, labels map[string]string) corev1.PodTempla
 
 func scanControllerRevisions(s *scan) {
 	for _, w := range s.state.Workloads {
-		if w.Ref.Kind != "StatefulSet" {
+		if w.Ref.Kind != "StatefulSet" && w.Ref.Kind != "DaemonSet" {
 			continue
 		}
 		for _, v := range w.Variants {
@@ -182,7 +182,7 @@ func controllerRevisionRow(o object, now time.Time) []any {
 	}
 	by := ""
 	if len(r.OwnerReferences) > 0 {
-		by = "statefulset.apps/" + r.OwnerReferences[0].Name
+		by = lower(r.OwnerReferences[0].Kind) + ".apps/" + r.OwnerReferences[0].Name
 	}
 	return []any{r.Name, orNone(by), fmt.Sprint(r.Revision), orAny(r.Annotations["tandem.dev/os"]), age(r.CreationTimestamp, now)}
 }

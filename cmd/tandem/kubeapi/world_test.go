@@ -315,12 +315,24 @@ func (w *world) run(workload state.Ref, name string, node state.NodeName, os sta
 // serve starts the API of a world, and gives a kubeconfig for it.
 func serve(t *testing.T, w *world) (kubeconfig string, server *httptest.Server, store *access.Store) {
 	t.Helper()
+	return serveAs(t, w, w)
+}
+
+// serveRuled is the same for a world that a machine rules.
+func serveRuled(t *testing.T, w *ruled) string {
+	t.Helper()
+	config, _, _ := serveAs(t, w, w.world)
+	return config
+}
+
+func serveAs(t *testing.T, c Controller, nodes Nodes) (kubeconfig string, server *httptest.Server, store *access.Store) {
+	t.Helper()
 	dir := t.TempDir()
 	store, err := access.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server = httptest.NewUnstartedServer(New(Config{Controller: w, Nodes: w, Access: store, Logger: slog.New(slog.DiscardHandler), Version: "test"}))
+	server = httptest.NewUnstartedServer(New(Config{Controller: c, Nodes: nodes, Access: store, Logger: slog.New(slog.DiscardHandler), Version: "test"}))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)

@@ -107,9 +107,9 @@ func (a *api) ask(ctx context.Context, user access.User, c *state.Command, reaso
 			Message: fmt.Sprintf("%s: there is no %s", c.Verb, commandObject(c)),
 		}}
 	case state.ReplyBudget:
-		err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
+		err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget: "+reply.Why+".", 0)
 		err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-			Type: policyv1.DisruptionBudgetCause, Message: "a PodDisruptionBudget that covers the pod lets none of its pods go now",
+			Type: policyv1.DisruptionBudgetCause, Message: reply.Why,
 		})
 		return reply, err
 	case state.ReplyRefused:

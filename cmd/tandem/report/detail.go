@@ -39,10 +39,12 @@ type ImageUse struct {
 // A Pod is one line of a workload or node.
 type Pod struct {
 	Ref       state.Ref       `json:"ref"`
+	Workload  state.Ref       `json:"workload"`
 	Node      state.NodeName  `json:"node"`
 	OS        state.OS        `json:"os"`
 	Ready     bool            `json:"ready"`
 	State     string          `json:"state"`
+	Ended     bool            `json:"ended,omitempty"`
 	Restarts  int32           `json:"restarts"`
 	Isolation state.Isolation `json:"isolation,omitempty"`
 	Since     time.Time       `json:"since"`
@@ -146,7 +148,7 @@ func budget(w *state.Workload) string {
 
 func newPod(p *state.Pod, words Words) Pod {
 	return Pod{
-		Ref: podRef(p.Key), Node: p.Node, OS: p.OS, Ready: p.Ready && !p.Lost, State: podState(p, words), Restarts: p.Restarts,
+		Ref: podRef(p.Key), Workload: p.Workload, Node: p.Node, OS: p.OS, Ready: p.Ready && !p.Lost, State: podState(p, words), Ended: p.Ended(), Restarts: p.Restarts,
 		Isolation: p.Isolation, Since: p.Placed.Time(),
 	}
 }

@@ -14,6 +14,8 @@ func kinds() map[string]string {
 		"deploy": "Deployment", "deployment": "Deployment", "deployments": "Deployment",
 		"sts": "StatefulSet", "statefulset": "StatefulSet", "statefulsets": "StatefulSet",
 		"ds": "DaemonSet", "daemonset": "DaemonSet", "daemonsets": "DaemonSet", "job": "Job", "jobs": "Job",
+		"pdb": "PodDisruptionBudget", "poddisruptionbudget": "PodDisruptionBudget", "poddisruptionbudgets": "PodDisruptionBudget",
+		"pc": "PriorityClass", "priorityclass": "PriorityClass", "priorityclasses": "PriorityClass",
 		"cj": "CronJob", "cronjob": "CronJob", "cronjobs": "CronJob",
 		"po": "Pod", "pod": "Pod", "pods": "Pod", "no": "Node", "node": "Node", "nodes": "Node",
 		"app": "Application", "application": "Application", "applications": "Application",
@@ -35,7 +37,7 @@ func Find(s *state.State, name, namespace string) (state.Ref, error) {
 		return state.Ref{}, fmt.Errorf("object %q: want KIND/NAME with a kind such as deploy, sts, pod, node or app", name)
 	}
 	ref := state.Ref{Kind: kind, Namespace: namespace, Name: rest}
-	if kind == "Node" || kind == "Application" || kind == "Namespace" {
+	if kind == "Node" || kind == "Application" || kind == "Namespace" || kind == "PriorityClass" {
 		ref.Namespace = ""
 	}
 	return findOne(s, ref)

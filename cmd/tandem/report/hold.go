@@ -84,7 +84,9 @@ func HoldText(h *state.Held) string {
 	case state.HoldPaused:
 		return "spec.paused is true"
 	case state.HoldBudget:
-		return pods + " should leave their node and wait for a disruption budget" + after(": ", what)
+		return budgetText(h)
+	case state.HoldPriority:
+		return "there is no PriorityClass " + what
 	case state.HoldSuspended:
 		return "the application is suspended"
 	case state.HoldDependency:
@@ -104,6 +106,23 @@ func HoldText(h *state.Held) string {
 	default:
 		return fmt.Sprintf("reason %d, which this version does not know", h.Code)
 	}
+}
+
+// budgetText says which pods should leave their node, and what keeps them there.
+func budgetText(h *state.Held) string {
+	var pods, budgets []string
+	for _, p := range h.Params {
+		if strings.HasPrefix(p, state.BudgetParam) {
+			budgets = append(budgets, p)
+		} else {
+			pods = append(pods, p)
+		}
+	}
+	by := "the workload's own update budget"
+	if len(budgets) > 0 {
+		by = strings.Join(budgets, " and ")
+	}
+	return fmt.Sprintf("%s should leave, and %s lets none go now", strings.Join(pods, ", "), by)
 }
 
 // rewind says which revision waits, and what it should have followed from.
@@ -167,6 +186,8 @@ func holdFix(h *state.Held) string {
 		return "add it to the text"
 	case state.HoldBudget:
 		return "wait until more pods are ready, or raise what the PodDisruptionBudget lets be away"
+	case state.HoldPriority:
+		return "add the PriorityClass to the text, or name another in priorityClassName"
 	case state.HoldPredecessor:
 	}
 	return ""
@@ -176,7 +197,7 @@ func holdFix(h *state.Held) string {
 func Short(ref state.Ref) string {
 	short := map[string]string{
 		"Deployment": "deploy/", "StatefulSet": "sts/", "DaemonSet": "ds/", "CronJob": "cj/", "Pod": "", "Node": "node/", "Application": "app/", "Service": "svc/",
-		"ConfigMap": "cm/", "Secret": "secret/", "Namespace": "ns/", state.ClaimKind: "pvc/",
+		"PodDisruptionBudget": "pdb/", "PriorityClass": "pc/", "ConfigMap": "cm/", "Secret": "secret/", "Namespace": "ns/", state.ClaimKind: "pvc/",
 	}
 	prefix, ok := short[ref.Kind]
 	if !ok {

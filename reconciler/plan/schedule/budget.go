@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"slices"
 
 	policyv1 "k8s.io/api/policy/v1"
@@ -75,6 +76,11 @@ func disruption(s *state.State, ref state.Ref, spec *policyv1.PodDisruptionBudge
 	return d
 }
 
+// Words say why it lets no pod go now.
+func (d *Disruption) Words() string {
+	return fmt.Sprintf("%s wants %d healthy pods and has %d", d.Ref, d.Desired, d.Healthy)
+}
+
 // scaled rounds up, as Kubernetes does here for both fields.
 func scaled(v *intstr.IntOrString, total int) int {
 	n, err := intstr.GetScaledValueFromIntOrPercent(v, total, true)
@@ -89,7 +95,8 @@ func (b *Budget) covers(p *state.Pod) bool {
 }
 
 // May says whether the budgets let a pod be disturbed, and which doesn't. One
-// that isn't ready costs nothing where enough others are, or the budget says so.
+// that isn't ready costs nothing where enough others are, or the budget says so;
+// nor does one that has not begun (Kubernetes's eviction: canIgnorePDB).
 func May(ds []Disruption, p *state.Pod) (refuses *Disruption, covered bool) {
 	for i := range ds {
 		d := &ds[i]
@@ -97,7 +104,7 @@ func May(ds []Disruption, p *state.Pod) (refuses *Disruption, covered bool) {
 			continue
 		}
 		covered = true
-		free := !p.Ready && (d.Always || d.Healthy >= d.Desired && d.Desired > 0)
+		free := p.Phase == state.Pending || !p.Ready && (d.Always || d.Healthy >= d.Desired && d.Desired > 0)
 		if d.Left <= 0 && !free {
 			return d, true
 		}

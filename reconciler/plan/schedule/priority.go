@@ -3,6 +3,7 @@ package schedule
 import (
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -31,6 +32,31 @@ func MayPreempt(s *state.State, t *state.Template) bool {
 		}
 	}
 	return may && value > lowest
+}
+
+// Unclassed is the PriorityClass that a pod spec names and that isn't there; empty
+// where there is none such.
+func Unclassed(s *state.State, spec *corev1.PodSpec) string {
+	switch name := spec.PriorityClassName; name {
+	case "", "system-cluster-critical", "system-node-critical":
+		return ""
+	default:
+		if s.Rules[state.Ref{Kind: "PriorityClass", Name: name}] != nil {
+			return ""
+		}
+		return name
+	}
+}
+
+// BuiltIn are Kubernetes's own classes, which are always there.
+func BuiltIn() []*schedulingv1.PriorityClass {
+	class := func(name string, value int32, words string) *schedulingv1.PriorityClass {
+		return &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value, Description: words}
+	}
+	return []*schedulingv1.PriorityClass{
+		class("system-cluster-critical", clusterCritical, "Used for pods that must run in the cluster, but may move to another node."),
+		class("system-node-critical", nodeCritical, "Used for pods that must not move from their node."),
+	}
 }
 
 // PriorityOf is the same for a pod spec.
