@@ -151,6 +151,14 @@ func (m *Machine) reject(a *state.App, rev state.Revision, commit state.Commit, 
 	m.emit(a.Spec.Name, &state.RevisionRejected{Revision: rev, Commit: commit, Problems: int32(problems), Detail: detail, Conflicts: conflicts})
 }
 
+// refuse rejects a commit that changes what can't be changed.
+func (m *Machine) refuse(a *state.App, rev state.Revision, commit state.Commit, fixed []state.Fixed) {
+	if a.Rejected != nil && a.Rejected.Revision == rev && slices.Equal(a.Rejected.Fixed, fixed) {
+		return
+	}
+	m.emit(a.Spec.Name, &state.RevisionRejected{Revision: rev, Commit: commit, Problems: int32(len(fixed)), Fixed: fixed})
+}
+
 func (m *Machine) seen(a *state.App, rev state.Revision, commit state.Commit) {
 	if a.Revision != rev || a.Rejected != nil {
 		m.emit(a.Spec.Name, &state.RevisionSeen{Revision: rev, Commit: commit})
@@ -167,6 +175,10 @@ func (m *Machine) apply(a *state.App, rev state.Revision, commit state.Commit, m
 		return
 	}
 	if !m.admits(a, rev, commit, manifest) {
+		return
+	}
+	if fixed := m.fixed(manifest); len(fixed) > 0 {
+		m.refuse(a, rev, commit, fixed)
 		return
 	}
 	changes, conflicts := m.diff(a, manifest)

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/tandem-gitops/tandem/reconciler/plan"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -122,6 +124,10 @@ func (f *fresh) forget() {
 
 // Replay folds a record of the log, before the first Step. The planner doesn't run.
 func (m *Machine) Replay(r *state.Record) error { return m.fold.Apply(r) }
+
+// Defaults says how this version fills in a pod template: what differs in that
+// alone is no other revision. It is called before the first Step.
+func (m *Machine) Defaults(fill func(*corev1.PodTemplateSpec)) { m.planner.Default = fill }
 
 // State is the fold, to be read between steps and never changed.
 func (m *Machine) State() *state.State { return m.fold }
@@ -478,7 +484,7 @@ func (m *Machine) wake() time.Duration {
 func (m *Machine) Check() error {
 	planner := &m.planner
 	if m.fold.Seq%16 == 0 {
-		planner = &plan.Planner{Next: planner.Next} // what is remembered changes no decision either
+		planner = &plan.Planner{Next: planner.Next, Default: planner.Default} // what is remembered changes no decision either
 	}
 	for _, w := range m.fold.SortedWorkloads() {
 		d := planner.Workload(m.fold, w, m.now)

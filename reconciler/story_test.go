@@ -80,6 +80,7 @@ func newStory() *story {
 		agents: map[state.NodeName]*agentDouble{}, missing: map[string]bool{}, only: map[string]state.OS{},
 	}
 	s.m = reconciler.New(s.shelf)
+	s.m.Defaults(manifest.DefaultTemplate)
 	s.m.Address(s.ranges)
 	s.take(s.m.Start(s.now, state.DigestOf([]byte("story")), "test"))
 	s.out.Reset()
@@ -303,6 +304,9 @@ func (s *story) commit(t *testing.T, d *datadriven.TestData) {
 		problems = append(problems, more...)
 		if decoded.Body == nil {
 			continue
+		}
+		if d.HasArg("older") {
+			older(decoded.Body)
 		}
 		digest, err := manifest.VariantDigest(decoded.Body, nil)
 		if err != nil {
@@ -549,6 +553,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 // restart replays the log into another machine: the planner doesn't run.
 func (s *story) restart(t *testing.T) {
 	s.m = reconciler.New(s.shelf)
+	s.m.Defaults(manifest.DefaultTemplate)
 	s.m.Address(s.ranges)
 	for _, r := range s.log {
 		if err := s.m.Replay(r); err != nil {

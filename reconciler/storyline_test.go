@@ -37,6 +37,9 @@ func (s *story) line(r *state.Record) string {
 		}
 		return line
 	case *state.RevisionRejected:
+		if len(f.Fixed) > 0 {
+			return fmt.Sprintf("rejected: can't be changed: %v", f.Fixed)
+		}
 		return fmt.Sprintf("rejected: %d problems, conflicts %v", f.Problems, f.Conflicts)
 	case *state.Revised:
 		return fmt.Sprintf("revision %d of %s %s", f.Number, f.Workload.Name, f.OS)

@@ -46,6 +46,17 @@ func (s *story) replays(t *testing.T, d *datadriven.TestData) {
 	}
 }
 
+// older makes a body what a version before this one would have: it filled in
+// less.
+func older(b state.Body) {
+	if t := state.TemplateOf(b); t != nil {
+		t.Spec.DNSPolicy, t.Spec.SchedulerName = "", ""
+		for i := range t.Spec.Containers {
+			t.Spec.Containers[i].TerminationMessagePolicy = ""
+		}
+	}
+}
+
 // claims prints those that have a volume.
 func (s *story) claims() {
 	for _, c := range s.m.State().SortedClaims() {

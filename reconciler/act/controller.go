@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/history"
 	"github.com/tandem-gitops/tandem/reconciler/lease"
@@ -66,8 +68,9 @@ type Config struct {
 	LogID     state.Digest // of a new log
 	Version   string
 	Logger    *slog.Logger
-	Now       func() state.Instant  // nil: this machine's clocks
-	Committed func([]*state.Record) // called after each durable batch, in order; nil: nobody asks
+	Now       func() state.Instant          // nil: this machine's clocks
+	Defaults  func(*corev1.PodTemplateSpec) // fills in a pod template as this version reads it; nil: nothing is filled in
+	Committed func([]*state.Record)         // called after each durable batch, in order; nil: nobody asks
 }
 
 // A Controller is the machine with its goroutines.
@@ -121,6 +124,7 @@ func New(ctx context.Context, cfg Config) (*Controller, error) {
 		commits: make(chan reconciler.Output, maxQueued), failed: make(chan error, 1),
 		changed: make(chan struct{}), slots: make(chan struct{}, maxLookups), head: cfg.Log.Head(),
 	}
+	c.machine.Defaults(cfg.Defaults)
 	if err := c.restore(); err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -28,6 +30,9 @@ type Commit struct {
 	// Images says what image names mean, where that was looked up. Of others the
 	// meaning that the state knows is taken, and else none is known.
 	Images map[string]state.Image
+	// Defaults fills in a pod template, as the controller's version does; nil:
+	// nothing is filled in.
+	Defaults func(*corev1.PodTemplateSpec)
 }
 
 // A Result is what would come of a commit.
@@ -74,6 +79,7 @@ func (b *Base) Run(c *Commit) (*Result, error) {
 		now: state.Instant{Wall: b.snap.At.Wall}, numbers: map[state.NodeName]uint64{}, started: map[state.UID]bool{},
 	}
 	w.machine = reconciler.New(w.shelf)
+	w.machine.Defaults(c.Defaults)
 	if err := w.machine.Restore(b.snap); err != nil {
 		return nil, fmt.Errorf("copy the state: %w", err)
 	}
@@ -338,7 +344,12 @@ func (w *world) report(a state.Assignment) state.Event {
 			r.Pods = append(r.Pods, state.PodStatus{UID: p.UID, Phase: state.Running, Ready: true, Containers: p.Containers})
 		}
 	}
-	if len(r.Pods) == 0 && len(r.Gone) == 0 {
+	for _, v := range a.Volumes {
+		if v.Drop && st.ClaimOfVolume(v.UID) != nil {
+			r.Dropped = append(r.Dropped, v.UID)
+		}
+	}
+	if len(r.Pods)+len(r.Gone)+len(r.Dropped) == 0 {
 		return nil
 	}
 	w.numbers[a.Node]++

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
@@ -72,6 +73,10 @@ type Planner struct {
 	// Next replaces rollout.Next where a test plants a defect; nil in earnest.
 	Next func(*state.Workload, state.Instant) rollout.Step
 
+	// Default fills in what a template leaves out, as this version reads it: two
+	// that are equal then are one revision. Nil: none is filled in.
+	Default func(*corev1.PodTemplateSpec)
+
 	memos map[*state.WorkloadVariant]*memo
 }
 
@@ -117,6 +122,7 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 		return d
 	}
 	step := p.next(w, now)
+	move(&d, s, w, &step)
 	d.Stop, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Partial, step.Gone, step.Stalled, step.Wake
 	d.Complete = step.Complete && !behind
 	d.Count, d.Job, d.Expired, d.Scaled = step.Count, step.Job, step.Expired, step.Scaled

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -23,6 +24,7 @@ type memo struct {
 	held     *state.Held
 	template *state.Template
 	raw      []byte
+	like     *state.Template // means the same as template, but for defaults
 }
 
 // wanted compiles the template that a variant should have. False: an image's
@@ -59,7 +61,7 @@ func (p *Planner) wanted(s *state.State, w *state.Workload, v *state.WorkloadVar
 		c.Failure = 0 // why a look-up failed doesn't make another template
 		m.images = append(m.images, c)
 	}
-	m.template, m.raw = nil, nil
+	m.template, m.raw, m.like = nil, nil, nil
 	if m.os, m.held = variantOS(w, v, m.images); m.held == nil {
 		m.template, m.raw = state.NewTemplate(m.os, specOf(w, v), m.images)
 	}
@@ -92,7 +94,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 		if v.Update != nil && v.Update.Digest == t.Digest {
 			continue
 		}
-		if keepsAssumed(v, t) || keepsImages(w, v, t) {
+		if keepsAssumed(v, t) || keepsImages(w, v, t) || p.keepsDefaults(v, m) {
 			continue
 		}
 		if name := schedule.Unclassed(s, &v.Spec.Spec); name != "" {
@@ -160,6 +162,30 @@ func keepsAssumed(v *state.WorkloadVariant, t *state.Template) bool {
 	}
 	same, _ := state.NewTemplate(t.OS, &t.Spec, known)
 	return same.Digest == v.Update.Digest
+}
+
+// keepsDefaults says whether the pods' template means the same as the wanted one,
+// and differs only in what another version of Tandem filled in (kubernetes#135017:
+// every StatefulSet rolled out when the defaults' form changed).
+func (p *Planner) keepsDefaults(v *state.WorkloadVariant, m *memo) bool {
+	t := m.template
+	if p.Default == nil || v.Update == nil || v.Update.OS != t.OS {
+		return false
+	}
+	if m.like == v.Update {
+		return true
+	}
+	if !slices.EqualFunc(v.Update.Images, t.Images, func(a, b state.Image) bool { return equality.Semantic.DeepEqual(a, b) }) {
+		return false
+	}
+	was, now := v.Update.Spec.DeepCopy(), t.Spec.DeepCopy()
+	p.Default(was)
+	p.Default(now)
+	if !equality.Semantic.DeepEqual(was, now) {
+		return false
+	}
+	m.like = v.Update
+	return true
 }
 
 // keepsImages says whether the only difference is what an image name means now:

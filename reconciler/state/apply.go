@@ -177,7 +177,7 @@ func (s *State) applyApp(r *Record) error {
 	}
 	switch f := r.Fact.(type) {
 	case *RevisionRejected:
-		a.Rejected = &Rejection{Revision: f.Revision, Commit: f.Commit, Problems: f.Problems, Detail: f.Detail, At: r.At, Conflicts: f.Conflicts}
+		a.Rejected = &Rejection{Revision: f.Revision, Commit: f.Commit, Problems: f.Problems, Detail: f.Detail, At: r.At, Conflicts: f.Conflicts, Fixed: f.Fixed}
 	case *RevisionSeen:
 		a.Revision, a.Commit, a.Rejected = f.Revision, f.Commit, nil
 	case *RevisionApplied:

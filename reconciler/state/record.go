@@ -265,6 +265,14 @@ type RevisionRejected struct {
 	Detail   Text     `json:"detail,omitzero" pb:"4"` // all problems, as printed
 	// Conflicts are objects that another application owns.
 	Conflicts []Ref `json:"conflicts,omitempty" pb:"5"`
+	// Fixed are fields that it changes and that stay while the object exists.
+	Fixed []Fixed `json:"fixed,omitempty" pb:"70"`
+}
+
+// A Fixed is a field that can't be changed while its object exists.
+type Fixed struct {
+	Object Ref    `json:"object" pb:"1"`
+	Field  string `json:"field" pb:"2"` // "spec.serviceName"
 }
 
 // RevisionApplied says what an application should be from now on.
@@ -446,6 +454,7 @@ const (
 	HoldAddress       HoldCode = 32       // the address or node port that a Service asks for can't be given
 	HoldVolume        HoldCode = 70       // a pod must run where its data is, and can't now; Params: pod, claim, node
 	HoldClaimMissing  HoldCode = 71       // a claim isn't in the text
+	HoldMove          HoldCode = 73       // an identity goes to the other OS, and its data can't follow; Params: the claims
 	HoldClaimBusy     HoldCode = 72       // a claim is another pod's (ReadWriteOncePod), or its data is being deleted; Params: the claims
 	HoldDependency    HoldCode = 50       // an application waits for others; Params: the revision that waits, their names
 	HoldWindow        HoldCode = 51       // an application's sync windows are shut; Params: the revision that waits

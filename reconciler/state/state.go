@@ -85,6 +85,7 @@ type Rejection struct {
 	Detail    Text     `pb:"4"`
 	At        Instant  `pb:"5"`
 	Conflicts []Ref    `pb:"6"`
+	Fixed     []Fixed  `pb:"70"`
 }
 
 // Owned is an object of the inventory.

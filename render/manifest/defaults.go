@@ -108,6 +108,10 @@ func defaultStatefulSet(s *appsv1.StatefulSetSpec) {
 	defaultTemplate(&s.Template)
 }
 
+// DefaultTemplate fills in what a pod template leaves out; of one that is filled
+// in it changes nothing.
+func DefaultTemplate(t *corev1.PodTemplateSpec) { defaultTemplate(t) }
+
 func defaultTemplate(t *corev1.PodTemplateSpec) {
 	t.Name, t.Namespace = "", ""
 	defaultPod(&t.Spec)

@@ -277,8 +277,12 @@ func (c *validator) statefulSet(p Path, s *appsv1.StatefulSetSpec) {
 				c.fail(up.Key("rollingUpdate", "maxUnavailable"), "is 0: no pod could ever be replaced", "set it to 1")
 			}
 		}
+	case appsv1.RecreateStatefulSetStrategyType:
+		if s.UpdateStrategy.RollingUpdate != nil {
+			c.fail(up.Key("rollingUpdate"), "has no meaning with type Recreate", "remove one of them")
+		}
 	default:
-		c.fail(up.Key("type"), fmt.Sprintf("want RollingUpdate or OnDelete, got %q", clip(string(s.UpdateStrategy.Type))), "type: RollingUpdate")
+		c.fail(up.Key("type"), fmt.Sprintf("want RollingUpdate, OnDelete or Recreate, got %q", clip(string(s.UpdateStrategy.Type))), "type: RollingUpdate")
 	}
 	c.claims(p, s)
 	c.template(p.Key("template"), &s.Template, corev1.RestartPolicyAlways)

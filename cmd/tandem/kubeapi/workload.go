@@ -260,10 +260,6 @@ func (a *api) statefulSet(s *state.State, w *state.Workload, set *appsv1.Statefu
 	if out.Spec.UpdateStrategy.Type == "" {
 		out.Spec.UpdateStrategy.Type = appsv1.RollingUpdateStatefulSetStrategyType
 	}
-	if out.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType && out.Spec.UpdateStrategy.RollingUpdate == nil {
-		zero := int32(0)
-		out.Spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateStatefulSetStrategy{Partition: &zero}
-	}
 	if out.Spec.Selector == nil {
 		out.Spec.Selector = &metav1.LabelSelector{}
 	}

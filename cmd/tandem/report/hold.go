@@ -70,6 +70,8 @@ func HoldText(h *state.Held) string {
 		return "may run on a lost node still, and is not started elsewhere" + after(": ", what)
 	case state.HoldVolume:
 		return volumeText(h)
+	case state.HoldMove:
+		return "an identity would go to the other OS, and its data does not follow: " + what
 	case state.HoldClaimMissing:
 		return "no such claim in the text: " + what
 	case state.HoldClaimBusy:
@@ -164,6 +166,8 @@ func holdFix(h *state.Held) string {
 		return "find out who forced the push or moved the tag; if it is right: tandem approve " + h.ID + " --reason …"
 	case state.HoldVolume:
 		return volumeFix(h)
+	case state.HoldMove:
+		return "leave the ordinals where they are, or give their data up: tandem approve " + h.ID + " --reason …"
 	case state.HoldClaimMissing:
 		return "add a PersistentVolumeClaim of that name to the text, in the same namespace"
 	case state.HoldClaimBusy:

@@ -221,7 +221,7 @@ func NewPlan(base *forecast.Base, r *PlanRequest, images map[string]state.Image,
 	if err != nil {
 		return nil, err
 	}
-	f, err := base.Run(&forecast.Commit{App: r.App, Revision: state.Revision(r.Revision), Manifest: m, Images: images})
+	f, err := base.Run(&forecast.Commit{App: r.App, Revision: state.Revision(r.Revision), Manifest: m, Images: images, Defaults: manifest.DefaultTemplate})
 	if err != nil {
 		return nil, err
 	}
@@ -268,6 +268,9 @@ func (b *planner) changes() error {
 				changes = append(changes, f.Changes...)
 			}
 		case *state.RevisionRejected:
+			for _, x := range f.Fixed {
+				b.Refused = append(b.Refused, fixedText(x))
+			}
 			for _, ref := range f.Conflicts {
 				b.Refused = append(b.Refused, fmt.Sprintf("%s belongs to Application %s", ref, b.before.Objects[ref].App))
 			}

@@ -231,6 +231,9 @@ func (t *Teller) app(l *Line, fact state.Fact) {
 		self("reject")
 		l.Outcome, l.Bad = plural(int(f.Problems), "problem"), true
 		l.Reason = firstLine(t.words(f.Detail))
+		if len(f.Fixed) > 0 {
+			l.Reason = fixedText(f.Fixed[0])
+		}
 	case *state.RevisionApplied:
 		t.commits[l.App], l.Commit = shortCommit(f.Revision), shortCommit(f.Revision)
 		self("apply")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render/manifest"
 	"github.com/tandem-gitops/tandem/render/overlay"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/images"
@@ -84,7 +85,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	s.Controller, err = act.New(ctx, act.Config{
 		Log: s.Data.Store, Library: s.Data.Library, Texts: s.Data.Store.Texts(), Snapshots: snapshots{s.Data.Store},
 		Nodes: s.Hub, Images: s.images, LogID: s.Data.Store.ID(), Version: o.Version, Logger: o.Logger,
-		Committed: s.committed,
+		Committed: s.committed, Defaults: manifest.DefaultTemplate,
 	})
 	if err != nil {
 		return fmt.Errorf("read data directory %s: %w", o.Data, err)

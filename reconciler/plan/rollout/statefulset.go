@@ -39,6 +39,7 @@ func statefulSet(w *state.Workload, spec *appsv1.StatefulSetSpec, now state.Inst
 	case w.Deleting:
 		o.remove(strict)
 		return s
+	case o.recreate():
 	case !o.create(strict) && strict:
 	case !o.scaleDown(strict) && strict:
 	default:
@@ -47,6 +48,27 @@ func statefulSet(w *state.Workload, spec *appsv1.StatefulSetSpec, now state.Inst
 	s.Complete, s.Partial = o.complete()
 	s.stalled(w, now, o.least, DefaultDeadline)
 	return s
+}
+
+// recreate ends every pod of an older revision at once, whatever its ordinal, and
+// says whether some are still there: old and new never run together (KEP-3541).
+func (o *ordered) recreate() bool {
+	if o.spec.UpdateStrategy.Type != appsv1.RecreateStatefulSetStrategyType {
+		return false
+	}
+	old := false
+	for _, p := range o.w.Pods {
+		if v := o.w.Variant(p.OS); v != nil && (v.Update == nil || p.Template.Digest == v.Update.Digest) {
+			continue
+		}
+		old = true
+		if p.Lost {
+			o.hold(p)
+		} else if !p.Stopping {
+			o.step.Stop = append(o.step.Stop, Stop{p, state.StopOutdated})
+		}
+	}
+	return old
 }
 
 // sort gives each wanted ordinal its pod; the rest is condemned. An identity
