@@ -62,6 +62,28 @@ func normalCommand(line string) string {
 	return strings.Join(words, " ")
 }
 
+// snippetCommands are the commands of Tandem in a document's yaml blocks, as CI
+// systems run them.
+func snippetCommands(doc string) []string {
+	var commands []string
+	snippet := false
+	for line := range strings.Lines(doc) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "- ")
+		switch {
+		case strings.HasPrefix(line, "```"):
+			snippet = line == "```yaml"
+		case snippet && strings.HasPrefix(line, "tandem "):
+			line, _, _ = strings.Cut(line, " > ")
+			commands = append(commands, normalCommand(line))
+		}
+	}
+	return commands
+}
+
+// whichData says on a command line which server is meant; people also say it
+// once, in the environment.
+var whichData = regexp.MustCompile(` --data \S+`)
+
 // A command that a document shows is one that a script runs, word for word.
 func TestDocumentsShowCommandsThatScriptsRun(t *testing.T) {
 	run := map[string]bool{}
@@ -71,12 +93,14 @@ func TestDocumentsShowCommandsThatScriptsRun(t *testing.T) {
 		}
 		script, _, _ := strings.Cut(read(t, name), "\n-- ")
 		for line := range strings.Lines(script) {
-			run[normalCommand(line)] = true
+			command := normalCommand(line)
+			run[command] = true
+			run[whichData.ReplaceAllString(command, "")] = true
 		}
 	})
 	shown := 0
 	for name, doc := range documents(t) {
-		for _, command := range consoleCommands(doc) {
+		for _, command := range append(consoleCommands(doc), snippetCommands(doc)...) {
 			shown++
 			if !run[command] {
 				t.Errorf("%s shows a command that no script in cmd/tandem/testdata/script runs:\n\t%s", name, command)
