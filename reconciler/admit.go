@@ -16,6 +16,9 @@ import (
 func (m *Machine) admits(a *state.App, rev state.Revision, commit state.Commit, manifest *state.Manifest) bool {
 	name := a.Spec.Name
 	code, params, wake := m.waitsFor(a, rev)
+	if a.Failed.Manifest == manifest.Digest {
+		code, params, wake = state.HoldQuarantined, []string{string(a.Failed.Revision), string(a.Revision)}, 0
+	}
 	for _, other := range admissions() {
 		if other != code {
 			m.releaseApp(a, other)
@@ -39,7 +42,7 @@ func (m *Machine) admits(a *state.App, rev state.Revision, commit state.Commit, 
 
 // admissions are what a revision that is to be applied may wait for.
 func admissions() []state.HoldCode {
-	return []state.HoldCode{state.HoldSuspended, state.HoldDependency, state.HoldWindow, state.HoldManual}
+	return []state.HoldCode{state.HoldSuspended, state.HoldDependency, state.HoldWindow, state.HoldManual, state.HoldQuarantined}
 }
 
 // waitsFor is what keeps a revision from being applied, and when that changes by

@@ -136,6 +136,10 @@ func (m *Machine) unchanged(e *state.Unchanged) {
 	case m.rewound(e.App, e.Revision, e.Rewound, e):
 	case waits != nil && waits.Manifest != nil: // that one isn't applied yet
 		m.apply(a, e.Revision, e.Commit, waits.Manifest)
+	case !a.Failed.Manifest.IsZero(): // the last render is what failed
+		if failed, err := m.blobs.Manifest(a.Failed.Manifest); err == nil {
+			m.apply(a, e.Revision, e.Commit, failed)
+		}
 	default:
 		m.seen(a, e.Revision, e.Commit)
 	}

@@ -27,6 +27,7 @@ func (m *Machine) StepForgetting(now state.Instant, events []state.Event, forget
 	m.cause, m.actor = 0, state.Text{}
 	before := maps.Clone(m.dirty)
 	m.leases()
+	m.restoreDue()
 	if leases {
 		m.dirty = before
 	}

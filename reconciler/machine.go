@@ -55,6 +55,7 @@ type Machine struct {
 	// something happens); and whether something happened that one of them may
 	// have waited for.
 	admitAt    map[state.AppName]time.Duration
+	restoreAt  map[state.AppName]time.Duration // when applications must be healthy
 	admitDirty bool
 
 	out   Output
@@ -114,7 +115,7 @@ func New(blobs state.Blobs) *Machine {
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]answered{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
-		later: map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, lines: newLines(),
+		later: map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, restoreAt: map[state.AppName]time.Duration{}, lines: newLines(),
 	}
 }
 
@@ -170,6 +171,7 @@ func (m *Machine) Step(now state.Instant, events []state.Event) Output {
 	}
 	m.cause, m.actor = 0, state.Text{}
 	m.leases()
+	m.restoreDue()
 	for ref, at := range m.wakes {
 		if at <= m.now.Mono {
 			m.dirty[ref] = true
@@ -211,6 +213,9 @@ func (m *Machine) finish() Output {
 		m.giveAddresses()
 		m.plan()
 		m.settle()
+		if m.restore() {
+			continue
+		}
 		m.converge()
 		if !m.admit() {
 			break
@@ -472,6 +477,7 @@ func (m *Machine) wake() time.Duration {
 	sooner(m.lapse)
 	sooner(m.nextLook)
 	sooner(m.admitWake())
+	sooner(m.restoreWake())
 	sooner(m.lines.wake())
 	for _, f := range m.flaps {
 		sooner(f.next())

@@ -21,6 +21,7 @@ type Application struct {
 	SyncWindows []Gate `json:"syncWindows,omitempty" pb:"14"`
 	// IgnoreKinds are kinds whose objects are left out of what is rendered.
 	IgnoreKinds []string `json:"ignoreKinds,omitempty" pb:"11"`
+	Rollout     Rollout  `json:"rollout,omitzero" pb:"70"`
 }
 
 // SyncMode says who lets a revision be applied.

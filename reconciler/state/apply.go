@@ -48,7 +48,7 @@ func (s *State) apply(r *Record) error {
 		}
 	case *NodeJoined, *NodeChanged, *NodeReady, *NodeLost, *NodeSuspect, *NodeCordoned, *NodeRemoved:
 		return s.applyNode(r)
-	case *AppDeclared, *AppRemoved, *RevisionRejected, *RevisionApplied, *RevisionSeen, *Converged, *Degraded, *SourceLost, *SourceBack, *ObjectGone, *AppSuspended:
+	case *AppQuarantined, *AppDeclared, *AppRemoved, *RevisionRejected, *RevisionApplied, *RevisionSeen, *Converged, *Degraded, *SourceLost, *SourceBack, *ObjectGone, *AppSuspended:
 		return s.applyApp(r)
 	case *ImageResolved:
 		im := f.Image
@@ -186,6 +186,9 @@ func (s *State) applyApp(r *Record) error {
 		a.Suspended = Suspend{On: f.On, Until: f.Until}
 	case *Converged:
 		a.Converged, a.ConvergedAt = true, r.At
+		s.reached(a)
+	case *AppQuarantined:
+		a.Failed = FailedRevision{Revision: f.Revision, Manifest: f.Manifest, Workload: f.Workload, At: r.At, Good: f.Good}
 	case *Degraded:
 		a.Converged = false
 	case *SourceLost:
@@ -203,12 +206,12 @@ func (s *State) applyRevision(r *Record, a *App, f *RevisionApplied) error {
 	}
 	a.Revision, a.Commit, a.Rejected = f.Revision, f.Commit, nil
 	a.Changed, a.ChangedRev = f.Commit, f.Revision
-	if a.Manifest != f.Manifest {
-		for k := range s.Images {
-			if k.App == a.Spec.Name && k.Manifest == a.Manifest {
-				delete(s.Images, k)
-			}
-		}
+	if a.Manifest != f.Manifest && a.Manifest != a.Good.Manifest {
+		s.forgetImages(a, a.Manifest)
+	}
+	if !f.Restores && a.Manifest != f.Manifest {
+		a.Failed = FailedRevision{}
+		s.forgetImages(a, f.Manifest) // another commit asks anew
 	}
 	a.Manifest, a.AppliedAt, a.AppliedSeq, a.Converged = f.Manifest, r.At, r.Seq, false
 	return s.change(r, a.Spec.Name, m, f.Changes)

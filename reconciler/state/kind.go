@@ -61,6 +61,7 @@ func (k Kind) String() string {
 		KindClaimDropped:      "ClaimDropped",
 		KindVolumeGone:        "VolumeGone",
 		KindClaimResized:      "ClaimResized",
+		KindAppQuarantined:    "AppQuarantined",
 		KindAppSuspended:      "AppSuspended",
 
 		KindPipelineDeclared:   "PipelineDeclared",

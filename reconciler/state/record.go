@@ -70,6 +70,7 @@ const (
 	KindClaimDropped      Kind = 71
 	KindVolumeGone        Kind = 72
 	KindClaimResized      Kind = 73
+	KindAppQuarantined    Kind = 74
 	KindAppSuspended      Kind = 114
 )
 
@@ -151,6 +152,7 @@ func facts() map[Kind]func() Fact {
 		KindClaimDropped:      func() Fact { return new(ClaimDropped) },
 		KindVolumeGone:        func() Fact { return new(VolumeGone) },
 		KindClaimResized:      func() Fact { return new(ClaimResized) },
+		KindAppQuarantined:    func() Fact { return new(AppQuarantined) },
 		KindAppSuspended:      func() Fact { return new(AppSuspended) },
 
 		KindPipelineDeclared:   func() Fact { return new(PipelineDeclared) },
@@ -281,6 +283,7 @@ type RevisionApplied struct {
 	Commit   Commit   `json:"commit,omitzero" pb:"2"`
 	Manifest Digest   `json:"manifest" pb:"3"`
 	Changes  []Change `json:"changes,omitempty" pb:"4"`
+	Restores bool     `json:"restores,omitempty" pb:"70"` // after a revision that failed
 }
 
 // Verb is what a revision does to one object.
@@ -454,6 +457,8 @@ const (
 	HoldAddress       HoldCode = 32       // the address or node port that a Service asks for can't be given
 	HoldVolume        HoldCode = 70       // a pod must run where its data is, and can't now; Params: pod, claim, node
 	HoldClaimMissing  HoldCode = 71       // a claim isn't in the text
+	HoldQuarantined   HoldCode = 74       // a render that failed isn't applied again; Params: the revision that waits, the one that failed, the one that runs
+	HoldRestore       HoldCode = 75       // a revision failed, and there is data that an older program may not read; Params: it, the one to restore
 	HoldMove          HoldCode = 73       // an identity goes to the other OS, and its data can't follow; Params: the claims
 	HoldClaimBusy     HoldCode = 72       // a claim is another pod's (ReadWriteOncePod), or its data is being deleted; Params: the claims
 	HoldDependency    HoldCode = 50       // an application waits for others; Params: the revision that waits, their names

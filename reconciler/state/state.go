@@ -75,6 +75,8 @@ type App struct {
 	SourceSince Instant
 	SourceText  Text
 	Suspended   Suspend // by a person
+	Good        Good
+	Failed      FailedRevision // zero: none, or another render was applied since
 }
 
 // A Rejection is a commit of which nothing was applied.

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -40,8 +41,17 @@ type applicationSpec struct {
 	SyncWindows []gateWindow `json:"syncWindows,omitempty"`
 
 	// What a later version reads: known, so that it is refused by name.
-	Target  any `json:"target,omitempty"`
-	Rollout any `json:"rollout,omitempty"`
+	Target any `json:"target,omitempty"`
+
+	Rollout *applicationRollout `json:"rollout,omitempty"`
+}
+
+type applicationRollout struct {
+	OnFailure     string `json:"onFailure,omitempty"`
+	HealthTimeout string `json:"healthTimeout,omitempty"`
+
+	// Known, so that it is refused by name.
+	OSOrder any `json:"osOrder,omitempty"`
 }
 
 type applicationSource struct {
@@ -162,6 +172,9 @@ func (c *validator) application(a *application) state.Application {
 		}
 		app.Prune.MaxDeletes = *n
 	}
+	if r := a.Spec.Rollout; r != nil {
+		app.Rollout = c.rollout(spec.Key("rollout"), r)
+	}
 	if s := a.Spec.Suspend; s != nil {
 		app.Suspend = state.Suspend{On: true, Reason: s.Reason}
 		if s.Until != nil {
@@ -172,6 +185,30 @@ func (c *validator) application(a *application) state.Application {
 		}
 	}
 	return app
+}
+
+// rollout is when a revision counts as failed, and what then.
+func (c *validator) rollout(at Path, r *applicationRollout) state.Rollout {
+	var out state.Rollout
+	switch r.OnFailure {
+	case "", "hold":
+	case "restore":
+		out.OnFailure = state.RestoreGood
+	default:
+		c.fail(at.Key("onFailure"), fmt.Sprintf("want hold or restore, got %q", clip(r.OnFailure)), "onFailure: restore")
+	}
+	if r.HealthTimeout == "" {
+		return out
+	}
+	d, err := time.ParseDuration(r.HealthTimeout)
+	switch {
+	case err != nil || d < time.Second:
+		c.fail(at.Key("healthTimeout"), fmt.Sprintf("want a time of a second or more, got %q", clip(r.HealthTimeout)), "healthTimeout: 10m")
+	case out.OnFailure != state.RestoreGood:
+		c.fail(at.Key("healthTimeout"), "has no effect with onFailure: hold", "onFailure: restore, or remove it")
+	}
+	out.HealthTimeout = d
+	return out
 }
 
 // admission is what a revision waits for before it is applied.

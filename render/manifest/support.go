@@ -95,7 +95,8 @@ func supported() map[reflect.Type]map[string]bool {
 		reflect.TypeFor[corev1.VolumeResourceRequirements](): "requests",
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
-		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds dependsOn sync syncWindows",
+		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds rollout dependsOn sync syncWindows",
+		reflect.TypeFor[applicationRollout]():   "onFailure healthTimeout",
 		reflect.TypeFor[applicationHelm]():      "releaseName valueFiles",
 		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",
 		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver verify",
@@ -128,6 +129,8 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		if name == "managedBy" {
 			return "there is one controller", "remove managedBy"
 		}
+	case reflect.TypeFor[applicationRollout]():
+		return "is said of each workload", "annotate the workload: tandem.dev/os-order: linux,windows"
 	case reflect.TypeFor[applicationHelm]():
 		return "values lie in files, so that they are never recorded", "write them into a file beside the chart and name it in valueFiles"
 	case reflect.TypeFor[corev1.Volume]():

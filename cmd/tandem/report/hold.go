@@ -70,6 +70,8 @@ func HoldText(h *state.Held) string {
 		return "may run on a lost node still, and is not started elsewhere" + after(": ", what)
 	case state.HoldVolume:
 		return volumeText(h)
+	case state.HoldQuarantined, state.HoldRestore:
+		return failedText(h)
 	case state.HoldMove:
 		return "an identity would go to the other OS, and its data does not follow: " + what
 	case state.HoldClaimMissing:
@@ -166,6 +168,10 @@ func holdFix(h *state.Held) string {
 		return "find out who forced the push or moved the tag; if it is right: tandem approve " + h.ID + " --reason …"
 	case state.HoldVolume:
 		return volumeFix(h)
+	case state.HoldQuarantined:
+		return "push a newer commit; or, if the cause lay elsewhere, apply it again: tandem approve " + h.ID + " --reason …"
+	case state.HoldRestore:
+		return "push a newer commit; or, if the older program can read the data, go back: tandem approve " + h.ID + " --reason …"
 	case state.HoldMove:
 		return "leave the ordinals where they are, or give their data up: tandem approve " + h.ID + " --reason …"
 	case state.HoldClaimMissing:

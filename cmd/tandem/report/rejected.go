@@ -35,3 +35,20 @@ func fixedText(f state.Fixed) string {
 	}
 	return fmt.Sprintf("%s: %s: can't be changed while it exists", f.Object, f.Field)
 }
+
+// failedText says what a revision that failed waits for.
+func failedText(h *state.Held) string {
+	rev := func(i int) string {
+		if i >= len(h.Params) {
+			return "a revision"
+		}
+		return state.Revision(h.Params[i]).Short()
+	}
+	if h.Code == state.HoldRestore {
+		return rev(0) + " failed; to restore " + rev(1) + " waits for a person, as there is data"
+	}
+	if len(h.Params) > 1 && h.Params[0] != h.Params[1] {
+		return rev(0) + " renders what failed as " + rev(1) + ", which is quarantined; " + rev(2) + " runs"
+	}
+	return rev(0) + " failed and is quarantined; " + rev(2) + " runs again"
+}

@@ -92,7 +92,7 @@ func (t *Teller) Tell(r *state.Record) Line {
 		t.node(&l, f)
 	case *state.PodPlaced, *state.PodStopping, *state.PodGone, *state.PodObserved, *state.PodFlapping, *state.PodSettled:
 		t.pod(&l, r)
-	case *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionRejected, *state.RevisionApplied, *state.Converged,
+	case *state.AppQuarantined, *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionRejected, *state.RevisionApplied, *state.Converged,
 		*state.Degraded, *state.SourceLost, *state.SourceBack, *state.ObjectGone:
 		t.app(&l, f)
 	default:
@@ -242,6 +242,9 @@ func (t *Teller) app(l *Line, fact state.Fact) {
 		if !f.Commit.Message.IsZero() {
 			l.Reason += after("; ", fmt.Sprintf("%q", firstLine(t.words(f.Commit.Message))))
 		}
+	case *state.AppQuarantined:
+		self("quarantine")
+		l.Outcome, l.Bad, l.Reason = f.Revision.Short(), true, Short(f.Workload)+" was not healthy in time; "+f.Good.Short()+" is restored"
 	case *state.Converged:
 		self("converge")
 		l.Outcome = f.Revision.Short()
