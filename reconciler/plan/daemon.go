@@ -160,10 +160,26 @@ func (x *daemons) wake(at time.Duration) {
 func (x *daemons) fill() {
 	surge, _ := x.budget()
 	for _, p := range x.posts {
+		if surge == 0 && p.current != nil && p.old != nil {
+			x.oneOf(p)
+		}
 		if p.current == nil && p.old == nil && (!p.ending || surge > 0) {
 			x.begin(p)
 		}
 	}
+}
+
+// oneOf ends one of two pods on a node where an update may no longer surge: the
+// new one goes on if it is up.
+func (x *daemons) oneOf(p *post) {
+	p.ending = true
+	if x.up(p.current) {
+		x.stop(p.old, state.StopOutdated)
+		p.old = nil
+		return
+	}
+	x.stop(p.current, state.StopScaledDown)
+	p.current = nil
 }
 
 // budget is the update's, of the nodes that want a pod: both round up.

@@ -56,8 +56,16 @@ func jobStep(w *state.Workload, spec *batchv1.JobSpec, now state.Instant) Step {
 	if w.Variants[0].Update == nil {
 		return s
 	}
+	succeeded := w.Job.Succeeded
 	for _, p := range w.Pods {
-		if v := Verdict(w, p, false); v != 0 {
+		v := Verdict(w, p, false)
+		if v == state.CountSucceeded {
+			if spec.Completions != nil && !b.indexed() && succeeded >= *spec.Completions {
+				continue
+			}
+			succeeded++
+		}
+		if v != 0 {
 			s.Count = append(s.Count, Count{p, v})
 		}
 	}

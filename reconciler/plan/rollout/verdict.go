@@ -20,6 +20,9 @@ func Verdict(w *state.Workload, p *state.Pod, gone bool) state.Verdict {
 		return 0
 	}
 	if p.Phase == state.Succeeded {
+		if enough(j, w.Job.Succeeded) {
+			return 0 // one that was told to stop succeeded after all
+		}
 		return state.CountSucceeded // also while it is suspended: the work is done
 	}
 	if w.Job.Stage != state.JobRunning {
@@ -33,6 +36,12 @@ func Verdict(w *state.Workload, p *state.Pod, gone bool) state.Verdict {
 		return state.CountFailIndex
 	}
 	return v
+}
+
+// enough says whether a Job without indexes has had all its completions.
+func enough(j *batchv1.Job, succeeded int32) bool {
+	indexed := j.Spec.CompletionMode != nil && *j.Spec.CompletionMode == batchv1.IndexedCompletion
+	return !indexed && j.Spec.Completions != nil && succeeded >= *j.Spec.Completions
 }
 
 // disrupted says whether something other than the pod and its Job ended it
