@@ -8,6 +8,7 @@ import (
 	_ "time/tzdata" // zones are the same on every machine that has none
 
 	"github.com/robfig/cron/v3"
+	batchv1 "k8s.io/api/batch/v1"
 )
 
 // A Calendar says when a CronJob is due. The parser is the one that Kubernetes
@@ -42,6 +43,16 @@ func NewCalendar(schedule string, zone *string) (Calendar, error) {
 		return c, fmt.Errorf("%q is no time zone", *zone)
 	}
 	return c, nil
+}
+
+// NextRun is the first time after t that a CronJob is due, in wall nanoseconds.
+func NextRun(c *batchv1.CronJob, t int64) (at int64, ok bool) {
+	calendar, err := NewCalendar(c.Spec.Schedule, c.Spec.TimeZone)
+	if err != nil {
+		return 0, false
+	}
+	at = calendar.next(t)
+	return at, at != 0
 }
 
 // next is the first time after t, in wall nanoseconds; 0: never.

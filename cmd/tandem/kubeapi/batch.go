@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -12,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -71,9 +71,9 @@ func (a *api) job(s *state.State, w *state.Workload, j *batchv1.Job, t jobTally)
 		st.StartTime = &at
 	}
 	if j.Spec.CompletionMode != nil && *j.Spec.CompletionMode == batchv1.IndexedCompletion {
-		st.CompletedIndexes = spanText(w.Job.Done)
+		st.CompletedIndexes = report.Indexes(w.Job.Done)
 		if j.Spec.BackoffLimitPerIndex != nil {
-			broken := spanText(w.Job.Broken)
+			broken := report.Indexes(w.Job.Broken)
 			st.FailedIndexes = &broken
 		}
 	}
@@ -126,9 +126,9 @@ func jobWords(w *state.Workload) string {
 	case state.JobPodFailurePolicy:
 		return "a rule of spec.podFailurePolicy says that the Job has failed"
 	case state.JobFailedIndexes:
-		return "indexes failed: " + spanText(w.Job.Broken)
+		return "indexes failed: " + report.Indexes(w.Job.Broken)
 	case state.JobMaxFailedIndexesExceeded:
-		return "more indexes failed than spec.maxFailedIndexes lets: " + spanText(w.Job.Broken)
+		return "more indexes failed than spec.maxFailedIndexes lets: " + report.Indexes(w.Job.Broken)
 	}
 	return ""
 }
@@ -139,22 +139,6 @@ func parentUID(s *state.State, w *state.Workload) types.UID {
 		return uidOf(s, cron.Ref, cron.Created)
 	}
 	return ""
-}
-
-// spanText is "0-2,5", as Kubernetes writes indexes.
-func spanText(spans []state.Span) string {
-	var parts []string
-	for _, s := range spans {
-		switch {
-		case s.From == s.To:
-			parts = append(parts, strconv.Itoa(int(s.From)))
-		case s.From+1 == s.To:
-			parts = append(parts, fmt.Sprintf("%d,%d", s.From, s.To))
-		default:
-			parts = append(parts, fmt.Sprintf("%d-%d", s.From, s.To))
-		}
-	}
-	return strings.Join(parts, ",")
 }
 
 func jobColumns() []metav1.TableColumnDefinition {

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -22,6 +20,7 @@ type Detail struct {
 	State    string         `json:"state"`
 	Workload *Workload      `json:"workload,omitempty"`
 	Budget   string         `json:"budget,omitempty"`
+	Says     []string       `json:"says,omitempty"` // what is particular to its kind
 	Images   []ImageUse     `json:"images,omitempty"`
 	Pods     []Pod          `json:"pods,omitempty"`
 	Held     []Hold         `json:"held,omitempty"`
@@ -76,6 +75,9 @@ func NewDetail(s *state.State, ref state.Ref, words Words) Detail {
 		return d
 	}
 	o, c := s.Objects[ref], s.Claims[ref]
+	if w := s.Workloads[ref]; o == nil && w != nil {
+		o = w.Owned // of a CronJob
+	}
 	if ref.Kind == state.ClaimKind {
 		d.State = "waits for the first pod that has it"
 		if c != nil {
@@ -95,6 +97,7 @@ func NewDetail(s *state.State, ref state.Ref, words Words) Detail {
 	if w := s.Workloads[ref]; w != nil {
 		d.ofWorkload(s, w, words)
 	}
+	d.Says = says(s, ref)
 	return d
 }
 
@@ -131,19 +134,6 @@ func (d *Detail) ofWorkload(s *state.State, w *state.Workload, words Words) {
 		d.Held = append(d.Held, NewHold(h))
 	}
 	slices.SortFunc(d.Held, func(a, b Hold) int { return strings.Compare(a.ID, b.ID) })
-}
-
-// budget says how much a rollout may take away and add, as the manifest says.
-func budget(w *state.Workload) string {
-	d, ok := w.Deployment()
-	if !ok || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		return ""
-	}
-	u := d.Spec.Strategy.RollingUpdate
-	if u == nil || u.MaxUnavailable == nil || u.MaxSurge == nil {
-		return "≤ 25% unavailable, ≤ 25% more"
-	}
-	return fmt.Sprintf("≤ %s unavailable, ≤ %s more", u.MaxUnavailable, u.MaxSurge)
 }
 
 func newPod(p *state.Pod, words Words) Pod {
@@ -210,7 +200,9 @@ func (d *Detail) Text(w io.Writer) {
 		}
 		head = append(head, r)
 	}
-	if d.Workload != nil {
+	if d.Workload != nil && d.Ref.Kind == "Job" {
+		head = append(head, d.Workload.Pods.String()+" succeeded")
+	} else if d.Workload != nil && d.Ref.Kind != "CronJob" {
 		head = append(head, d.Workload.Pods.String()+" ready")
 		if d.Budget != "" {
 			head = append(head, "budget: "+d.Budget)
@@ -221,6 +213,9 @@ func (d *Detail) Text(w io.Writer) {
 	_, _ = fmt.Fprintln(w, strings.Join(head, "   "))
 	if d.Origin != "" {
 		_, _ = fmt.Fprintf(w, "  written at  %s\n", d.Origin)
+	}
+	for _, line := range d.Says {
+		_, _ = fmt.Fprintf(w, "  %s\n", line)
 	}
 	if d.Workload != nil {
 		d.variants(w)

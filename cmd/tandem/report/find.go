@@ -69,6 +69,11 @@ func findOne(s *state.State, ref state.Ref) (state.Ref, error) {
 				found = append(found, r)
 			}
 		}
+		for r, w := range s.Workloads {
+			if w.Parent != nil && s.Objects[r] == nil && fits(r) {
+				found = append(found, r) // a CronJob's: it is in no text
+			}
+		}
 		for r := range s.Claims {
 			if fits(r) && s.Objects[r] == nil {
 				found = append(found, r)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -209,6 +210,14 @@ func NewWorkload(s *state.State, w *state.Workload) Workload {
 		out.once(w.Pods[len(w.Pods)-1])
 		return out
 	}
+	if f := w.Finished; len(w.Pods) == 0 && w.Variants[0].Update != nil && f.Template == w.Variants[0].Update.Digest {
+		ended := &state.Pod{Phase: state.Succeeded}
+		if f.Failed {
+			ended.Phase = state.Failed
+		}
+		out.once(ended) // and is gone since
+		return out
+	}
 	switch {
 	case w.Deleting:
 		out.State = "removing"
@@ -288,6 +297,9 @@ func minReady(w *state.Workload) time.Duration {
 		return time.Duration(d.Spec.MinReadySeconds) * time.Second
 	}
 	if d, ok := w.StatefulSet(); ok {
+		return time.Duration(d.Spec.MinReadySeconds) * time.Second
+	}
+	if d, ok := w.Owned.Object.First().(*appsv1.DaemonSet); ok {
 		return time.Duration(d.Spec.MinReadySeconds) * time.Second
 	}
 	return 0

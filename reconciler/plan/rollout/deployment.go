@@ -66,7 +66,7 @@ func deployment(w *state.Workload, d *appsv1.Deployment, now state.Instant) Step
 	recreate := d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 	surge, away := 0, want
 	if !recreate {
-		surge, away = allowance(d, want)
+		surge, away = Allowance(d, want)
 	}
 	switch {
 	case old > 0 && !(recreate && !d.Spec.Paused) && s.rescale(w, parts, want, surge, alive, d.Spec.Paused):
@@ -208,9 +208,9 @@ func (s *Step) stopAll(pods []*state.Pod, why state.StopReason) {
 // budget is how many pods a rollout may add and take away.
 type budget struct{ surge, away int }
 
-// allowance is a Deployment's budget: surge and unavailability are of the sum over
+// Allowance is a Deployment's budget: surge and unavailability are of the sum over
 // both OSes.
-func allowance(d *appsv1.Deployment, want int) (surge, away int) {
+func Allowance(d *appsv1.Deployment, want int) (surge, away int) {
 	if r := d.Spec.Strategy.RollingUpdate; r != nil {
 		surge, away = percent(r.MaxSurge, want, true, "25%"), percent(r.MaxUnavailable, want, false, "25%")
 	} else {
