@@ -32,6 +32,7 @@ func objectKinds() map[string]func() state.Body {
 		"v1 Service":                         func() state.Body { return &corev1.Service{} },
 		"v1 ConfigMap":                       func() state.Body { return &corev1.ConfigMap{} },
 		"v1 Secret":                          func() state.Body { return &corev1.Secret{} },
+		"v1 ServiceAccount":                  func() state.Body { return &corev1.ServiceAccount{} },
 		"v1 Namespace":                       func() state.Body { return &corev1.Namespace{} },
 		"v1 PersistentVolumeClaim":           func() state.Body { return &corev1.PersistentVolumeClaim{} },
 	}
@@ -45,7 +46,7 @@ func insteadOf(kind string) string {
 		return "use a Service of type NodePort; or name the kind in spec.ignoreKinds of the Application"
 	case "ReplicaSet", "ReplicationController":
 		return "use a Deployment"
-	case "ServiceAccount", "NetworkPolicy":
+	case "NetworkPolicy":
 		return later
 	case "PersistentVolume", "StorageClass":
 		return "remove it: a PersistentVolumeClaim gets a directory of the node that its first pod runs on"
@@ -56,7 +57,7 @@ func insteadOf(kind string) string {
 	case "Kustomization", "Component":
 		return "name its directory, not its file, in resources or components"
 	}
-	return "remove it, or name it in spec.ignoreKinds of the Application; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ConfigMap, Secret, PersistentVolumeClaim, Namespace"
+	return "remove it, or name it in spec.ignoreKinds of the Application; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ServiceAccount, ConfigMap, Secret, PersistentVolumeClaim, Namespace"
 }
 
 // supported lists, for the types where this version honours only a part of what
@@ -66,7 +67,7 @@ func supported() map[reflect.Type]map[string]bool {
 	table := map[reflect.Type]string{
 		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
 		reflect.TypeFor[corev1.PodSpec](): "containers initContainers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations priorityClassName preemptionPolicy " +
-			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName automountServiceAccountToken enableServiceLinks",
+			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName serviceAccountName automountServiceAccountToken enableServiceLinks",
 		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe lifecycle restartPolicy " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
 		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity podAffinity podAntiAffinity",
@@ -101,6 +102,8 @@ func supported() map[reflect.Type]map[string]bool {
 		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",
 		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver verify",
 		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
+		// An identity label: no pod gets a token, since there is nobody to show it to.
+		reflect.TypeFor[corev1.ServiceAccount](): "apiVersion kind metadata automountServiceAccountToken",
 	}
 	out := make(map[reflect.Type]map[string]bool, len(table))
 	for t, names := range table {
@@ -131,6 +134,11 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		}
 	case reflect.TypeFor[applicationRollout]():
 		return "is said of each workload", "annotate the workload: tandem.dev/os-order: linux,windows"
+	case reflect.TypeFor[corev1.ServiceAccount]():
+		if name == "imagePullSecrets" {
+			return cause, "write imagePullSecrets into the pod template"
+		}
+		return "Tandem makes no tokens: it has no Kubernetes API server inside", "remove " + name
 	case reflect.TypeFor[applicationHelm]():
 		return "values lie in files, so that they are never recorded", "write them into a file beside the chart and name it in valueFiles"
 	case reflect.TypeFor[corev1.Volume]():
@@ -142,6 +150,9 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 	case reflect.TypeFor[corev1.PodSpec]():
 		if name == "priority" {
 			return "is written by a cluster, from the class", "use priorityClassName"
+		}
+		if name == "serviceAccount" {
+			return "is deprecated in Kubernetes", "use serviceAccountName"
 		}
 		if name == "nodeName" {
 			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"

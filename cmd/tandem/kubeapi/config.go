@@ -254,6 +254,26 @@ func targetPort(p *corev1.ServicePort, pods []*state.Pod) int32 {
 	return 0
 }
 
+func scanServiceAccounts(s *scan) {
+	scanOwned(s, "ServiceAccount", func(o *state.Owned) object {
+		out := &corev1.ServiceAccount{ObjectMeta: meta(s.state, o)}
+		if a, ok := o.Object.First().(*corev1.ServiceAccount); ok {
+			out.AutomountServiceAccountToken = a.AutomountServiceAccountToken
+		}
+		return out
+	})
+}
+
+func serviceAccountColumns() []metav1.TableColumnDefinition { return columns("Name", "Age") }
+
+func serviceAccountRow(o object, now time.Time) []any {
+	a, ok := o.(*corev1.ServiceAccount)
+	if !ok {
+		return nil
+	}
+	return []any{a.Name, age(a.CreationTimestamp, now)}
+}
+
 func configMapColumns() []metav1.TableColumnDefinition { return columns("Name", "Data", "Age") }
 
 func configMapRow(o object, now time.Time) []any {

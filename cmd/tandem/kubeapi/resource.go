@@ -80,6 +80,10 @@ func (a *api) allResources() []*resource { //nolint:funlen // a table
 			verbs: readVerbs(), scan: scanConfigMaps, columns: configMapColumns(), row: configMapRow,
 		},
 		{
+			version: "v1", plural: "serviceaccounts", singular: "serviceaccount", kind: "ServiceAccount", short: []string{"sa"}, namespaced: true,
+			verbs: readVerbs(), scan: scanServiceAccounts, columns: serviceAccountColumns(), row: serviceAccountRow,
+		},
+		{
 			version: "v1", plural: "secrets", singular: "secret", kind: "Secret", namespaced: true,
 			verbs: readVerbs(), scan: scanSecrets, columns: secretColumns(), row: secretRow, fields: secretFields,
 		},
