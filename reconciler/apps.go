@@ -43,6 +43,8 @@ func (m *Machine) event(e state.Event) {
 		m.pushed(e)
 	case *state.Checked:
 		m.checked(e)
+	case *state.Noted:
+		m.notedEvent(e)
 	case *state.Stop:
 		m.emit("", &state.ControllerStopped{})
 	}

@@ -50,6 +50,7 @@ type Machine struct {
 	retired  bool                          // a ConfigMap or Secret may have lost its last user
 	net      network
 	lines    lines // pipelines; see promote.go
+	notes    notes
 
 	// Revisions among later that admit.go keeps, and when to ask again (0: when
 	// something happens); and whether something happened that one of them may
@@ -115,7 +116,7 @@ func New(blobs state.Blobs) *Machine {
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]answered{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
-		later: map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, restoreAt: map[state.AppName]time.Duration{}, lines: newLines(),
+		later: map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, restoreAt: map[state.AppName]time.Duration{}, lines: newLines(), notes: newNotes(),
 	}
 }
 
@@ -158,6 +159,9 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 	m.retired = true
 	m.net.start(m.fold)
 	m.allLines()
+	for name := range m.fold.Apps {
+		m.notes.dirty[name] = true
+	}
 	return m.finish()
 }
 
@@ -222,6 +226,7 @@ func (m *Machine) finish() Output {
 		}
 	}
 	m.promotions()
+	m.askNotes()
 	m.lookUps()
 	for _, name := range sorted(m.touched) {
 		if n := m.fold.Nodes[name]; n != nil && m.agents[name] != nil {
@@ -248,6 +253,7 @@ func (m *Machine) emit(app state.AppName, f state.Fact) *state.Record {
 	m.making = r.Seq
 	m.touch(r)
 	m.touchLines(r)
+	m.touchNotes(r)
 	m.making = 0
 	if err := m.fold.Apply(r); err != nil {
 		panic(fmt.Sprintf("the machine made a record that does not fold: %v", err))
@@ -479,6 +485,7 @@ func (m *Machine) wake() time.Duration {
 	sooner(m.admitWake())
 	sooner(m.restoreWake())
 	sooner(m.lines.wake())
+	sooner(m.notes.wake())
 	for _, f := range m.flaps {
 		sooner(f.next())
 	}
@@ -501,6 +508,9 @@ func (m *Machine) Check() error {
 			// A CronJob's wake-up is the wall clock's, which may drift that far.
 			return fmt.Errorf("%s: incremental planning would wake at %s, full planning at %s", w.Ref, m.wakes[w.Ref], d.Wake)
 		}
+	}
+	if err := m.checkNotes(); err != nil {
+		return err
 	}
 	return m.checkLines()
 }

@@ -91,6 +91,7 @@ type modelWorld struct {
 	refs    map[string]string // by stage
 	seen    map[string]string // what the sources said last
 	pending []*state.Push
+	notes   []*state.NoteWanted
 	used    map[string]int // of actions that happen only so often
 	often   int            // times as often; 0: as often as in the model
 	path    []string
@@ -174,6 +175,8 @@ func (w *modelWorld) take(out reconciler.Output) {
 			answers = append(answers, w.review(e))
 		case *state.Push:
 			w.pending = append(w.pending, e)
+		case *state.NoteWanted:
+			w.notes = append(w.notes, e)
 		}
 	}
 	if err := w.m.Check(); err != nil {

@@ -18,7 +18,7 @@ import (
 )
 
 func (c *cli) verifyCommand() *cobra.Command {
-	var key, seen string
+	var key, seen, witness string
 	var every bool
 	cmd := &cobra.Command{
 		Use: "verify [DIR|BUNDLE|PROOF]", Short: "check a data directory, bundle or proof, offline", Args: args(cobra.MaximumNArgs(1)),
@@ -27,6 +27,7 @@ folds the records anew, and holds snapshots, manifests, templates and words agai
 them. Of a proof it checks the one record. It needs no server and no network.`,
 		Example: `  tandem verify --data /var/lib/tandem --key tandem.pub
   tandem verify shop-bundle.tar --key tandem.pub
+  tandem verify shop-bundle.tar --key tandem.pub --witness https://git.example/shop.git
   tandem verify record-48121.proof --key tandem.pub`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := c.data
@@ -50,12 +51,19 @@ them. Of a proof it checks the one record. It needs no server and no network.`,
 				}
 				into(raw)
 			}
+			if witness != "" {
+				var err error
+				if o.Witnessed, err = audit.Witnesses(cmd.Context(), witness); err != nil {
+					return err
+				}
+			}
 			return c.verify(cmd.Context(), path, o)
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&key, "key", "", "`FILE` with the log's public key, kept elsewhere")
 	fl.StringVar(&seen, "seen", "", "`FILE` with an earlier checkpoint, kept elsewhere: tells an old copy and another history")
+	fl.StringVar(&witness, "witness", "", "`REPO` whose notes at refs/notes/tandem/ hold earlier checkpoints: a path or URL")
 	fl.BoolVar(&every, "every", false, "check the signature of every batch")
 	return cmd
 }
@@ -133,6 +141,9 @@ func (c *cli) verified(r *history.Report) error {
 			thousands(uint64(r.Records)), r.Head.Seq, history.Signer(r.PublicKey), r.Head.Root.Short(), r.Head.Seq)
 		_, _ = fmt.Fprintf(c.out, "   checked: %d files of the log, %d signatures, the fold, %d snapshots, %d manifests and templates, %d texts (%d erased)\n",
 			r.Files, r.Signatures, r.Snapshots, r.Blobs, r.Texts, r.Erased)
+		if r.Witnessed > 0 {
+			_, _ = fmt.Fprintf(c.out, "   held against %s kept elsewhere: nothing before was changed or taken away\n", plural(r.Witnessed, "checkpoint"))
+		}
 		for _, n := range r.Notes {
 			_, _ = fmt.Fprintf(c.out, "   note: %s\n", n)
 		}
@@ -147,6 +158,13 @@ func (c *cli) verified(r *history.Report) error {
 		_, _ = fmt.Fprintf(c.errs, "damaged: %v\n", &r.Findings[i])
 	}
 	return failed()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // thousands writes a number with commas.

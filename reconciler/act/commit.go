@@ -112,7 +112,7 @@ func (c *Controller) release(ctx context.Context, steps []reconciler.Output) {
 			switch e := e.(type) {
 			case *state.LookUp:
 				c.lookUp(ctx, e)
-			case *state.ReviewWanted, *state.Push:
+			case *state.ReviewWanted, *state.Push, *state.NoteWanted:
 				c.promote(ctx, e)
 			case *state.Reply:
 				c.reply(e)

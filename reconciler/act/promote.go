@@ -19,6 +19,7 @@ import (
 type Promoter interface {
 	Review(ctx context.Context, w *state.ReviewWanted) *state.Reviewed
 	Push(ctx context.Context, p *state.Push) *state.Pushed
+	Note(ctx context.Context, w *state.NoteWanted) *state.Noted
 }
 
 // A Mover moves branches by compare-and-swap: the Origins that can. It looks
@@ -60,6 +61,15 @@ func (c *Controller) promote(ctx context.Context, e state.Effect) {
 			}
 			answer.ID = e.ID
 			c.Submit(answer)
+		case *state.NoteWanted:
+			ctx, cancel := context.WithTimeout(ctx, pushTime)
+			defer cancel()
+			answer := &state.Noted{}
+			if c.promoter != nil {
+				answer = c.promoter.Note(ctx, e)
+			}
+			answer.App, answer.Ref, answer.Commit, answer.Seq = e.App, e.Ref, e.Commit, e.Seq
+			c.Submit(answer)
 		}
 	})
 }
@@ -81,6 +91,27 @@ func (f *Feeds) Push(ctx context.Context, p *state.Push) *state.Pushed {
 	f.logger.LogAttrs(ctx, slog.LevelInfo, "moved a branch", slog.String("promotion", p.ID), slog.String("rev", p.Source.Ref+"@"+p.New))
 	f.hintSource(p.Source)
 	return &state.Pushed{Outcome: outcome, Found: found}
+}
+
+// A Noter writes notes in repositories: the Origins that can. As with Move, an
+// outcome of 0 comes with an error.
+type Noter interface {
+	Note(ctx context.Context, w *state.NoteWanted) (outcome state.NoteOutcome, found string, err error)
+}
+
+// Note implements Promoter.
+func (f *Feeds) Note(ctx context.Context, w *state.NoteWanted) *state.Noted {
+	noter, ok := f.origins.(Noter)
+	if !ok {
+		return &state.Noted{Outcome: state.NoteRefused, Detail: f.c.Text("there is no repository to write notes in")}
+	}
+	outcome, found, err := noter.Note(ctx, w)
+	out := &state.Noted{Outcome: outcome, Found: found}
+	if err != nil {
+		f.logger.LogAttrs(ctx, slog.LevelWarn, "did not write a note", slog.String("app", string(w.App)), slog.String("ref", w.Ref), slog.Any("err", err))
+		out.Detail = f.c.Text(err.Error())
+	}
+	return out
 }
 
 // hintSource asks whoever follows a branch to look now.

@@ -24,6 +24,8 @@ type VerifyOptions struct {
 	// Seen is a checkpoint of the log that was kept elsewhere: the log must hold
 	// the same records up to there still.
 	Seen []byte
+	// Witnessed are checkpoints that others keep, likewise.
+	Witnessed []Witnessed
 	// Every checks the signature after every batch and every posting, not only
 	// those at the end of each sealed file and their checksums.
 	Every bool
@@ -35,6 +37,12 @@ type VerifyOptions struct {
 	Manifest func(state.Digest, []byte) error
 }
 
+// Witnessed is a checkpoint of the log that somebody else keeps.
+type Witnessed struct {
+	Where string // for people: "the note of commit 77d0f12 at refs/notes/tandem/prod"
+	Text  []byte
+}
+
 // A Report is what Verify found.
 type Report struct {
 	PublicKey  string
@@ -43,6 +51,7 @@ type Report struct {
 	Records    int
 	Batches    int
 	Signatures int // checked
+	Witnessed  int // checkpoints kept elsewhere that the log was held against
 	Blobs      int
 	Texts      int
 	Erased     int // texts
@@ -179,11 +188,10 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 	}
 	var t tree
 	met := c.Seq == 0
-	seen, err := v.seen(c)
+	kept, err := v.kept(c)
 	if err != nil {
 		return err
 	}
-	metSeen := seen.Seq == 0
 	for i, seg := range files {
 		if seg.first != state.Seq(t.size)+1 {
 			return damaged(logName(state.Seq(t.size)+1), 0, "the file is missing: the next one begins with record %d", seg.first)
@@ -193,11 +201,11 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if h.Seq == seen.Seq {
-				metSeen = true
-			}
-			if h.Seq == seen.Seq && h.Root != seen.Root {
-				return damaged(logName(seg.first), 0, "its first %d records are not those of the checkpoint that you kept: another history", h.Seq)
+			if w, ok := kept[h.Seq]; ok {
+				delete(kept, h.Seq)
+				if h.Root != w.Root {
+					return damaged(logName(seg.first), 0, "its first %d records are not those of %s: another history", h.Seq, w.where)
+				}
 			}
 			if h.Seq == c.Seq {
 				met = true
@@ -237,16 +245,67 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 	if !met {
 		return damaged(checkpointFile, 0, "no batch ends with record %d", c.Seq)
 	}
-	if !metSeen {
-		return damaged(logDir, 0, "no batch ends with record %d, where the checkpoint that you kept was signed: another history", seen.Seq)
+	for seq, w := range kept {
+		return damaged(logDir, 0, "no batch ends with record %d, where %s was signed: another history", seq, w.where)
 	}
 	return v.strangers(files)
 }
 
+// keptHead is a checkpoint kept elsewhere.
+type keptHead struct {
+	Head
+	where string
+}
+
+// kept reads the checkpoints that somebody kept, by their size.
+func (v *verifier) kept(c Checkpoint) (map[state.Seq]keptHead, error) {
+	out := map[state.Seq]keptHead{}
+	seen, err := v.seen(c)
+	if err != nil {
+		return nil, err
+	}
+	if seen.Seq > 0 {
+		out[seen.Seq] = keptHead{seen.Head, keptByYou}
+		v.report.Witnessed++
+	}
+	others := 0
+	for _, w := range v.opts.Witnessed {
+		if !strings.HasPrefix(string(w.Text), v.keys.verifier.Name()+"\n") {
+			others++
+			continue
+		}
+		n, err := ParseCheckpoint(w.Text, v.keys.verifier)
+		switch had, ok := out[n.Seq]; {
+		case err != nil:
+			return nil, damaged(pubFile, 0, "%s is not signed with this log's key: %v", w.Where, err)
+		case n.Seq > c.Seq:
+			return nil, damaged(checkpointFile, 0, "the log ends with record %d, but %s is of %d: this is an old copy", c.Seq, w.Where, n.Seq)
+		case ok && had.Root != n.Root:
+			return nil, damaged(logDir, 0, "%s and %s were both signed for %d records, and differ: two histories", had.where, w.Where, n.Seq)
+		case n.Seq > 0:
+			out[n.Seq] = keptHead{n.Head, w.Where}
+		}
+		v.report.Witnessed++
+	}
+	switch {
+	case others > 0 && others == len(v.opts.Witnessed):
+		return nil, damaged(pubFile, 0, "all %d checkpoints that were kept elsewhere are of other logs: this is not the log that was witnessed", others)
+	case others > 0:
+		v.note("%d checkpoints that were kept elsewhere are of other logs", others)
+	}
+	return out, nil
+}
+
+// keptByYou names the checkpoint of --seen.
+const keptByYou = "the checkpoint that you kept"
+
 // seen reads the checkpoint that somebody kept; zero where nobody did.
 func (v *verifier) seen(c Checkpoint) (Checkpoint, error) {
 	if len(v.opts.Seen) == 0 {
-		v.report.NotChecked = append(v.report.NotChecked, "that this is the newest checkpoint: give one that was kept elsewhere (--seen FILE)")
+		if len(v.opts.Witnessed) > 0 {
+			return Checkpoint{}, nil
+		}
+		v.report.NotChecked = append(v.report.NotChecked, "that this is the newest checkpoint: give one that was kept elsewhere (--seen FILE), or a repository that has notes of it (--witness REPO)")
 		return Checkpoint{}, nil
 	}
 	seen, err := ParseCheckpoint(v.opts.Seen, v.keys.verifier)

@@ -22,6 +22,9 @@ type Application struct {
 	// IgnoreKinds are kinds whose objects are left out of what is rendered.
 	IgnoreKinds []string `json:"ignoreKinds,omitempty" pb:"11"`
 	Rollout     Rollout  `json:"rollout,omitzero" pb:"70"`
+	// Notes is where its repository is told what is deployed: "tandem/prod" below
+	// refs/notes; empty: nowhere.
+	Notes string `json:"notes,omitempty" pb:"115"`
 }
 
 // SyncMode says who lets a revision be applied.

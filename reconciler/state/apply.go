@@ -72,6 +72,8 @@ func (s *State) apply(r *Record) error {
 		s.Access = &f.Access
 	case *AccessRemoved:
 		s.Access = nil
+	case *DeploymentNoted:
+		return s.noted(r, f)
 	case *Held:
 		s.hold(r, f)
 	case *Released:

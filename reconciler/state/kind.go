@@ -76,6 +76,8 @@ func (k Kind) String() string {
 
 		KindAccessDeclared: "AccessDeclared",
 		KindAccessRemoved:  "AccessRemoved",
+
+		KindDeploymentNoted: "DeploymentNoted",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

@@ -93,6 +93,9 @@ const (
 	KindAccessRemoved  Kind = 116
 )
 
+// KindDeploymentNoted is of what a repository is told.
+const KindDeploymentNoted Kind = 117
+
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
 // that this version doesn't know.
 func NewFact(k Kind) Fact {
@@ -167,6 +170,8 @@ func facts() map[Kind]func() Fact {
 
 		KindAccessDeclared: func() Fact { return new(AccessDeclared) },
 		KindAccessRemoved:  func() Fact { return new(AccessRemoved) },
+
+		KindDeploymentNoted: func() Fact { return new(DeploymentNoted) },
 	}
 }
 

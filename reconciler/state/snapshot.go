@@ -58,6 +58,7 @@ type SnapApp struct {
 	Suspended   Suspend        `pb:"17"`
 	Good        Good           `pb:"70"`
 	Failed      FailedRevision `pb:"71"`
+	Noted       string         `pb:"115"`
 }
 
 // SnapObject is an Owned; its content is found in its manifest.

@@ -77,6 +77,7 @@ type App struct {
 	Suspended   Suspend // by a person
 	Good        Good
 	Failed      FailedRevision // zero: none, or another render was applied since
+	Noted       string         // the commit that the repository has a note of
 }
 
 // A Rejection is a commit of which nothing was applied.

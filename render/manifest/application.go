@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ type applicationSpec struct {
 	Substitute  map[string]string `json:"substitute,omitempty"`
 	Helm        *applicationHelm  `json:"helm,omitempty"`
 	IgnoreKinds []string          `json:"ignoreKinds,omitempty"`
+	Notes       string            `json:"notes,omitempty"`
 
 	DependsOn   []string     `json:"dependsOn,omitempty"`
 	Sync        string       `json:"sync,omitempty"`
@@ -53,6 +55,9 @@ type applicationRollout struct {
 	// Known, so that it is refused by name.
 	OSOrder any `json:"osOrder,omitempty"`
 }
+
+// notesName is where notes may lie, below refs/notes.
+var notesName = regexp.MustCompile(`^tandem/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 type applicationSource struct {
 	Repo   string `json:"repo,omitempty"`
@@ -160,6 +165,10 @@ func (c *validator) application(a *application) state.Application {
 		}
 	}
 	app.Substitute = a.Spec.Substitute
+	if a.Spec.Notes != "" && !notesName.MatchString(a.Spec.Notes) {
+		c.fail(spec.Key("notes"), fmt.Sprintf("want a name below tandem/, got %q", clip(a.Spec.Notes)), "write tandem/prod: git log --notes=tandem/prod shows them")
+	}
+	app.Notes = a.Spec.Notes
 	if h := a.Spec.Helm; h != nil {
 		app.Helm = c.helm(spec.Key("helm"), h)
 	}

@@ -96,7 +96,7 @@ func supported() map[reflect.Type]map[string]bool {
 		reflect.TypeFor[corev1.VolumeResourceRequirements](): "requests",
 		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
 			"externalTrafficPolicy internalTrafficPolicy",
-		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds rollout dependsOn sync syncWindows",
+		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds notes rollout dependsOn sync syncWindows",
 		reflect.TypeFor[applicationRollout]():   "onFailure healthTimeout",
 		reflect.TypeFor[applicationHelm]():      "releaseName valueFiles",
 		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",

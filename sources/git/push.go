@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,9 +27,11 @@ import (
 // A Move takes a branch from one commit to another, or not at all.
 type Move struct {
 	Branch string
-	Old    string // what it must be at
+	Old    string // what it must be at; empty: it must not be there
 	New    string
-	Object []byte // the commit New, where it is to be made; its tree and parents are in the repository
+	Object []byte // the commit New, where it is to be made; its parents are in the repository, and its tree is there or in more
+
+	more []madeObject
 }
 
 // A MovedError says that a branch was elsewhere: nothing was pushed.
@@ -40,7 +43,11 @@ func (e *MovedError) Error() string {
 	if e.Found != "" {
 		found = e.Found[:min(7, len(e.Found))]
 	}
-	return fmt.Sprintf("%s moved while promoting: expected %s, found %s. Nothing was pushed; plan again", e.Branch, e.Want[:min(7, len(e.Want))], found)
+	want := "no such branch"
+	if e.Want != "" {
+		want = e.Want[:min(7, len(e.Want))]
+	}
+	return fmt.Sprintf("%s moved while promoting: expected %s, found %s. Nothing was pushed; plan again", e.Branch, want, found)
 }
 
 // A RefusedError says that the server doesn't let us move a branch.
@@ -68,7 +75,7 @@ func Push(ctx context.Context, options Options, m Move) error {
 		return err
 	}
 	for _, h := range []string{m.Old, m.New} {
-		if !plumbing.IsHash(h) {
+		if !plumbing.IsHash(h) && (h != "" || m.New == "") {
 			return fmt.Errorf("push to %s: %q is no commit", m.Branch, h)
 		}
 	}
@@ -212,17 +219,8 @@ func update(advertised *packp.AdvRefs, m Move, said io.Writer) (*packp.Reference
 	request.Commands = []*packp.Command{{Name: plumbing.ReferenceName(fullName(m.Branch)), Old: plumbing.NewHash(m.Old), New: plumbing.NewHash(m.New)}}
 	objects := memory.NewStorage()
 	var hashes []plumbing.Hash
-	if m.Object != nil {
-		o := objects.NewEncodedObject()
-		o.SetType(plumbing.CommitObject)
-		w, err := o.Writer()
-		if err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(m.Object); err != nil {
-			return nil, err
-		}
-		h, err := objects.SetEncodedObject(o)
+	for _, o := range m.objects() {
+		h, err := keep(objects, o.kind, o.content)
 		if err != nil {
 			return nil, err
 		}
@@ -299,17 +297,21 @@ func makeCommit(storage *filesystem.Storage, m Move) error {
 		}
 		return nil
 	}
-	o := storage.NewEncodedObject()
-	o.SetType(plumbing.CommitObject)
-	w, err := o.Writer()
-	if err != nil {
-		return err
+	for _, o := range m.objects() {
+		if _, err := keep(storage, o.kind, o.content); err != nil {
+			return err
+		}
 	}
-	if _, err = w.Write(m.Object); err != nil {
-		return err
+	return nil
+}
+
+// objects are those that are made, the commit last.
+func (m *Move) objects() []madeObject {
+	out := slices.Clone(m.more)
+	if m.Object != nil {
+		out = append(out, madeObject{plumbing.CommitObject, m.Object})
 	}
-	_, err = storage.SetEncodedObject(o)
-	return err
+	return out
 }
 
 // takeLock makes a lock file that nobody else has.

@@ -75,6 +75,12 @@ func (r *Repo) Run(args ...string) string {
 	return r.run(nil, append([]string{"--git-dir", r.Dir}, args...)...)
 }
 
+// RunWith is Run with something on the command's standard input.
+func (r *Repo) RunWith(stdin string, args ...string) string {
+	r.t.Helper()
+	return r.run([]byte(stdin), append([]string{"--git-dir", r.Dir}, args...)...)
+}
+
 func (r *Repo) run(stdin []byte, args ...string) string {
 	r.t.Helper()
 	cmd := exec.CommandContext(r.t.Context(), "git", args...)

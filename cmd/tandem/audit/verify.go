@@ -21,6 +21,7 @@ type Options struct {
 	PublicKey string // known from elsewhere; empty: the one that is there
 	Seen      []byte // a checkpoint that was kept elsewhere
 	Every     bool   // the signature of every batch
+	Witnessed []history.Witnessed
 }
 
 // Verify reads all of a data directory or bundle, folds its records anew, and
@@ -38,7 +39,7 @@ func Verify(ctx context.Context, path string, o Options) (*history.Report, error
 		return nil, err
 	}
 	r, err := history.Verify(ctx, path, history.VerifyOptions{
-		Disk: disk, PublicKey: o.PublicKey, Seen: o.Seen, Every: o.Every, Record: v.record, Snapshot: v.snapshot, Manifest: v.manifest,
+		Disk: disk, PublicKey: o.PublicKey, Seen: o.Seen, Every: o.Every, Witnessed: o.Witnessed, Record: v.record, Snapshot: v.snapshot, Manifest: v.manifest,
 	})
 	if err != nil {
 		return nil, err

@@ -62,6 +62,13 @@ func (t *Teller) promotion(l *Line, fact state.Fact) {
 			l.Outcome = "no"
 		}
 		object(f.Pipeline, f.Stage)
+	case *state.DeploymentNoted:
+		l.What, l.Commit, l.Reason = "note", short7(f.Commit), f.Ref
+		l.Object = state.Ref{Kind: "Application", Name: string(l.App)}
+		if f.Outcome == state.NoteRefused {
+			l.Outcome, l.Bad = "refused", true
+			l.Reason += ": " + firstLine(t.words(f.Detail))
+		}
 	case *state.AccessDeclared:
 		l.What, l.Commit = "access", short7(f.Commit.Hash)
 		l.Object = state.Ref{Kind: "Access", Name: string(state.RootApp)}

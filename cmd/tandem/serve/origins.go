@@ -26,6 +26,8 @@ type origins struct {
 	cache    string
 	interval time.Duration
 	logger   *slog.Logger
+	// checkpoint is the log's signed head.
+	checkpoint func() ([]byte, error)
 }
 
 func newOrigins(o *Options) (*origins, error) {
@@ -90,6 +92,34 @@ func (g *origins) Move(ctx context.Context, p *state.Push) (state.PromotionOutco
 		return 0, "", err
 	default:
 		return state.PromotionRefused, "", err // it can never work
+	}
+}
+
+// Note implements act.Noter: what is deployed since when, and the log's signed
+// head, of which the repository becomes a witness.
+func (g *origins) Note(ctx context.Context, w *state.NoteWanted) (state.NoteOutcome, string, error) {
+	spec := g.spec(w.Source)
+	if g.isDir && spec.Where == g.root.Where {
+		return state.NoteRefused, "", errors.New("a directory is no repository with commits to note: run Tandem on the repository")
+	}
+	head, err := g.checkpoint()
+	if err != nil {
+		return 0, "", err
+	}
+	said := fmt.Sprintf("Tandem: %s runs this commit, all of it since %s (record %d)\n", w.App, w.At.Time().Format(time.RFC3339), w.Seq)
+	note := git.Note{Ref: w.Ref, Commit: w.Commit, Text: append([]byte(said+"\n"), head...), Once: []byte(said)}
+	found, err := git.Annotate(ctx, git.Options{URL: spec.Where, Auth: spec.Auth, Logger: g.logger}, note, w.At.Time())
+	var moved *git.MovedError
+	var refused *git.RefusedError
+	switch {
+	case err == nil:
+		return state.NoteWritten, found, nil
+	case errors.As(err, &refused):
+		return state.NoteRefused, "", err
+	case errors.As(err, &moved), errors.Is(err, sources.ErrUnavailable):
+		return 0, "", err
+	default:
+		return state.NoteRefused, "", err // it can never work
 	}
 }
 

@@ -96,6 +96,7 @@ func (s *Server) assemble(ctx context.Context) error {
 			return err
 		}
 		s.Kind, s.origins = origins.kind, origins
+		origins.checkpoint = s.Data.Store.Checkpoint
 		keys, err := AgeKeys(filepath.Join(o.Data, "age.key"))
 		if err != nil {
 			return err
