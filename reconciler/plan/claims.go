@@ -202,33 +202,42 @@ func reasonAt(s *state.State, node state.NodeName, groups []state.ReasonGroup) s
 	return "unfit"
 }
 
-// move holds the identities that the text moves to the other OS while their data
-// is on a node of the old one. A person may give the data up: then the pod goes,
-// and with it the data.
-func move(d *Decision, s *state.State, w *state.Workload, step *rollout.Step) {
+// A move is the identities that the text moves to the other OS while their data
+// is on a node of the old one, by ordinal.
+type move map[int32][]*state.Claim
+
+// moveOf finds them and holds them: their data doesn't follow.
+func moveOf(d *Decision, s *state.State, w *state.Workload) move {
 	var names []string
-	at := map[int32][]*state.Claim{}
+	out := move{}
 	for _, c := range s.ClaimsOf(w.Ref) {
 		n := s.Nodes[c.Node]
 		for _, v := range w.Variants {
 			if n != nil && !w.Deleting && v.OS != state.AnyOS && v.OS != n.Facts.OS && c.Ordinal >= v.Start && c.Ordinal < v.Start+v.Replicas {
-				at[c.Ordinal] = append(at[c.Ordinal], c)
+				out[c.Ordinal] = append(out[c.Ordinal], c)
 				names = append(names, c.Ref.Name)
 			}
 		}
 	}
-	if len(at) == 0 {
+	if len(out) > 0 {
+		slices.Sort(names)
+		d.Held, d.Waiting = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldMove, Count: int32(len(out)), Params: names}), true
+	}
+	return out
+}
+
+// apply keeps these identities as they are, until a person gives their data up:
+// then the pod goes, and with it the data.
+func (m move) apply(d *Decision, w *state.Workload, step *rollout.Step) {
+	if len(m) == 0 {
 		return
 	}
-	slices.Sort(names)
-	h := state.Held{Object: w.Ref, Code: state.HoldMove, Count: int32(len(at)), Params: names}
-	d.Held, d.Waiting = append(d.Held, h), true
-	step.Start = slices.DeleteFunc(step.Start, func(x rollout.Start) bool { return at[x.Ordinal] != nil })
-	if old := w.Holds[HoldID(h)]; old == nil || !old.Approved {
-		step.Stop = slices.DeleteFunc(step.Stop, func(x rollout.Stop) bool { return at[x.Pod.Ordinal] != nil && x.Why == state.StopOutdated })
+	step.Start = slices.DeleteFunc(step.Start, func(x rollout.Start) bool { return m[x.Ordinal] != nil })
+	if old := w.Holds[HoldID(state.Held{Object: w.Ref, Code: state.HoldMove})]; old == nil || !old.Approved {
+		step.Stop = slices.DeleteFunc(step.Stop, func(x rollout.Stop) bool { return m[x.Pod.Ordinal] != nil && x.Why == state.StopOutdated })
 		return
 	}
-	for ordinal, claims := range at {
+	for ordinal, claims := range m {
 		for _, c := range claims {
 			if c.Dropped == 0 && !hasOrdinal(w, ordinal) {
 				d.Forfeit = append(d.Forfeit, Forfeit{c, state.DropApproved})

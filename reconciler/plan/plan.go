@@ -102,6 +102,7 @@ func (p *Planner) next(w *state.Workload, now state.Instant) rollout.Step {
 // planned once they are recorded.
 func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant) Decision {
 	var d Decision
+	moved := moveOf(&d, s, w)
 	if !w.Deleting {
 		p.revise(&d, s, w)
 		if len(d.Revise) > 0 {
@@ -122,7 +123,7 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 		return d
 	}
 	step := p.next(w, now)
-	move(&d, s, w, &step)
+	moved.apply(&d, w, &step)
 	d.Stop, d.Partial, d.Gone, d.Stalled, d.Wake = step.Stop, step.Partial, step.Gone, step.Stalled, step.Wake
 	d.Complete = step.Complete && !behind
 	d.Count, d.Job, d.Expired, d.Scaled = step.Count, step.Job, step.Expired, step.Scaled

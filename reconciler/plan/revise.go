@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -125,7 +126,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 	}) {
 		return
 	}
-	if len(ready) > 0 && paused(w) {
+	if len(ready) > 0 && rollout.Paused(w) {
 		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
 		return
 	}
@@ -136,11 +137,6 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 // revision would replace.
 func runs(w *state.Workload) bool {
 	return len(w.Pods) > 0 || slices.ContainsFunc(w.Variants, func(v *state.WorkloadVariant) bool { return v.Update != nil })
-}
-
-func paused(w *state.Workload) bool {
-	d, ok := w.Deployment()
-	return ok && d.Spec.Paused
 }
 
 // keepsAssumed says whether the only difference is that an image could be

@@ -3,10 +3,12 @@ package manifest
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -46,6 +48,19 @@ func defaultClaims(s *appsv1.StatefulSetSpec) {
 		t.APIVersion, t.Kind, t.Namespace = "v1", state.ClaimKind, ""
 		t.Status = corev1.PersistentVolumeClaimStatus{}
 		defaultClaim(&t.Spec)
+	}
+}
+
+// setWords validates what a StatefulSet says by annotations.
+func (c *validator) setWords(meta Path, o *appsv1.StatefulSet) {
+	at := func(name string) Path { return meta.Key("annotations", name) }
+	if word, ok := o.Annotations[rollout.PausedSet]; ok && word != "true" && word != "false" {
+		c.fail(at(rollout.PausedSet), fmt.Sprintf("want true or false, got %q", clip(word)), rollout.PausedSet+": \"true\"")
+	}
+	if word, ok := o.Annotations[rollout.DeadlineOfSet]; ok {
+		if n, err := strconv.ParseInt(word, 10, 32); err != nil || int32(n) <= o.Spec.MinReadySeconds {
+			c.fail(at(rollout.DeadlineOfSet), fmt.Sprintf("want seconds, more than minReadySeconds, got %q", clip(word)), rollout.DeadlineOfSet+": \"600\"")
+		}
 	}
 }
 

@@ -107,6 +107,7 @@ func (c *validator) body(b state.Body) {
 		c.osOrder(meta, o.Annotations)
 	case *appsv1.StatefulSet:
 		c.statefulSet(spec, &o.Spec)
+		c.setWords(meta, o)
 		if word := o.Annotations[lease.Annotation]; word != "" {
 			if _, ok := lease.Parse(word); !ok {
 				c.fail(meta.Key("annotations", lease.Annotation), fmt.Sprintf("want %s, got %q", strings.Join(lease.Words(), ", "), clip(word)), lease.Annotation+": failover")

@@ -86,6 +86,9 @@ func HoldText(h *state.Held) string {
 	case state.HoldUnsupported:
 		return fmt.Sprintf("%s cannot honour %s", orText(string(h.OS), "the OS"), orText(what, "a field"))
 	case state.HoldPaused:
+		if h.Object.Kind == "StatefulSet" {
+			return "its annotation tandem.dev/paused is true"
+		}
 		return "spec.paused is true"
 	case state.HoldBudget:
 		return budgetText(h)
@@ -183,6 +186,9 @@ func holdFix(h *state.Held) string {
 	case state.HoldAddress:
 		return "ask for another in Git (spec.clusterIP, nodePort), or leave it out: one is given"
 	case state.HoldPaused:
+		if h.Object.Kind == "StatefulSet" {
+			return "take the annotation tandem.dev/paused away in Git"
+		}
 		return "set spec.paused to false in Git"
 	case state.HoldSuspended:
 		return "take spec.suspend out of the Application, or: tandem resume app/" + h.Object.Name + " --reason …"

@@ -24,6 +24,7 @@ type ordered struct {
 	spec      *appsv1.StatefulSetSpec
 	now       state.Instant
 	least     time.Duration
+	paused    bool
 	slots     []slot       // wanted, ascending
 	condemned []*state.Pod // not wanted, descending
 }
@@ -32,7 +33,7 @@ type ordered struct {
 // update, and does one thing (OrderedReady) or each thing that it may (Parallel).
 func statefulSet(w *state.Workload, spec *appsv1.StatefulSetSpec, now state.Instant) Step {
 	var s Step
-	o := &ordered{step: &s, w: w, spec: spec, now: now, least: seconds(spec.MinReadySeconds)}
+	o := &ordered{step: &s, w: w, spec: spec, now: now, least: seconds(spec.MinReadySeconds), paused: Paused(w)}
 	o.sort()
 	strict := spec.PodManagementPolicy != appsv1.ParallelPodManagement
 	switch {
@@ -42,18 +43,21 @@ func statefulSet(w *state.Workload, spec *appsv1.StatefulSetSpec, now state.Inst
 	case o.recreate():
 	case !o.create(strict) && strict:
 	case !o.scaleDown(strict) && strict:
+	case o.paused:
 	default:
 		o.update()
 	}
 	s.Complete, s.Partial = o.complete()
-	s.stalled(w, now, o.least, DefaultDeadline)
+	if !o.paused {
+		s.stalled(w, now, o.least, deadlineOf(w))
+	}
 	return s
 }
 
 // recreate ends every pod of an older revision at once, whatever its ordinal, and
 // says whether some are still there: old and new never run together (KEP-3541).
 func (o *ordered) recreate() bool {
-	if o.spec.UpdateStrategy.Type != appsv1.RecreateStatefulSetStrategyType {
+	if o.spec.UpdateStrategy.Type != appsv1.RecreateStatefulSetStrategyType || o.paused {
 		return false
 	}
 	old := false
@@ -128,7 +132,7 @@ func (o *ordered) create(strict bool) bool {
 			// Kubernetes waits here for ever when a revision never becomes ready
 			// (kubernetes#67250). A life that was never ready and isn't of the
 			// wanted revision gives way to it.
-			if !p.Ready && p.ReadySince.IsZero() && o.mayUpdate(i) && p.Template.Digest != digest(o.template(i)) {
+			if !p.Ready && p.ReadySince.IsZero() && o.mayUpdate(i) && !o.paused && p.Template.Digest != digest(o.template(i)) {
 				o.step.Stop = append(o.step.Stop, Stop{p, state.StopOutdated})
 			}
 			whole = false
