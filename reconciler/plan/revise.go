@@ -102,6 +102,14 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 			blocked = append(blocked, state.Held{Object: w.Ref, Code: state.HoldPriority, OS: t.OS, Params: []string{name}})
 			continue
 		}
+		if gates := t.Spec.Spec.SchedulingGates; len(gates) > 0 {
+			h := state.Held{Object: w.Ref, Code: state.HoldGated, OS: t.OS, Count: v.Replicas}
+			for i := range gates {
+				h.Params = append(h.Params, gates[i].Name)
+			}
+			blocked = append(blocked, h)
+			continue
+		}
 		if v.Replicas > 0 {
 			answer := schedule.Place(s, schedule.Request{Workload: w, Variant: v, Template: t, Count: 1})
 			if answer.Static {

@@ -469,6 +469,7 @@ const (
 	HoldDependency    HoldCode = 50       // an application waits for others; Params: the revision that waits, their names
 	HoldWindow        HoldCode = 51       // an application's sync windows are shut; Params: the revision that waits
 	HoldManual        HoldCode = 52       // an application is synced by hand; Params: the revision that waits
+	HoldGated         HoldCode = 90       // spec.schedulingGates; Params: their names
 	HoldRewind        HoldCode = 40       // the branch doesn't follow from what was there before; Params: the revision that waits, the one before it
 )
 

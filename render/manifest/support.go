@@ -67,7 +67,7 @@ func supported() map[reflect.Type]map[string]bool {
 	table := map[reflect.Type]string{
 		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
 		reflect.TypeFor[corev1.PodSpec](): "containers initContainers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations priorityClassName preemptionPolicy " +
-			"topologySpreadConstraints os hostname subdomain volumes securityContext dnsPolicy schedulerName serviceAccountName automountServiceAccountToken enableServiceLinks",
+			"topologySpreadConstraints schedulingGates os hostname subdomain volumes securityContext dnsPolicy schedulerName serviceAccountName automountServiceAccountToken enableServiceLinks",
 		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe lifecycle restartPolicy " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
 		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity podAffinity podAntiAffinity",

@@ -9,6 +9,19 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
+// gates are names that a person takes away again, in Git.
+func (c *validator) gates(p Path, gates []corev1.PodSchedulingGate) {
+	seen := map[string]bool{}
+	for i, g := range gates {
+		gp := p.At(i, g.Name).Key("name")
+		c.labelKey(gp, g.Name)
+		if seen[g.Name] {
+			c.fail(gp, fmt.Sprintf("gate %q is there twice", clip(g.Name)), "remove one")
+		}
+		seen[g.Name] = true
+	}
+}
+
 // podOS finds fields that the OS which the text says can't honour: what
 // Windows has no notion of (Kubernetes's "Windows containers: field
 // compatibility"), and windowsOptions on Linux.

@@ -44,6 +44,7 @@ func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.Restart
 	if s.Subdomain != "" {
 		c.name(p.Key("subdomain"), s.Subdomain, nameLabel)
 	}
+	c.gates(p.Key("schedulingGates"), s.SchedulingGates)
 	c.podOS(p, s)
 	c.placement(p, s)
 	volumes := c.volumes(p.Key("volumes"), s.Volumes)

@@ -115,7 +115,7 @@ func transient(c state.HoldCode) bool {
 	switch c {
 	case state.HoldPredecessor, state.HoldNoRoom, state.HoldNoNode, state.HoldImageUnknown, state.HoldNodeLost, state.HoldDependency:
 		return true
-	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldWindow, state.HoldManual, state.HoldRewind, state.HoldConfigMissing, state.HoldBudget, state.HoldAddress:
+	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldWindow, state.HoldManual, state.HoldRewind, state.HoldConfigMissing, state.HoldBudget, state.HoldAddress, state.HoldGated:
 		return false
 	default:
 		return false

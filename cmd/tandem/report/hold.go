@@ -94,6 +94,8 @@ func HoldText(h *state.Held) string {
 		return budgetText(h)
 	case state.HoldPriority:
 		return "there is no PriorityClass " + what
+	case state.HoldGated:
+		return pods + " wait for spec.schedulingGates: " + what
 	case state.HoldSuspended:
 		return "the application is suspended"
 	case state.HoldDependency:
@@ -190,6 +192,8 @@ func holdFix(h *state.Held) string {
 			return "take the annotation tandem.dev/paused away in Git"
 		}
 		return "set spec.paused to false in Git"
+	case state.HoldGated:
+		return "take the gates out of spec.schedulingGates in Git"
 	case state.HoldSuspended:
 		return "take spec.suspend out of the Application, or: tandem resume app/" + h.Object.Name + " --reason …"
 	case state.HoldDependency:

@@ -38,6 +38,7 @@ type batch struct {
 	after []*state.Pod // of Request.After
 
 	reached map[reachKey][]reaches
+	local   *locality // nil: no image is worth a score
 
 	topologies []*topology
 	spreads    []*spread
@@ -180,6 +181,7 @@ func (b *batch) banned(i int32) bool {
 
 // rank scores the nodes that fit and puts them into heaps.
 func (b *batch) rank() {
+	b.locate()
 	shared := b.shared()
 	type step struct{ group, domain int32 }
 	for i := range b.nodes {
@@ -212,7 +214,7 @@ func (b *batch) rank() {
 		if c.reason != state.NodeFits {
 			continue
 		}
-		c.fixed = b.class.fixedScore(c.node)
+		c.fixed = b.class.fixedScore(c.node) + b.scoreImages(int32(i))
 		c.score = b.scoreNode(int32(i))
 		g := &b.groups[c.group]
 		g.node = int32(i)
@@ -313,6 +315,7 @@ func (b *batch) place(i int32) {
 		c.reason = state.NodePortTaken
 	}
 	rose := b.tallySelf(i)
+	b.localise(i)
 	if c.reason != state.NodeFits {
 		b.drop(g)
 	} else {

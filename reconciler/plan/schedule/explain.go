@@ -266,10 +266,41 @@ func bytesText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// room names what is asked, what is free and who has the rest.
+// room names what is asked, what is free and who has the rest: of every resource
+// that is short, the one of the reason first.
 func (e *Explainer) room(n *state.Node, r state.NodeReason) string {
-	d := dimensionOf(r)
 	_, iso := e.class.runs(n)
+	ask := state.Charge(e.class.template.Requests, iso)
+	free := n.Facts.Allocatable.Sub(n.Used)
+	out := []string{e.resource(n, r, iso)}
+	for _, other := range []state.NodeReason{state.NodeShortPods, state.NodeShortCPU, state.NodeShortMemory, state.NodeShortStorage} {
+		if other != r && short(free, only(other, ask)) == other {
+			out = append(out, e.resource(n, other, iso))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// only is an amount of one resource alone.
+func only(r state.NodeReason, ask state.Resources) state.Resources {
+	if r == state.NodeShortPods {
+		return state.Resources{Pods: ask.Pods}
+	}
+	var out state.Resources
+	switch r {
+	case state.NodeShortCPU:
+		out.MilliCPU = ask.MilliCPU
+	case state.NodeShortMemory:
+		out.Memory = ask.Memory
+	case state.NodeShortStorage:
+		out.Ephemeral = ask.Ephemeral
+	default:
+	}
+	return out
+}
+
+func (e *Explainer) resource(n *state.Node, r state.NodeReason, iso state.Isolation) string {
+	d := dimensionOf(r)
 	ask := d.of(state.Charge(e.class.template.Requests, iso))
 	all := d.of(n.Facts.Allocatable)
 	free := max(0, all-d.of(n.Used))

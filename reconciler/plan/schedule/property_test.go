@@ -50,6 +50,7 @@ func drawChanges(t *rapid.T) []podChange {
 		spreads(corev1.LabelTopologyZone, 1, true), spreads(corev1.LabelHostname, 2, true), spreads(corev1.LabelTopologyZone, 1, false), spreads("kubernetes.io/os", 1, true),
 		apart(corev1.LabelHostname, "web"), apart(corev1.LabelTopologyZone, "other-0"), near(corev1.LabelTopologyZone, "web"), near(corev1.LabelHostname, "other-1"),
 		rather(corev1.LabelHostname, "web", -50), rather(corev1.LabelTopologyZone, "other-0", 10), rather(corev1.LabelTopologyZone, "web", -7), selects("kubernetes.io/os", "linux"),
+		runs("big:1"), runs("big:2"),
 	}
 	var out []podChange
 	for range rapid.IntRange(0, 4).Draw(t, "changes") {

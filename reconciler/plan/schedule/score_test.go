@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,6 +57,31 @@ func TestScore(t *testing.T) {
 			w.put(w.workload("y", state.Linux, ask("", "4Gi")), w.node("b"), "")
 			return w.workload("web", state.Linux, ask("1", "1Mi"))
 		}, 1, "b"},
+		{"ImageLocality: among many nodes of the other OS as well as among few", func(w *world) Request {
+			for i := range 95 {
+				w.node(fmt.Sprintf("linux-%d", i))
+			}
+			for _, name := range []string{"win-a", "win-b", "win-c"} {
+				w.node(name, windows("10.0.20348.1", state.Process))
+			}
+			w.put(w.workload("other", state.Windows, runs("big:1"), ask("", "")), w.Nodes["win-b"], state.Process)
+			return w.workload("web", state.Windows, runs("big:1"))
+		}, 1, "win-b"},
+		{"ImageLocality: another image of the same name's tag is none", func(w *world) Request {
+			w.node("a")
+			w.put(w.workload("other", state.Linux, runs("big:2"), ask("", "")), w.node("b"), "")
+			return w.workload("web", state.Linux, runs("big:1"))
+		}, 1, "a"},
+		{"ImageLocality: a small image doesn't matter", func(w *world) Request {
+			w.node("a")
+			w.put(w.workload("other", state.Linux, ask("", "")), w.node("b"), "")
+			return w.workload("web", state.Linux)
+		}, 1, "a"},
+		{"ImageLocality: replicas are spread all the same", func(w *world) Request {
+			w.node("a")
+			w.node("b")
+			return w.workload("web", state.Linux, runs("big:1"))
+		}, 4, "a b a b"},
 		{"Pod should be preferably scheduled to nodes pod can tolerate", func(w *world) Request {
 			w.node("a", tainted("k", "v", "PreferNoSchedule"))
 			w.node("b")

@@ -21,12 +21,21 @@ type world struct {
 
 func newWorld() *world { return &world{State: state.New(nil)} }
 
-// anyImage runs on both operating systems.
+// anyImage runs on both operating systems; what is named big is: 600 MB for
+// Linux, 1.28 GB for Windows.
 func anyImage(name string) state.Image {
-	return state.Image{Name: name, Platforms: []state.Platform{
+	im := state.Image{Name: name, Index: state.DigestOf([]byte(name)), Platforms: []state.Platform{
 		{OS: state.Linux, Arch: "amd64", Digest: state.DigestOf([]byte(name + "linux"))},
 		{OS: state.Windows, Arch: "amd64", OSVersion: "10.0.20348.587", Digest: state.DigestOf([]byte(name + "windows"))},
 	}}
+	if strings.Contains(name, "big") {
+		im.Platforms[0].Size, im.Platforms[1].Size = 600<<20, 1280<<20
+	}
+	return im
+}
+
+func runs(image string) func(*corev1.PodTemplateSpec) {
+	return func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Image = image }
 }
 
 func (w *world) node(name string, change ...func(*state.Node)) *state.Node {
