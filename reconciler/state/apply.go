@@ -516,7 +516,9 @@ func (s *State) applyPod(r *Record) error {
 	n := s.Nodes[p.Node]
 	switch f := r.Fact.(type) {
 	case *PodStopping:
+		n.Yielding -= p.yields()
 		p.Stopping, p.StopWhy, p.StopAt = true, f.Why, r.At
+		n.Yielding += p.yields()
 		n.Generation++
 	case *PodGone:
 		if w := s.Workloads[p.Workload]; w != nil && w.Ref.Kind == "Pod" && p.Ended() && !p.Stopping {
@@ -608,6 +610,7 @@ func (s *State) removePod(p *Pod, n *Node) {
 	}
 	delete(n.Pods, p.UID)
 	n.Used = n.Used.Sub(p.Charge())
+	n.Yielding -= p.yields()
 	n.Generation++
 }
 

@@ -85,6 +85,7 @@ type Node struct {
 	PodRange    string // the addresses of its pods: "10.88.3.0/24"; empty: none were given
 	Generation  uint64 // of the assignment: counts every change of what this node should run
 	Used        Resources
+	Yielding    int // pods that were preempted and aren't gone yet
 	Pods        map[UID]*Pod
 	Claims      map[Ref]*Claim // whose data is here
 }

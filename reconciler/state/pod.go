@@ -182,6 +182,14 @@ func (r StopReason) String() string {
 	return "unknown"
 }
 
+// yields is 1 for a pod that was preempted and isn't gone yet.
+func (p *Pod) yields() int {
+	if p.Stopping && p.StopWhy == StopPreempted {
+		return 1
+	}
+	return 0
+}
+
 // PodStatus is what an agent says of one pod.
 type PodStatus struct {
 	UID        UID               `json:"uid" pb:"1"`

@@ -367,6 +367,7 @@ const (
 	NodeExistingAntiAffinity
 	NodeVolumeElsewhere
 	NodeUnsupportedField
+	NodeReserved NodeReason = 90 // pods were told to make room there for more important ones
 )
 
 // A ReasonGroup is the nodes that share a reason. Nodes are named by Index,

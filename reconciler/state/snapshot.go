@@ -449,6 +449,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 		w.Affine += t.affine()
 		n.Pods[p.UID] = p
 		n.Used = n.Used.Add(p.Charge())
+		n.Yielding += p.yields()
 	}
 	return nil
 }

@@ -136,12 +136,32 @@ func (b *batch) filter() {
 			c.reason = b.room(c, ask)
 		case b.portTaken(c.node):
 			c.reason = state.NodePortTaken
+		case b.reserved(c.node):
+			c.reason = state.NodeReserved
 		default:
 			if b.banned(int32(i)) {
 				c.reason = state.NodeExistingAntiAffinity
 			}
 		}
 	}
+}
+
+// reserved says whether pods on the node were told to make room for more
+// important ones than these: until they are gone these don't take it, or both
+// would be preempted in turn for ever (Kubernetes: nominatedNodeName).
+func (b *batch) reserved(n *state.Node) bool {
+	if n.Yielding == 0 {
+		return false
+	}
+	ours, _ := Priority(b.state, b.req.Template)
+	for _, p := range n.Pods {
+		if p.Stopping && p.StopWhy == state.StopPreempted {
+			if theirs, _ := Priority(b.state, p.Template); ours <= theirs {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fixedReason is what keeps the node from such a pod even if it were empty.

@@ -61,6 +61,8 @@ func (e *Explainer) Node(n *state.Node, r state.NodeReason) string {
 		return "host port is taken"
 	case state.NodeSpread, state.NodePodAffinity, state.NodePodAntiAffinity, state.NodeExistingAntiAffinity:
 		return e.others(n, r)
+	case state.NodeReserved:
+		return "pods there are ending to make room for more important ones"
 	case state.NodeVolumeElsewhere:
 		return "its data is on another node"
 	case state.NodeUnsupportedField:

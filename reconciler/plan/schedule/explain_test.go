@@ -98,6 +98,11 @@ func TestExplain(t *testing.T) {
 			w.put(web, n, "")
 			return web
 		}, "memory: 256Mi asked, 120Mi free (agent-metrics 512Mi, web 2×256Mi)", "n frees memory 136Mi; memory ≤ 120Mi; 1 more linux node"},
+		{"every resource that is short", func(w *world) Request {
+			n := w.node("n", sized(1000, 1<<30))
+			w.put(w.workload("other", state.Linux, ask("800m", "900Mi")), n, "")
+			return w.workload("web", state.Linux, ask("500m", "512Mi"))
+		}, "cpu: 500m asked, 200m free (other 800m); memory: 512Mi asked, 124Mi free (other 900Mi)", "1 more linux node"},
 		{"more memory than there is", func(w *world) Request {
 			w.node("n", sized(4000, 1<<30))
 			return w.workload("web", state.Linux, ask("", "2Gi"))
@@ -181,7 +186,7 @@ func TestExplainWhenThingsChanged(t *testing.T) {
 	w := newWorld()
 	n := w.node("n")
 	req := w.workload("web", state.Linux)
-	for r := state.NodeFits; r <= state.NodeUnsupportedField+1; r++ {
+	for r := state.NodeFits; r <= state.NodeReserved+1; r++ {
 		if got := Explain(w.State, req.Template, n, r); got == "" {
 			t.Errorf("reason %d has no words", r)
 		}

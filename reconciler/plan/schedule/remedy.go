@@ -93,7 +93,7 @@ func (r *remedy) group(reason state.NodeReason, nodes []*state.Node) {
 		r.add("a pod that required pod affinity names runs there first")
 	case state.NodePodAntiAffinity:
 		r.add("preferred instead of required pod anti-affinity")
-	case state.NodeFits, state.NodeOtherOS, state.NodeNoIsolation, state.NodeExistingAntiAffinity, state.NodeVolumeElsewhere, state.NodeUnsupportedField:
+	case state.NodeFits, state.NodeOtherOS, state.NodeNoIsolation, state.NodeExistingAntiAffinity, state.NodeVolumeElsewhere, state.NodeUnsupportedField, state.NodeReserved:
 	}
 }
 
