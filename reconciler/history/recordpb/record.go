@@ -11,11 +11,13 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// MaxRecord is how large one record may be: decision 2 of the design.
-const MaxRecord = 64 << 10
+// MaxRecord is how large one record may be, in bytes. Most have a few hundred;
+// the largest says what a commit changes in as many objects as a render may
+// have (20,000), each a name and a digest.
+const MaxRecord = 8 << 20
 
 // ErrTooLarge means that a record is over MaxRecord.
-var ErrTooLarge = errors.New("record is larger than 64 KiB")
+var ErrTooLarge = errors.New("record is larger than 8 MiB")
 
 // factBase plus the kind is the field number of a record's fact.
 const factBase = 16

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"reflect"
@@ -205,6 +206,23 @@ func TestWhatIsNotKnownIsRefused(t *testing.T) {
 	}
 	if err := UnmarshalLenient(ref, &r); err != nil || r.Name != "web" {
 		t.Errorf("lenient: %v, %v", r, err)
+	}
+}
+
+// A commit of as many objects as a render may have is one record.
+func TestLargestCommit(t *testing.T) {
+	f := &state.RevisionApplied{Revision: "main@sha1:0123456789012345678901234567890123456789"}
+	for i := range 20_000 {
+		ref := state.Ref{Kind: "StatefulSet", Namespace: strings.Repeat("n", 63), Name: fmt.Sprintf("%s-%d", strings.Repeat("x", 57), i)}
+		f.Changes = append(f.Changes, state.Change{Ref: ref, Verb: state.Create, Digest: state.DigestOf([]byte(ref.Name))})
+	}
+	raw, err := MarshalRecord(&state.Record{Seq: 7, Fact: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := UnmarshalRecord(raw)
+	if err != nil || len(r.Fact.(*state.RevisionApplied).Changes) != 20_000 { //nolint:forcetypeassert // what was encoded
+		t.Fatalf("%d bytes: %v", len(raw), err)
 	}
 }
 
