@@ -40,13 +40,13 @@ func (c *Controller) commit(ctx context.Context) {
 
 func (c *Controller) write(ctx context.Context, steps []reconciler.Output) error {
 	var records []*state.Record
+	var blobs []reconciler.Blob
 	for i := range steps {
-		for _, b := range steps[i].Blobs {
-			if err := c.cfg.Library.store(b); err != nil {
-				return fmt.Errorf("store what record %d names: %w", c.head.Seq+1, err)
-			}
-		}
+		blobs = append(blobs, steps[i].Blobs...)
 		records = append(records, steps[i].Records...)
+	}
+	if err := c.cfg.Library.storeAll(blobs); err != nil {
+		return fmt.Errorf("store what record %d names: %w", c.head.Seq+1, err)
 	}
 	if len(records) > 0 {
 		head, err := c.cfg.Log.Append(ctx, c.head, records)

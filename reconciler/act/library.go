@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -131,6 +133,27 @@ func (l *Library) remember(b reconciler.Blob) {
 		l.templates[b.Digest] = t
 		l.keep(b.Digest)
 	}
+}
+
+// maxStores is how many blobs are written at a time: a file system makes many
+// files durable with one write of its journal.
+const maxStores = 32
+
+// storeAll makes blobs durable, each digest once.
+func (l *Library) storeAll(blobs []reconciler.Blob) error {
+	if len(blobs) == 1 {
+		return l.store(blobs[0])
+	}
+	var all errgroup.Group
+	all.SetLimit(maxStores)
+	seen := map[state.Digest]bool{}
+	for _, b := range blobs {
+		if !seen[b.Digest] {
+			seen[b.Digest] = true
+			all.Go(func() error { return l.store(b) })
+		}
+	}
+	return all.Wait()
 }
 
 // store makes a blob durable.

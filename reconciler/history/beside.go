@@ -97,8 +97,9 @@ type Blobs struct {
 	readOnly bool
 	pack     *packer
 
-	mu   sync.Mutex
-	have map[state.Digest]bool
+	mu      sync.Mutex
+	have    map[state.Digest]bool
+	writing map[state.Digest]chan struct{} // closed when the write has ended
 }
 
 // OpenBlobs opens the blobs of a store's data directory.
@@ -107,7 +108,7 @@ func (s *Store) OpenBlobs() (*Blobs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Blobs{disk: s.disk, readOnly: s.opts.ReadOnly, pack: p, have: map[state.Digest]bool{}}, nil
+	return &Blobs{disk: s.disk, readOnly: s.opts.ReadOnly, pack: p, have: map[state.Digest]bool{}, writing: map[state.Digest]chan struct{}{}}, nil
 }
 
 // Put stores bytes under a digest, durably. A digest stands for one content:
@@ -116,21 +117,40 @@ func (b *Blobs) Put(d state.Digest, raw []byte) error {
 	if b.readOnly {
 		return ErrReadOnly
 	}
+	for {
+		b.mu.Lock()
+		if b.have[d] {
+			b.mu.Unlock()
+			return nil
+		}
+		other := b.writing[d]
+		if other == nil {
+			break
+		}
+		b.mu.Unlock()
+		<-other // the same content, by another goroutine; it may have failed
+	}
+	done := make(chan struct{})
+	b.writing[d] = done
+	b.mu.Unlock()
+	err := b.put(d, raw)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.have[d] {
-		return nil
-	}
-	if old, err := b.read(d); err == nil && len(old) > 0 {
-		b.have[d] = true
-		return nil
-	}
-	name := blobName(d)
-	if err := writeFile(b.disk, name, 0o600, b.pack.seal(blobMagic, d, uint64(len(raw)), raw)); err != nil {
+	delete(b.writing, d)
+	close(done)
+	if err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Short(), err)
 	}
 	b.have[d] = true
 	return nil
+}
+
+// put writes bytes that aren't there yet. Others may be written meanwhile.
+func (b *Blobs) put(d state.Digest, raw []byte) error {
+	if old, err := b.read(d); err == nil && len(old) > 0 {
+		return nil
+	}
+	return writeFile(b.disk, blobName(d), 0o600, b.pack.seal(blobMagic, d, uint64(len(raw)), raw))
 }
 
 // Blob is what was stored under a digest.
