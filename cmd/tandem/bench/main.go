@@ -4,10 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strings"
 )
 
@@ -24,6 +26,13 @@ func suites() []suite {
 		{"converge", converge},
 		{"wire", convergeWire},
 		{"unchanged", unchanged},
+		{"schedule-basic", basic},
+		{"schedule-affinity", antiAffinity},
+		{"schedule-spread", topologySpread},
+		{"schedule-preemption", preemption},
+		{"schedule-why", whyMany},
+		{"schedule-plan", planMany},
+		{"schedule-large", large},
 		{"statefulset", statefulSet},
 		{"rollout", rollout},
 		{"history", past},
@@ -33,9 +42,15 @@ func suites() []suite {
 
 func main() {
 	only := flag.String("run", "", "comma-separated suites; empty: all")
+	profile := flag.String("cpuprofile", "", "file to write a profile to")
 	flag.Parse()
+	stopProfile, err := startProfile(*profile)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := measure(ctx, *only)
+	err = errors.Join(measure(ctx, *only), stopProfile())
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -43,11 +58,27 @@ func main() {
 	}
 }
 
+// startProfile writes a profile of the processors' time until it is stopped.
+func startProfile(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error { pprof.StopCPUProfile(); return f.Close() }, nil
+}
+
 // measure runs the suites that are asked for.
 func measure(ctx context.Context, only string) error {
 	b := &board{floors: map[string]float64{}}
 	for _, s := range suites() {
-		if only != "" && !strings.Contains(","+only+",", ","+s.name+",") {
+		group, _, _ := strings.Cut(s.name, "-") // "schedule" runs all of its parts
+		if only != "" && !strings.Contains(","+only+",", ","+s.name+",") && !strings.Contains(","+only+",", ","+group+",") {
 			continue
 		}
 		if err := s.run(ctx, b); err != nil {
