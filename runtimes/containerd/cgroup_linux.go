@@ -59,10 +59,74 @@ func oomKills(group string) int {
 	return 0
 }
 
+// endCgroups kills whatever still runs in a cgroup and below it, frozen or not,
+// and removes it. What was half made when its shim was killed is known to
+// nobody else.
+func endCgroups(group string) error {
+	if err := killCgroups(group); err != nil {
+		return err
+	}
+	return removeCgroups(group)
+}
+
+// killCgroups returns when no process is in a cgroup, nor below it.
+func killCgroups(group string) error {
+	deadline := time.Now().Add(cgroupEnds)
+	for {
+		left := 0
+		for _, h := range hierarchies() {
+			left += killIn(filepath.Join(h, group))
+		}
+		if left == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d processes of cgroup %s were killed but do not end within %s", left, group, cgroupEnds)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// killIn kills the processes below one directory and counts them. A frozen
+// process of version 1 dies only when it is thawed.
+func killIn(top string) int {
+	count := 0
+	entries, _ := os.ReadDir(top) // what is gone needs no end
+	for _, e := range entries {
+		if e.IsDir() {
+			count += killIn(filepath.Join(top, e.Name()))
+		}
+	}
+	raw, _ := os.ReadFile(filepath.Join(top, "cgroup.procs"))
+	for field := range strings.FieldsSeq(string(raw)) {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 0 && unix.Kill(pid, unix.SIGKILL) == nil {
+			count++
+		}
+	}
+	if len(raw) > 0 {
+		thaw(top)
+	}
+	return count
+}
+
+func thaw(dir string) {
+	for name, value := range map[string]string{"freezer.state": "THAWED", "cgroup.freeze": "0"} {
+		if f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0); err == nil { // one of them is there, or neither
+			_, _ = f.WriteString(value) // else the processes are counted again
+			_ = f.Close()
+		}
+	}
+}
+
+// cgroupEnds is how long processes that were killed may take to leave a cgroup,
+// and an empty one to be removed.
+const cgroupEnds = 5 * time.Second
+
 // removeCgroups removes a cgroup and what is below it, in every hierarchy. The
 // processes in it have been killed; the kernel takes a moment to let them go.
 func removeCgroups(group string) error {
 	var errs []error
+	deadline := time.Now().Add(cgroupEnds) // for all together
 	for _, h := range hierarchies() {
 		top := filepath.Join(h, group)
 		var dirs []string
@@ -79,14 +143,13 @@ func removeCgroups(group string) error {
 			errs = append(errs, err)
 		}
 		for _, dir := range slices.Backward(dirs) {
-			errs = append(errs, removeCgroup(dir))
+			errs = append(errs, removeCgroup(dir, deadline))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func removeCgroup(dir string) error {
-	deadline := time.Now().Add(5 * time.Second)
+func removeCgroup(dir string, deadline time.Time) error {
 	for {
 		err := unix.Rmdir(dir)
 		if err == nil || errors.Is(err, unix.ENOENT) {

@@ -27,8 +27,12 @@ const (
 // to a goroutine.
 func (r *Runtime) connectFirst(ctx context.Context) error {
 	r.calls.Lock()
+	defer r.calls.Unlock()
 	err := r.dial(ctx)
-	r.calls.Unlock()
+	if errors.Is(err, errEnded) && ctx.Err() == nil {
+		r.logger.LogAttrs(ctx, slog.LevelWarn, "ended a containerd that did not answer, starting another", slog.Any("err", err))
+		err = r.dial(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -36,9 +40,16 @@ func (r *Runtime) connectFirst(ctx context.Context) error {
 	return nil
 }
 
+// errEnded says that a daemon which didn't answer was killed: another may do.
+var errEnded = errors.New("it was ended")
+
 // dial makes client good again. r.calls is held for writing. A new daemon gets
 // a new client: the old connection would take seconds to notice.
 func (r *Runtime) dial(ctx context.Context) error {
+	return bounded(ctx, dialLimit, "take over what runs on this node", r.connectOnce)
+}
+
+func (r *Runtime) connectOnce(ctx context.Context) error {
 	var d *daemon
 	if r.o.Socket == "" {
 		var err error
@@ -49,28 +60,41 @@ func (r *Runtime) dial(ctx context.Context) error {
 		r.daemon = d
 		r.mu.Unlock()
 	}
-	if err := r.answer(ctx, d); err != nil {
-		if d != nil { // running but mute: another start is the only cure
-			err = errors.Join(err, d.kill())
+	c, version, err := r.greet(ctx, d)
+	if err != nil {
+		if d != nil && ctx.Err() == nil { // running but mute: another start is the only cure
+			err = errors.Join(fmt.Errorf("%w: %w", errEnded, err), d.kill())
 		}
 		return err
 	}
-	c, err := client.New(r.socket(), client.WithDefaultNamespace(namespace), client.WithTimeout(daemonReady))
-	if err != nil {
-		return fmt.Errorf("%w: connect to containerd: %w", runtimes.ErrUnavailable, err)
-	}
-	v, err := c.Version(ctx)
-	if err != nil {
-		return errors.Join(classify(fmt.Errorf("ask containerd for its version: %w", err)), c.Close())
-	}
 	if err := r.sweep(r.inNamespace(ctx), c); err != nil {
-		return errors.Join(fmt.Errorf("sweep: %w", err), c.Close())
+		return errors.Join(classify(fmt.Errorf("sweep: %w", err)), c.Close())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.client, r.version = c, v.Version
+	r.client, r.version = c, version
 	close(r.ready)
 	return nil
+}
+
+// greet connects, and hears a first word: a daemon that hangs has a socket too.
+func (r *Runtime) greet(ctx context.Context, d *daemon) (c *client.Client, version string, err error) {
+	if err := r.answer(ctx, d); err != nil {
+		return nil, "", err
+	}
+	c, err = client.New(r.socket(), client.WithDefaultNamespace(namespace), client.WithTimeout(daemonReady))
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: connect to containerd: %w", runtimes.ErrUnavailable, err)
+	}
+	err = bounded(ctx, helloAnswers, "ask containerd on "+r.socket()+" for its version", func(ctx context.Context) error {
+		v, err := c.Version(ctx)
+		version = v.Version
+		return err
+	})
+	if err != nil {
+		return nil, "", errors.Join(classify(err), c.Close())
+	}
+	return c, version, nil
 }
 
 // supervise starts the daemon again whenever it ends and exchanges the client.

@@ -48,6 +48,8 @@ disabled_plugins = [
 ]
 [grpc]
   address = %q
+[timeouts]
+  "io.containerd.timeout.task.state" = "5s"
 [plugins."io.containerd.gc.v1.scheduler"]
   startup_delay = "10s"
 `
@@ -239,6 +241,10 @@ func (d *daemon) kill() error {
 	if err := syscall.Kill(d.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill containerd: %w", err)
 	}
-	<-d.exited
-	return nil
+	select {
+	case <-d.exited:
+		return nil
+	case <-time.After(daemonStop):
+		return fmt.Errorf("containerd (pid %d) was killed but does not end within %s", d.pid, daemonStop)
+	}
 }

@@ -29,7 +29,7 @@ import (
 const (
 	shim        = "io.containerd.runc.v2"
 	shimEnds    = time.Second
-	forgetTries = 20
+	forgetTries = 200
 	forgetPause = 25 * time.Millisecond
 )
 
@@ -79,7 +79,9 @@ func (r *Runtime) runContainer(ctx context.Context, c runtimes.Container) error 
 	if err := p.saveContainer(rec); err != nil {
 		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 	}
-	r.awaitShim(p)
+	if err := r.makeWay(ctx, p, rec); err != nil {
+		return fmt.Errorf("%w: clear what a kill left of it: %w", runtimes.ErrUnavailable, err)
+	}
 	err = r.call(ctx, func(ctx context.Context, cl *client.Client) error {
 		var err error
 		if rec.PID, err = r.create(ctx, cl, c, rec.ID, img, opts); err == nil {
@@ -99,26 +101,44 @@ func (r *Runtime) runContainer(ctx context.Context, c runtimes.Container) error 
 	return nil
 }
 
-// awaitShim waits, when nothing of the pod runs, until the shim of what ran
-// before has gone: one that is just ending still answers but takes no task.
-func (r *Runtime) awaitShim(p *pod) {
+// makeWay sees to it that nothing of this attempt exists. A daemon that is
+// killed while it starts a shim leaves one that comes up after the sweep, and a
+// shim that is killed leaves what runc was making: each would fail the same
+// attempt again and again.
+func (r *Runtime) makeWay(ctx context.Context, p *pod, rec containerRecord) error {
+	if !r.runsAny(p) {
+		if err := r.endShim(ctx, p.record.UID); err != nil {
+			return err
+		}
+	}
+	root := r.runcRoot()
+	if exists(filepath.Join(root, rec.ID)) {
+		if err := killCgroups(r.groupDir(p.record.UID) + "/" + rec.Name); err != nil {
+			return err
+		}
+		if err := r.dropRunc(ctx, root, rec.ID); err != nil {
+			return err
+		}
+	}
+	for _, dir := range r.taskDirs() {
+		if bundle := filepath.Join(dir, rec.ID); exists(bundle) {
+			if err := dropBundle(bundle); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) runsAny(p *pod) bool {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, c := range p.containers {
 		if c.record.Phase == running {
-			r.mu.Unlock()
-			return
+			return true
 		}
 	}
-	r.mu.Unlock()
-	socket := r.shimSocket(p.record.UID)
-	limit := time.Now().Add(shimEnds)
-	for time.Now().Before(limit) {
-		removeDead(socket)
-		if _, err := os.Stat(socket); err != nil {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
+	return false
 }
 
 // gate lets one call at a time make or clear a container of one name.
@@ -147,7 +167,7 @@ func (r *Runtime) clearEarlier(ctx context.Context, p *pod, c runtimes.Container
 	if rec.Attempt > c.Attempt {
 		return false, fmt.Errorf("%w: attempt %d is over, the latest is %d", runtimes.ErrRejected, c.Attempt, rec.Attempt)
 	}
-	if err := r.killWait(ctx, old, "SIGKILL"); err != nil {
+	if err := r.killWait(ctx, p, old); err != nil {
 		return false, err
 	}
 	if err := r.untilGone(ctx, p, old); err != nil {
@@ -286,12 +306,18 @@ func (r *Runtime) lost(cl *client.Client) bool {
 func (r *Runtime) forgetOnce(ctx context.Context, cl *client.Client, id string) error {
 	var errs []error
 	if made, err := cl.LoadContainer(ctx, id); err == nil {
-		task, err := made.Task(ctx, nil)
-		if err == nil {
-			_, err = task.Delete(ctx, client.WithProcessKill)
+		err := bounded(ctx, shimAnswers, "remove the process of "+id, func(ctx context.Context) error {
+			task, err := made.Task(ctx, nil)
+			if err == nil {
+				_, err = task.Delete(ctx, client.WithProcessKill)
+			}
+			return err
+		})
+		if errors.Is(err, errNoAnswer) {
+			return errors.Join(err, r.killShimsOf(ctx, id)) // containerd cleans up after it
 		}
 		if err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("remove the process of %s: %w", id, err)
+			return err
 		}
 		if err := cl.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, fmt.Errorf("remove container %s: %w", id, err))

@@ -256,7 +256,7 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 	if d != nil {
 		errs = append(errs, d.stop())
 	}
-	errs = append(errs, r.Close(), removeCgroups(r.cgroup))
+	errs = append(errs, r.Close(), endCgroups(r.cgroup))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("shut the node down: %w", err)
 	}

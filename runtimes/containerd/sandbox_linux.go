@@ -236,7 +236,7 @@ func (r *Runtime) dropSandbox(p *pod) error {
 	if addr, err := netip.ParseAddr(p.record.IP); err == nil && !p.record.HostNetwork && addr.Is4() {
 		errs = append(errs, disconnect(r.linkName(addr)))
 	}
-	errs = append(errs, p.unmountAll(), removeCgroups(r.groupDir(p.record.UID)))
+	errs = append(errs, p.unmountAll(), endCgroups(r.groupDir(p.record.UID)))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -159,7 +159,13 @@ func (r *Runtime) Stop(ctx context.Context, uid state.UID, name string, grace ti
 			return nil
 		}
 	}
-	if err := r.killWait(ctx, c, "SIGKILL"); err != nil {
+	r.mu.Lock()
+	p := r.pods[uid]
+	r.mu.Unlock()
+	if p == nil {
+		return nil // removed meanwhile
+	}
+	if err := r.killWait(ctx, p, c); err != nil {
 		return fmt.Errorf("stop %s of pod %s: %w", name, uid, err)
 	}
 	return nil
@@ -233,8 +239,10 @@ func (r *Runtime) kill(ctx context.Context, c *container, name string) error {
 	id := c.record.ID
 	r.mu.Unlock()
 	err = r.call(ctx, func(ctx context.Context, cl *client.Client) error {
-		_, err := cl.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(sig)})
-		return errgrpc.ToNative(err)
+		return bounded(ctx, shimAnswers, "signal", func(ctx context.Context) error {
+			_, err := cl.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(sig)})
+			return errgrpc.ToNative(err)
+		})
 	})
 	if errors.Is(err, runtimes.ErrNotFound) {
 		return nil // it has just ended; the watcher says so soon
@@ -242,17 +250,51 @@ func (r *Runtime) kill(ctx context.Context, c *container, name string) error {
 	return err
 }
 
-func (r *Runtime) killWait(ctx context.Context, c *container, sig string) error {
-	if err := r.kill(ctx, c, sig); err != nil {
+// killWait ends a container. Where its shim doesn't, the kernel does, and a shim
+// that doesn't notice goes as well.
+func (r *Runtime) killWait(ctx context.Context, p *pod, c *container) error {
+	err := r.kill(ctx, c, "SIGKILL")
+	if err != nil && !errors.Is(err, errNoAnswer) {
 		return err
 	}
+	if err == nil {
+		if over, err := r.untilEnded(ctx, c, shimAnswers); over || err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	group := r.groupDir(p.record.UID) + "/" + c.record.Name
+	r.mu.Unlock()
+	r.logger.LogAttrs(ctx, slog.LevelWarn, "ended a container behind its shim, which did not", slog.String("pod", p.record.UID.String()), slog.Any("err", err))
+	if err := killCgroups(group); err != nil {
+		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
+	}
+	if over, err := r.untilEnded(ctx, c, shimNotices); over || err != nil {
+		return err
+	}
+	if err := r.killShims(ctx, p.record.UID); err != nil {
+		return err
+	}
+	over, err := r.untilEnded(ctx, c, shimAnswers)
+	if err == nil && !over {
+		err = fmt.Errorf("%w: wait for its end: %w within %s", runtimes.ErrUnavailable, errNoAnswer, shimAnswers)
+	}
+	return err
+}
+
+// untilEnded waits for the record of a container's end, and says whether it came.
+func (r *Runtime) untilEnded(ctx context.Context, c *container, limit time.Duration) (bool, error) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
 	select {
 	case <-c.ended:
-		return nil
+		return true, nil
+	case <-timer.C:
+		return false, nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: wait for its end: %w", runtimes.ErrUnavailable, context.Cause(ctx))
+		return false, fmt.Errorf("%w: wait for its end: %w", runtimes.ErrUnavailable, context.Cause(ctx))
 	case <-r.life.Done():
-		return fmt.Errorf("%w: the node is closed", runtimes.ErrUnavailable)
+		return false, fmt.Errorf("%w: the node is closed", runtimes.ErrUnavailable)
 	}
 }
 
@@ -288,12 +330,12 @@ func (r *Runtime) remove(ctx context.Context, p *pod) error {
 	}
 	r.mu.Unlock()
 	for _, c := range all {
-		if err := r.kill(ctx, c, "SIGKILL"); err != nil {
+		if err := r.kill(ctx, c, "SIGKILL"); err != nil && !errors.Is(err, errNoAnswer) {
 			return err
 		}
 	}
 	for _, c := range all {
-		if err := r.killWait(ctx, c, "SIGKILL"); err != nil {
+		if err := r.killWait(ctx, p, c); err != nil {
 			return err
 		}
 		if err := r.untilGone(ctx, p, c); err != nil {
@@ -323,12 +365,36 @@ func (r *Runtime) endShim(ctx context.Context, uid state.UID) error {
 	limit := time.Now().Add(shimEnds)
 	for time.Now().Before(limit) {
 		removeDead(socket)
-		if _, err := os.Stat(socket); err != nil {
+		if !exists(socket) {
 			return nil
 		}
 		time.Sleep(time.Millisecond)
 	}
-	mine := r.id + "-" + strings.ReplaceAll(uid.String(), "-", "") + "-"
+	if err := r.killShims(ctx, uid); err != nil {
+		return err
+	}
+	removeDead(socket)
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// killShims kills the shims of a pod.
+func (r *Runtime) killShims(ctx context.Context, uid state.UID) error {
+	return r.killShimsOf(ctx, r.containerID(uid, "", 0))
+}
+
+// killShimsOf kills the shims of a container's pod: they are named after one of
+// its containers.
+func (r *Runtime) killShimsOf(ctx context.Context, id string) error {
+	parts := strings.SplitN(id, "-", 3)
+	if len(parts) < 3 {
+		return nil
+	}
+	mine := parts[0] + "-" + parts[1] + "-"
 	for pid, args := range processes() {
 		at := slices.Index(args, "-id")
 		if !r.isShim(args) || at < 0 || at+1 >= len(args) || !strings.HasPrefix(args[at+1], mine) {
@@ -337,12 +403,11 @@ func (r *Runtime) endShim(ctx context.Context, uid state.UID) error {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("kill shim %d: %w", pid, err)
 		}
-		r.logger.LogAttrs(ctx, slog.LevelInfo, "ended a shim that served nobody", slog.Int("pid", pid))
+		r.logger.LogAttrs(ctx, slog.LevelInfo, "ended a shim", slog.Int("pid", pid))
 		if err := untilDead(ctx, pid); err != nil {
 			return err
 		}
 	}
-	removeDead(socket)
 	return nil
 }
 

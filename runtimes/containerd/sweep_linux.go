@@ -1,12 +1,14 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +22,7 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -43,6 +46,9 @@ func (r *Runtime) sweep(ctx context.Context, cl *client.Client) error {
 		if err := r.sweepShims(ctx, cl, keep); err != nil {
 			return err
 		}
+	}
+	if err := r.sweepProcesses(keep); err != nil {
+		return err
 	}
 	if err := r.sweepRunc(ctx, keep); err != nil {
 		return err
@@ -108,15 +114,11 @@ func (r *Runtime) settleOne(ctx context.Context, cl *client.Client, p *pod, rec 
 	if rec.Phase == ended {
 		return false, nil
 	}
-	answer, err := cl.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: rec.ID})
-	err = errgrpc.ToNative(err)
-	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) && !errdefs.IsUnknown(err) {
+	process, err := r.lookAfter(ctx, cl, rec)
+	if err != nil {
 		return false, fmt.Errorf("look after container %s: %w", rec.ID, err)
 	}
-	now := task.Status_UNKNOWN
-	if err == nil {
-		now = answer.Process.Status
-	}
+	now := process.GetStatus()
 	r.mu.Lock()
 	known := p.containers[rec.Name]
 	watched := known != nil && known.record.ID == rec.ID && known.watched
@@ -124,7 +126,7 @@ func (r *Runtime) settleOne(ctx context.Context, cl *client.Client, p *pod, rec 
 	switch {
 	case now == task.Status_RUNNING || now == task.Status_PAUSED || now == task.Status_PAUSING:
 		if rec.Phase == starting { // killed just after it began
-			rec.Phase, rec.StartedAt, rec.PID = running, time.Now().UTC(), answer.Process.Pid
+			rec.Phase, rec.StartedAt, rec.PID = running, time.Now().UTC(), process.GetPid()
 			if err := p.saveContainer(rec); err != nil {
 				return false, err
 			}
@@ -150,9 +152,37 @@ func (r *Runtime) settleOne(ctx context.Context, cl *client.Client, p *pod, rec 
 		r.mu.Unlock()
 		code, at, reason := int32(exitUnknown), time.Now(), "its process is gone and nobody saw how it ended"
 		if now == task.Status_STOPPED {
-			code, at, reason = int32(answer.Process.ExitStatus), answer.Process.ExitedAt.AsTime(), "" //nolint:gosec // a byte
+			code, at, reason = int32(process.GetExitStatus()), process.GetExitedAt().AsTime(), "" //nolint:gosec // a byte
 		}
 		return false, r.endRecord(p, c, code, at, reason)
+	}
+}
+
+// lookAfter is what containerd says of a container's process; nil where it knows none.
+// A shim that is slow to answer makes containerd say "unknown" of a process that
+// is well: it is asked again. One that stays silent is taken for dead, and its
+// process ends.
+func (r *Runtime) lookAfter(ctx context.Context, cl *client.Client, rec containerRecord) (*task.Process, error) {
+	limit := time.Now().Add(shimSilent)
+	for {
+		var answer *tasks.GetResponse
+		err := bounded(ctx, shimAnswers, "its shim", func(ctx context.Context) (err error) {
+			answer, err = cl.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: rec.ID})
+			return errgrpc.ToNative(err)
+		})
+		silent := errors.Is(err, errNoAnswer)
+		switch {
+		case err == nil && answer.GetProcess().GetStatus() != task.Status_UNKNOWN:
+			return answer.GetProcess(), nil
+		case err != nil && !silent && !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err) && !errdefs.IsUnknown(err):
+			return nil, err
+		case err != nil && !silent, time.Now().After(limit):
+			return nil, nil //nolint:nilnil // nobody knows of a process: no error of the sweep
+		}
+		r.logger.LogAttrs(ctx, slog.LevelWarn, "asked again, a shim was silent", slog.String("container", rec.ID))
+		if !sleep(ctx, watchPause) {
+			return nil, context.Cause(ctx)
+		}
 	}
 }
 
@@ -161,41 +191,63 @@ func (r *Runtime) ours(id string) bool { return strings.HasPrefix(id, r.id+"-") 
 
 // sweepTasks removes tasks and containers that no record wants.
 func (r *Runtime) sweepTasks(ctx context.Context, cl *client.Client, keep map[string]bool) error {
-	list, err := cl.TaskService().List(ctx, &tasks.ListTasksRequest{})
+	list, err := listTasks(ctx, cl)
 	if err != nil {
-		return fmt.Errorf("list tasks: %w", err)
+		return err
 	}
 	var errs []error
-	for _, t := range list.Tasks {
+	for _, t := range list {
 		if r.ours(t.ID) && !keep[t.ID] {
 			r.endTask(ctx, cl, t.ID)
 		}
 	}
-	known, err := cl.ContainerService().List(ctx)
+	var known []containers.Container
+	err = bounded(ctx, storeAnswers, "list containers", func(ctx context.Context) (err error) {
+		known, err = cl.ContainerService().List(ctx)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("list containers: %w", err)
+		return err
 	}
 	for _, c := range known {
 		if r.ours(c.ID) && !keep[c.ID] {
 			r.logger.LogAttrs(ctx, slog.LevelInfo, "swept a container", slog.String("container", c.ID))
-			errs = append(errs, r.forget(ctx, cl, c.ID))
+			errs = append(errs, bounded(ctx, storeAnswers, "forget container "+c.ID, func(ctx context.Context) error { return r.forget(ctx, cl, c.ID) }))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+func listTasks(ctx context.Context, cl *client.Client) ([]*task.Process, error) {
+	var list *tasks.ListTasksResponse
+	err := bounded(ctx, storeAnswers, "list tasks", func(ctx context.Context) (err error) {
+		list, err = cl.TaskService().List(ctx, &tasks.ListTasksRequest{})
+		return err
+	})
+	return list.GetTasks(), err
+}
+
 // endTask kills and deletes a task, also one without a container. A shim that
-// doesn't obey is killed later.
+// doesn't obey, or is silent, is killed later.
 func (r *Runtime) endTask(ctx context.Context, cl *client.Client, id string) {
 	service := cl.TaskService()
-	_, err := service.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL), All: true})
-	if err == nil {
-		waitCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		_, _ = service.Wait(waitCtx, &tasks.WaitRequest{ContainerID: id}) // delete tells
-		cancel()
+	err := bounded(ctx, shimAnswers, "kill", func(ctx context.Context) error {
+		_, err := service.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL), All: true})
+		if err == nil {
+			_, _ = service.Wait(ctx, &tasks.WaitRequest{ContainerID: id}) // delete tells
+		}
+		return err
+	})
+	if !errors.Is(err, errNoAnswer) {
+		err = bounded(ctx, shimAnswers, "delete", func(ctx context.Context) error {
+			_, err := service.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+			return errgrpc.ToNative(err)
+		})
 	}
-	_, err = service.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
-	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
+	if errors.Is(err, errNoAnswer) {
+		err = errors.Join(err, r.killShimsOf(ctx, id))
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
 		r.logger.LogAttrs(ctx, slog.LevelWarn, "failed to delete a task, its shim is killed", slog.String("container", id), slog.Any("err", err))
 	}
 }
@@ -205,12 +257,12 @@ func (r *Runtime) endTask(ctx context.Context, cl *client.Client, id string) {
 // counts is whose parent they are.
 func (r *Runtime) sweepShims(ctx context.Context, cl *client.Client, keep map[string]bool) error {
 	serving := map[int]bool{}
-	list, err := cl.TaskService().List(ctx, &tasks.ListTasksRequest{})
+	list, err := listTasks(ctx, cl)
 	if err != nil {
-		return fmt.Errorf("list tasks: %w", err)
+		return err
 	}
 	stopped := false
-	for _, t := range list.Tasks {
+	for _, t := range list {
 		if keep[t.ID] {
 			serving[parentOf(int(t.Pid))] = true
 			stopped = stopped || t.Status == task.Status_STOPPED
@@ -261,7 +313,7 @@ func untilDead(ctx context.Context, pid int) error {
 // sweepRunc ends containers that runc knows and no record wants: their shim is
 // dead, so nobody else will.
 func (r *Runtime) sweepRunc(ctx context.Context, keep map[string]bool) error {
-	root := filepath.Join(r.run, "runc", namespace)
+	root := r.runcRoot()
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -273,23 +325,31 @@ func (r *Runtime) sweepRunc(ctx context.Context, keep map[string]bool) error {
 		if !r.ours(e.Name()) || keep[e.Name()] {
 			continue
 		}
-		out, err := exec.CommandContext(ctx, r.runc, "--root", root, "delete", "--force", e.Name()).CombinedOutput()
-		if err != nil { // half made: runc can't read it
-			r.logger.LogAttrs(ctx, slog.LevelDebug, "removed a half-made container", slog.String("container", e.Name()), slog.String("runc", string(out)))
-		}
-		if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
+		if err := r.dropRunc(ctx, root, e.Name()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (r *Runtime) runcRoot() string { return filepath.Join(r.run, "runc", namespace) }
+
+// dropRunc makes runc forget a container, also one that was half made.
+func (r *Runtime) dropRunc(ctx context.Context, root, id string) error {
+	limited, cancel := context.WithTimeout(ctx, shimAnswers)
+	defer cancel()
+	cmd := exec.CommandContext(limited, r.runc, "--root", root, "delete", "--force", id)
+	cmd.WaitDelay = time.Second
+	if out, err := cmd.CombinedOutput(); err != nil { // half made: runc can't read it
+		r.logger.LogAttrs(ctx, slog.LevelDebug, "removed a half-made container", slog.String("container", id), slog.String("runc", string(out)))
+	}
+	return os.RemoveAll(filepath.Join(root, id))
+}
+
 // sweepBundles removes directories and mounts of shims that are gone, and their
 // sockets, which lie where all daemons have theirs.
 func (r *Runtime) sweepBundles(keep map[string]bool) error {
-	const tasksDir = "io.containerd.runtime.v2.task"
-	for _, base := range []string{r.stateDir(), r.rootDir()} {
-		dir := filepath.Join(base, tasksDir, namespace)
+	for _, dir := range r.taskDirs() {
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -301,17 +361,26 @@ func (r *Runtime) sweepBundles(keep map[string]bool) error {
 			if keep[strings.TrimPrefix(e.Name(), ".")] {
 				continue
 			}
-			bundle := filepath.Join(dir, e.Name())
-			removeDeadSocket(filepath.Join(bundle, "address"))
-			if err := unmount(filepath.Join(bundle, "rootfs")); err != nil {
-				return err
-			}
-			if err := os.RemoveAll(bundle); err != nil {
+			if err := dropBundle(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// taskDirs are where the daemon keeps what shims work on.
+func (r *Runtime) taskDirs() []string {
+	const tasksDir = "io.containerd.runtime.v2.task"
+	return []string{filepath.Join(r.stateDir(), tasksDir, namespace), filepath.Join(r.rootDir(), tasksDir, namespace)}
+}
+
+func dropBundle(bundle string) error {
+	removeDeadSocket(filepath.Join(bundle, "address"))
+	if err := unmount(filepath.Join(bundle, "rootfs")); err != nil {
+		return err
+	}
+	return os.RemoveAll(bundle)
 }
 
 // removeDeadSocket removes the socket that a bundle's address file names, when
@@ -352,19 +421,22 @@ func removeDead(path string) {
 func (r *Runtime) sweepSnapshots(ctx context.Context, cl *client.Client, keep map[string]bool) error {
 	service := cl.SnapshotService(r.snapshotter)
 	var left []string
-	err := service.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		if info.Kind == snapshots.KindActive && r.ours(info.Name) && !keep[info.Name] {
-			left = append(left, info.Name)
-		}
-		return nil
+	err := bounded(ctx, storeAnswers, "list snapshots", func(ctx context.Context) error {
+		return service.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+			if info.Kind == snapshots.KindActive && r.ours(info.Name) && !keep[info.Name] {
+				left = append(left, info.Name)
+			}
+			return nil
+		})
 	})
 	if err != nil {
-		return fmt.Errorf("list snapshots: %w", err)
+		return err
 	}
 	var errs []error
 	for _, name := range left {
-		if err := service.Remove(ctx, name); err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("remove snapshot %s: %w", name, err))
+		err := bounded(ctx, storeAnswers, "remove snapshot "+name, func(ctx context.Context) error { return service.Remove(ctx, name) })
+		if err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -397,8 +469,28 @@ func (r *Runtime) sweepPods() error {
 	return r.sweepLinks(links)
 }
 
+// sweepProcesses kills what runs in cgroups of containers that are gone: neither
+// a shim nor runc may know of it.
+func (r *Runtime) sweepProcesses(keep map[string]bool) error {
+	var errs []error
+	for _, group := range r.unwantedCgroups(keep) {
+		errs = append(errs, killCgroups(group))
+	}
+	return errors.Join(errs...)
+}
+
 // sweepCgroups removes cgroups of pods and containers that are gone.
 func (r *Runtime) sweepCgroups(keep map[string]bool) error {
+	var errs []error
+	for _, group := range r.unwantedCgroups(keep) {
+		errs = append(errs, endCgroups(group))
+	}
+	return errors.Join(errs...)
+}
+
+// unwantedCgroups are those of pods and containers that are gone, in any
+// hierarchy, the inner ones first.
+func (r *Runtime) unwantedCgroups(keep map[string]bool) []string {
 	wanted := map[string]bool{}
 	r.mu.Lock()
 	for uid, p := range r.pods {
@@ -410,7 +502,7 @@ func (r *Runtime) sweepCgroups(keep map[string]bool) error {
 		}
 	}
 	r.mu.Unlock()
-	var errs []error
+	found := map[string]bool{}
 	for _, h := range hierarchies() {
 		groups, _ := filepath.Glob(filepath.Join(h, r.cgroup, "*"))
 		inner, _ := filepath.Glob(filepath.Join(h, r.cgroup, "*", "*"))
@@ -422,8 +514,8 @@ func (r *Runtime) sweepCgroups(keep map[string]bool) error {
 			if _, err := state.ParseUID(strings.SplitN(rel, "/", 2)[0]); err != nil {
 				continue
 			}
-			errs = append(errs, removeCgroups(r.cgroup+"/"+rel))
+			found[r.cgroup+"/"+rel] = true
 		}
 	}
-	return errors.Join(errs...)
+	return slices.SortedFunc(maps.Keys(found), func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
 }

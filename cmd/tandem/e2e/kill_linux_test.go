@@ -3,7 +3,9 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +23,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 // run is one life of `tandem up` and what it keeps.
@@ -101,11 +106,24 @@ func (r *run) up() {
 	r.t.Helper()
 	// Not bound to the test's context: it is ended in order, or killed on purpose.
 	r.cmd = exec.CommandContext(context.WithoutCancel(r.t.Context()), r.bin, "up", r.dir,
-		"--simulate", "windows=1", "--images", r.images, "--data", r.data, "--listen", "127.0.0.1:0")
+		"--simulate", "windows=1", "--images", r.images, "--data", r.data, "--listen", "127.0.0.1:0", "--log-level", "debug")
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// dump makes the program and its containerd say where they hang, and ends the
+// program.
+func (r *run) dump() {
+	if pid := r.containerd(); pid != 0 {
+		_ = syscall.Kill(pid, syscall.SIGUSR1) // its stacks go to its log
+	}
+	_ = r.cmd.Process.Signal(syscall.SIGQUIT)
+	_ = r.cmd.Wait()
+	said, _ := os.ReadFile(filepath.Join(r.data, "node", "containerd", "containerd.log"))
+	tree, _ := exec.CommandContext(context.WithoutCancel(r.t.Context()), "ps", "axfo", "pid,ppid,stat,wchan:24,args").Output()
+	r.t.Logf("containerd said:\n%s\nprocesses:\n%s", said, tree)
 }
 
 // kill ends the program as a power cut would, without the machine.
@@ -119,33 +137,125 @@ func (r *run) end() {
 	if r.cmd != nil {
 		r.kill()
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), patience)
+	// It gives up by itself after two minutes and says why.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), patience+time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, r.bin, "down", "--data", r.data).CombinedOutput()
+	down := exec.CommandContext(ctx, r.bin, "down", "--data", r.data)
+	down.Cancel = func() error { return down.Process.Signal(syscall.SIGQUIT) } // its stacks say where it hangs
+	down.WaitDelay = 10 * time.Second
+	out, err := down.CombinedOutput()
 	if err != nil {
 		r.t.Errorf("tandem down: %v\n%s", err, out)
 	}
 	if r.t.Failed() {
 		r.t.Logf("tandem up said:\n%s", r.out)
 	}
-	if left := r.left(); left != "" {
-		r.t.Errorf("left behind: %s", left)
+	if left := r.left(); len(left) > 0 {
+		r.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		r.wipe()
 	}
 }
 
-// left are mounts and processes that speak of this run's directories.
-func (r *run) left() string {
+// id is how this run's node names its things: eight digits of its directory.
+func (r *run) id() string {
+	d := state.DigestOf([]byte(filepath.Join(r.data, "node", "containerd")))
+	return hex.EncodeToString(d[:4])
+}
+
+// volatile is the node's directory in memory.
+func (r *run) volatile() string { return "/run/tandem/" + r.id() }
+
+// left is all on this machine that carries this run's name.
+func (r *run) left() []string {
+	var found []string
+	for _, m := range r.mounts() {
+		found = append(found, "mount "+m)
+	}
+	for _, pid := range r.processes() {
+		found = append(found, "process "+strconv.Itoa(pid))
+	}
+	return append(found, r.names()...)
+}
+
+// mounts are those below this run's directories.
+func (r *run) mounts() []string {
 	var found []string
 	mounts, _ := os.ReadFile("/proc/self/mounts")
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, r.data) {
-			found = append(found, "mount "+line)
+		if f := strings.Fields(line); len(f) > 1 && (strings.HasPrefix(f[1], r.data+"/") || strings.HasPrefix(f[1], r.volatile()+"/")) {
+			found = append(found, f[1])
 		}
 	}
-	for _, pid := range r.pids(r.data) {
-		found = append(found, "process "+strconv.Itoa(pid))
+	return found
+}
+
+// processes speak of this run's directories, or are in its control groups.
+func (r *run) processes() []int {
+	found := append(r.pids(r.data), r.pids(r.volatile())...)
+	for _, dir := range r.groups() {
+		_ = filepath.WalkDir(dir, func(path string, _ os.DirEntry, _ error) error { // what goes meanwhile is none
+			raw, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+			for field := range strings.FieldsSeq(string(raw)) {
+				if pid, err := strconv.Atoi(field); err == nil {
+					found = append(found, pid)
+				}
+			}
+			return nil
+		})
 	}
-	return strings.Join(found, "; ")
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func (r *run) groups() []string {
+	one, _ := filepath.Glob("/sys/fs/cgroup/*/tandem/*." + r.id())
+	two, _ := filepath.Glob("/sys/fs/cgroup/tandem/*." + r.id())
+	return append(one, two...)
+}
+
+// names are directories and network devices.
+func (r *run) names() []string {
+	links, _ := filepath.Glob("/sys/class/net/td" + r.id() + ".*")
+	dirs, _ := filepath.Glob(r.volatile())
+	return slices.Concat(r.groups(), links, dirs)
+}
+
+// wipe removes what a program that failed left: other tests go on beside it.
+func (r *run) wipe() {
+	for range 3 { // what is killed may have been starting another
+		for _, pid := range r.processes() {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for _, m := range slices.Backward(r.mounts()) {
+		_ = syscall.Unmount(m, syscall.MNT_DETACH)
+	}
+	for _, dir := range r.groups() {
+		var dirs []string
+		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+		for _, d := range slices.Backward(dirs) {
+			_ = os.Remove(d)
+		}
+	}
+	_ = exec.Command("nft", "delete", "table", "ip", "tandem-"+r.table()).Run()
+	for _, name := range r.names() {
+		if strings.HasPrefix(name, "/sys/class/net/") {
+			_ = exec.Command("ip", "link", "delete", filepath.Base(name)).Run()
+		}
+	}
+	_ = os.RemoveAll(r.volatile())
+}
+
+func (r *run) table() string {
+	d := state.DigestOf([]byte(filepath.Join(r.data, "node")))
+	return hex.EncodeToString(d[:4])
 }
 
 // pids are processes whose command line has a text.
@@ -235,18 +345,33 @@ func (r *run) converged() corev1.PodList {
 			return list
 		}
 	}
+	r.dump()
 	r.t.Fatalf("not converged after %s: %s", patience, last)
 	return corev1.PodList{}
 }
 
+func (r *run) killContainerd() {
+	r.t.Helper()
+	pid := r.containerd()
+	if pid == 0 {
+		r.t.Fatal("no containerd of this run was found")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// killCount is how often the program is killed, or its containerd, or both.
+var killCount = flag.Int("kills", 4, "how often TestKilledAtRandomInstants kills")
+
 // TestKilledAtRandomInstants kills the controller with its agent in the midst of
-// rollouts, and in a soak containerd too: it converges, nothing is restarted
+// rollouts, containerd, and both at once: it converges, nothing is restarted
 // that need not be, nothing leaks, and the log verifies.
 func TestKilledAtRandomInstants(t *testing.T) {
 	r := newRun(t)
-	kills, soak := 4, os.Getenv("TANDEM_SOAK") == "1"
-	if soak {
-		kills = 20
+	kills := *killCount
+	if os.Getenv("TANDEM_SOAK") == "1" {
+		kills = max(kills, 20)
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -257,15 +382,15 @@ func TestKilledAtRandomInstants(t *testing.T) {
 	for i := range kills {
 		r.commit()
 		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond) // the random instant itself
-		if soak && i%3 == 2 {
-			pid := r.containerd()
-			if pid == 0 {
-				t.Fatalf("kill %d: no containerd of this run was found", i)
-			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		} else {
+		if i%3 == 0 {
+			r.killContainerd()
+		}
+		if i%3 != 0 || i%2 == 0 { // both at once too
+			r.kill()
+			r.up()
+		}
+		if i%4 == 3 { // again, while it takes over
+			time.Sleep(time.Duration(rng.IntN(800)) * time.Millisecond)
 			r.kill()
 			r.up()
 		}
