@@ -96,9 +96,11 @@ func (t *teller) touch(s *state.State, r *state.Record) {
 	}
 }
 
-// applied is "5 objects, linux and windows; 5 pods to make".
+// applied is "5 objects, linux and windows; 5 pods to make", and later "5
+// objects, linux and windows; changed: deploy/web". It follows from the record
+// alone: the state may be further by now.
 func (t *teller) applied(s *state.State, r *state.Record, f *state.RevisionApplied) string {
-	var objects, pods int
+	var objects int
 	for _, o := range s.Objects {
 		if o.App == r.App {
 			objects++
@@ -112,27 +114,44 @@ func (t *teller) applied(s *state.State, r *state.Record, f *state.RevisionAppli
 		for _, v := range w.Variants {
 			oses[v.OS] = true
 		}
-		pods += max(0, int(w.Replicas())-current(w))
 	}
 	out := fmt.Sprintf("%d objects", objects)
 	if oses[state.Linux] && oses[state.Windows] {
 		out += ", linux and windows"
 	}
-	if len(f.Changes) < objects {
-		out += fmt.Sprintf(", %d changed", len(f.Changes))
-	}
-	return out + fmt.Sprintf("; %d pods to make", pods)
-}
-
-// current counts the pods that are as wanted already.
-func current(w *state.Workload) int {
-	n := 0
-	for _, p := range w.Pods {
-		if !p.Stopping && w.IsCurrent(p) {
-			n++
+	pods, lists := 0, map[string][]string{}
+	for _, c := range f.Changes {
+		w := s.Workloads[c.Ref]
+		switch {
+		case c.Verb == state.Create && w != nil:
+			pods += int(w.Replicas())
+		case c.Verb == state.Create && len(f.Changes) < objects:
+			lists["new"] = append(lists["new"], report.Short(c.Ref))
+		case c.Verb == state.Update:
+			lists["changed"] = append(lists["changed"], report.Short(c.Ref))
+		case c.Verb == state.Delete || c.Verb == state.Retire:
+			lists["gone"] = append(lists["gone"], report.Short(c.Ref))
 		}
 	}
-	return n
+	if pods > 0 {
+		out += fmt.Sprintf("; %d pods to make", pods)
+	}
+	for _, what := range []string{"new", "changed", "gone"} {
+		if list := lists[what]; len(list) > 0 {
+			out += "; " + what + ": " + some(list)
+		}
+	}
+	return out
+}
+
+// namesMost is how many objects a line names.
+const namesMost = 4
+
+func some(list []string) string {
+	if len(list) <= namesMost {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:namesMost-1], ", "), len(list)-namesMost+1)
 }
 
 // settle tells the workloads that have become ready, or no longer are.

@@ -317,7 +317,10 @@ func (m *Machine) vanished(now state.Instant, o *Observed) {
 	}
 	for _, p := range m.pods {
 		if p.sandboxSeen && !boxes[p.uid] {
-			p.sandboxSeen, p.dirty, p.ip = false, true, ""
+			p.sandboxSeen, p.dirty = false, true
+			if p.life != removing { // else it is no news: the pod goes with it
+				p.ip = ""
+			}
 			if p.sandbox.id == 0 {
 				p.sandbox = task{}
 			}

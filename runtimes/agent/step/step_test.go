@@ -356,6 +356,26 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// A pod that ends is told once: that its sandbox goes before the pod does is no
+// news.
+func TestEndIsToldOnce(t *testing.T) {
+	w := newWorld(t, nil)
+	p := podOf(one, nil)
+	w.step(&step.Observed{Whole: true}, assign(1, p))
+	w.answer(nil)
+	box := step.Sandbox{UID: one, IP: "10.0.0.2"}
+	w.step(&step.Observed{Whole: true, Sandboxes: []step.Sandbox{box}, Containers: []step.Container{{UID: one, Name: "main", Running: true}}})
+	stop := *p
+	stop.Stop = true
+	w.step(assign(2, &stop))
+	w.step(&step.Observed{Whole: true, Sandboxes: []step.Sandbox{box}, Containers: []step.Container{{UID: one, Name: "main"}}})
+	told := len(w.reports)
+	w.step(&step.Observed{Whole: true})
+	if len(w.reports) != told {
+		t.Errorf("told again: %+v", w.reports[told:])
+	}
+}
+
 func TestStopDuringStartWaitsForIt(t *testing.T) {
 	w := newWorld(t, nil)
 	p := podOf(one, nil)

@@ -252,7 +252,7 @@ func (c *client) askName(ctx context.Context, name, want string) error {
 	if err != nil {
 		return err
 	}
-	say("%s is %s, says %s", name, strings.Join(found, ", "), server)
+	say("the name %s is %s, says this node's name server", name, strings.Join(found, ", "))
 	if !slices.Equal(found, []string{want}) {
 		return fmt.Errorf("%s is %v, want %s", name, found, want)
 	}
