@@ -58,7 +58,7 @@ func Evaluate(s *state.State, words report.Words, idle, settle time.Duration) Ou
 		switch {
 		case a.Rejected != nil:
 			o.Stuck = true
-			o.Reasons = append(o.Reasons, problems(a, words))
+			o.Reasons = append(o.Reasons, problems(s, a, words))
 		case a.Spec.Suspend.On:
 			continue
 		}
@@ -122,8 +122,8 @@ func transient(c state.HoldCode) bool {
 	}
 }
 
-func problems(a *state.App, words report.Words) string {
-	text := strings.TrimRight(words(a.Rejected.Detail), "\n")
+func problems(s *state.State, a *state.App, words report.Words) string {
+	text := strings.TrimRight(report.Rejected(s, a.Rejected, words), "\n")
 	running := "nothing is running yet"
 	if !a.Manifest.IsZero() {
 		running = "running on: " + a.Revision.Short()

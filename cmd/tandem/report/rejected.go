@@ -7,9 +7,9 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// rejected prints what is wrong with a commit: what its render found, or what
+// Rejected prints what is wrong with a commit: what its render found, or what
 // only shows against what is there.
-func rejected(s *state.State, r *state.Rejection, words Words) string {
+func Rejected(s *state.State, r *state.Rejection, words Words) string {
 	var out []string
 	for _, f := range r.Fixed {
 		fix := fmt.Sprintf("change it back; or give the %s another name; or take it out in one commit, and put it back in the next (claims that are kept are found again)", f.Object.Kind)

@@ -118,7 +118,7 @@ func application(s *state.State, a *state.App, ws []Workload, words Words) Appli
 		out.State = "removing"
 	case a.Rejected != nil:
 		out.State = fmt.Sprintf("%s in %s: nothing of it was applied", plural(int(a.Rejected.Problems), "problem"), a.Rejected.Revision.Short())
-		out.Problems, out.Since = rejected(s, a.Rejected, words), a.Rejected.At.Time()
+		out.Problems, out.Since = Rejected(s, a.Rejected, words), a.Rejected.At.Time()
 	case out.SuspendReason != "":
 		out.State = "suspended"
 	case held != nil:
