@@ -103,10 +103,19 @@ func (m *Machine) removeApps() {
 	}
 	for _, name := range sorted(m.unwanted) {
 		if a := m.fold.Apps[name]; a != nil && !a.Removed {
-			m.emit(name, &state.AppRemoved{Name: name, Changes: m.prune(a, nil, true)})
+			m.removeApp(a)
 		}
 	}
 	clear(m.unwanted)
+}
+
+// removeApp ends an application, and with it what it waited for a person for.
+func (m *Machine) removeApp(a *state.App) {
+	m.emit(a.Spec.Name, &state.AppRemoved{Name: a.Spec.Name, Changes: m.prune(a, nil, true)})
+	delete(m.later, a.Spec.Name)
+	for _, code := range []state.HoldCode{state.HoldPrune, state.HoldSuspended, state.HoldRewind} {
+		m.releaseApp(a, code)
+	}
 }
 
 // sameSpec says whether two Applications ask for the same. Where one is written

@@ -154,7 +154,7 @@ func (m *Machine) approve(h *state.Hold) {
 // down ends every application, as `tandem down` asks.
 func (m *Machine) down() {
 	for _, a := range m.fold.SortedApps() {
-		m.emit(a.Spec.Name, &state.AppRemoved{Name: a.Spec.Name, Changes: m.prune(a, nil, true)})
+		m.removeApp(a)
 	}
 }
 

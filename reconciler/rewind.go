@@ -25,6 +25,9 @@ func (m *Machine) rewound(app state.AppName, rev state.Revision, is bool, said s
 		m.releaseApp(a, state.HoldRewind)
 		return false
 	}
+	if old := m.fold.Holds[plan.HoldID(h)]; old != nil && old.Approved {
+		m.releaseApp(a, state.HoldRewind) // another revision was approved, not this one
+	}
 	m.holdApp(a, h)
 	m.later[app] = said
 	return true

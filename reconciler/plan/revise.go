@@ -110,7 +110,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 			blocked = append(blocked, h)
 			continue
 		}
-		if v.Replicas > 0 {
+		if v.Replicas > 0 || w.Cron != nil { // a Job keeps the template with which it began
 			answer := schedule.Place(s, schedule.Request{Workload: w, Variant: v, Template: t, Count: 1})
 			if answer.Static {
 				h := state.Held{Object: w.Ref, Code: state.HoldNoNode, OS: t.OS, Count: v.Replicas}

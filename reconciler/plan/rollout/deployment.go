@@ -36,7 +36,7 @@ type part struct {
 	current   []*state.Pod // of the template wanted now
 	old       []*state.Pod
 	available int  // of both
-	blocked   bool // waits for another OS to finish first
+	blocked   bool // waits for another OS to finish first: what it has and works is kept
 	now       state.Instant
 	least     time.Duration // how long a pod is ready before it counts
 }
@@ -285,19 +285,26 @@ func order(d *appsv1.Deployment, parts []*part) {
 // spreadStarts hands out room for new pods one by one, to the variant that is
 // furthest behind.
 func spreadStarts(s *Step, parts []*part, room int) {
-	given := make([]int, len(parts))
+	given, lack := make([]int, len(parts)), make([]int, len(parts))
+	for i, p := range parts {
+		if p.variant == nil || p.variant.Update == nil {
+			continue
+		}
+		lack[i] = p.want - len(p.current)
+		if p.blocked {
+			// What it lacks, or has and doesn't work, no order is about: to wait for
+			// it would keep the other OS from going on.
+			lack[i] -= len(slices.DeleteFunc(slices.Clone(p.old), func(pod *state.Pod) bool { return !p.up(pod) }))
+		}
+	}
 	for ; room > 0; room-- {
-		best := -1
-		for i, p := range parts {
-			if p.blocked || p.variant == nil || p.variant.Update == nil {
-				continue
-			}
-			lack := p.want - len(p.current) - given[i]
-			if lack > 0 && (best < 0 || lack > parts[best].want-len(parts[best].current)-given[best]) {
+		best := 0
+		for i := range parts {
+			if lack[i]-given[i] > lack[best]-given[best] {
 				best = i
 			}
 		}
-		if best < 0 {
+		if lack[best] <= given[best] {
 			break
 		}
 		given[best]++
@@ -318,11 +325,12 @@ type candidate struct {
 func candidates(parts []*part) []candidate {
 	var all []candidate
 	for _, p := range parts {
-		if p.blocked {
-			continue
-		}
+		excess := len(p.old) + len(p.current) - p.want // scaled down meanwhile
 		for _, pod := range p.old {
-			all = append(all, candidate{pod, p})
+			if !p.blocked || !p.up(pod) || excess > 0 {
+				all = append(all, candidate{pod, p})
+				excess--
+			}
 		}
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int {

@@ -317,8 +317,15 @@ func (o *ordered) complete() (complete, partial bool) {
 	if len(o.condemned) > 0 {
 		return false, false
 	}
+	complete = true
+	for _, s := range o.slots {
+		// All of them are asked: the step wakes when the last has been ready for long enough.
+		if s.pod == nil || !o.step.available(s.pod, o.now, o.least) {
+			complete = false
+		}
+	}
 	for i, s := range o.slots {
-		if s.pod == nil || s.variant.Update == nil || !s.pod.Available(o.now, o.least) {
+		if !complete || s.variant.Update == nil {
 			return false, false
 		}
 		if s.pod.Template.Digest != s.variant.Update.Digest {
