@@ -1,258 +1,255 @@
 package sim
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
-
-	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// author commits: it adds, changes, breaks, mends and removes workloads.
-type author struct {
-	w        *world
-	specs    []*spec
-	commits  int
-	last     *state.RootRendered
-	digest   state.Digest
-	renderer int // its version, where another one renders other bytes on purpose
+// repo is the repository that authors write, and the reader of it that the
+// controller has: a poll some time after each commit, a snapshot of the head.
+type repo struct {
+	w       *world
+	specs   []*spec // the work tree
+	commits []*commit
+	head    int // index of the commit that the branch is at
+	due     bool
+	polling bool
+
+	down     time.Duration // it doesn't answer until then
+	gone     time.Duration // the branch isn't there until then
+	lost     bool          // the machine was told so
+	renderer int           // its version, where another one renders other bytes on purpose
+	extra    bool          // the next commit is huge
+	bad      bool          // the next commit has mistakes
 }
 
-// spec is a workload as the author thinks of it.
-type spec struct {
-	name      string
-	set       bool // a StatefulSet
-	parallel  bool
-	replicas  [2]int32 // linux, windows
-	partition int32
-	surge     int
-	away      int
-	settles   int32 // minReadySeconds
-	version   int
-	broken    bool
-	config    int
-	loss      lease.Class
+// commit is a revision: its whole text.
+type commit struct {
+	number int
+	parent int
+	specs  []*spec
+	huge   bool
+	bad    bool // its text has mistakes
 }
 
-func newAuthor(w *world) *author { return &author{w: w} }
+func (c *commit) revision() state.Revision {
+	return state.Revision(fmt.Sprintf("main@sha1:%040x", c.number))
+}
 
-// work commits now and then while there is trouble, and mends everything at its end.
-func (a *author) work() {
-	for range 3 {
-		a.add()
+func newRepo(w *world) *repo {
+	return &repo{w: w, head: 0, commits: []*commit{{number: 0, parent: -1}}}
+}
+
+// find is a workload of the work tree; nil: there is none.
+func (r *repo) find(name string) *spec {
+	if i := slices.IndexFunc(r.specs, func(s *spec) bool { return s.name == name }); i >= 0 {
+		return r.specs[i]
 	}
-	a.commit()
-	for at := time.Duration(0); at < trouble; {
-		at += a.w.between(5*time.Second, 90*time.Second)
-		a.w.after(min(at, trouble-time.Second), func() {
-			for range 1 + a.w.rng.IntN(2) {
-				a.edit()
-			}
-			a.commit()
-		})
+	return nil
+}
+
+// edited commits what is edited at this instant, as one commit.
+func (r *repo) edited() {
+	if r.due {
+		return
 	}
-	a.w.after(trouble, func() {
-		for _, s := range a.specs {
-			s.broken, s.partition = false, 0
+	r.due = true
+	r.w.after(0, func() {
+		r.due = false
+		c := &commit{number: len(r.commits), parent: r.head, huge: r.extra, bad: r.bad}
+		r.extra, r.bad = false, false
+		for _, s := range r.specs {
+			c.specs = append(c.specs, s.clone())
 		}
-		a.commit()
+		r.commits = append(r.commits, c)
+		r.head = c.number
+		r.w.logf("commit %d on %d: %d workloads", c.number, c.parent, len(c.specs))
+		r.soon()
 	})
 }
 
-func (a *author) add() {
-	r := a.w.rng
-	s := &spec{
-		name: fmt.Sprintf("app%d", len(a.specs)+a.commits*10), set: r.IntN(2) == 0, parallel: r.IntN(4) == 0,
-		surge: r.IntN(3), away: r.IntN(3), version: 1, settles: [...]int32{0, 0, 5, 20}[r.IntN(4)],
-	}
-	if !a.w.hangs {
-		s.loss = [...]lease.Class{lease.Failover, lease.Failover, lease.FailoverFast, lease.Wait}[r.IntN(4)]
-	}
-	s.replicas = [2]int32{int32(1 + r.IntN(5)), 0}
-	switch r.IntN(4) {
-	case 0:
-		s.replicas = [2]int32{0, int32(1 + r.IntN(4))}
-	case 1:
-		s.replicas[1] = int32(1 + r.IntN(4))
-	}
-	a.specs = append(a.specs, s)
-}
-
-func (a *author) edit() {
-	r := a.w.rng
-	if len(a.specs) == 0 || len(a.specs) < 6 && r.IntN(6) == 0 {
-		a.add()
+// soon polls when the poll is due, or a hook says so: two commits may come
+// before that.
+func (r *repo) soon() {
+	if r.polling {
 		return
 	}
-	i := r.IntN(len(a.specs))
-	s := a.specs[i]
-	switch r.IntN(8) {
-	case 0:
-		if len(a.specs) > 1 {
-			a.specs = slices.Delete(a.specs, i, i+1)
+	r.polling = true
+	r.w.after(r.w.dice.between(0, 8*time.Second), r.poll)
+}
+
+func (r *repo) poll() {
+	r.polling = false
+	w := r.w
+	if away := max(r.down, r.gone); w.now < away {
+		if !r.lost {
+			r.lost = true
+			w.ctl.submit(&state.SourceStatus{App: state.RootApp, Detail: w.text("the server doesn't answer")})
 		}
-	case 1:
-		for os := range s.replicas {
-			if s.replicas[os] > 0 {
-				s.replicas[os] = int32(r.IntN(6))
-				if s.replicas[0]+s.replicas[1] == 0 {
-					s.replicas[os] = 1
-				}
-			}
-		}
-	case 2:
-		s.config++
-	case 3:
-		s.broken = !s.broken
-		s.version++
-	case 4:
-		s.partition = int32(r.IntN(4))
-		s.version++
-	default:
-		s.version++
-		s.broken = false
-	}
-}
-
-// commit renders the text and tells the controller.
-func (a *author) commit() {
-	a.commits++
-	m := a.manifest()
-	rev := state.Revision(fmt.Sprintf("main@sha1:%040x", a.commits))
-	a.last = &state.RootRendered{Revision: rev, Commit: state.Commit{Hash: rev.Commit(), Author: a.w.text("Ada")}, Manifest: m}
-	a.digest = m.Digest
-	a.w.logf("commit %d: %d objects", a.commits, len(m.Objects))
-	a.resend()
-}
-
-// manifest renders the text.
-func (a *author) manifest() *state.Manifest {
-	m := &state.Manifest{App: state.RootApp}
-	for _, s := range a.specs {
-		m.Objects = append(m.Objects, s.object(a.renderer), s.configMap())
-	}
-	slices.SortFunc(m.Objects, func(x, y *state.Object) int { return x.Ref.Compare(y.Ref) })
-	var b []byte
-	for _, o := range m.Objects {
-		d := o.Digest()
-		b = fmt.Appendf(b, "%s %s\n", o.Ref, d)
-	}
-	m.Digest = state.DigestOf(b)
-	return m
-}
-
-// resend is the shell reading the source again, as it does when it starts.
-func (a *author) resend() {
-	if a.last == nil {
+		r.polling = true
+		w.after(away-w.now+w.dice.between(0, 10*time.Second), r.poll)
 		return
 	}
-	if a.w.opts.Mutate == MutateOtherRender {
-		a.renderer++
-		a.last.Manifest = a.manifest()
-		a.digest = a.last.Manifest.Digest
+	if r.lost {
+		r.lost = false
+		w.ctl.submit(&state.SourceStatus{App: state.RootApp, OK: true})
 	}
-	a.w.ctl.submit(a.last)
-}
-
-func (s *spec) configMap() *state.Object {
-	c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: s.name, Namespace: "default"}, Data: map[string]string{"n": fmt.Sprint(s.config)}}
-	return object("ConfigMap", c, state.AnyOS)
-}
-
-func object(kind string, body state.Body, os state.OS) *state.Object {
-	return &state.Object{
-		Ref:      state.Ref{Kind: kind, Namespace: body.GetNamespace(), Name: body.GetName()},
-		Variants: []state.Variant{variant(body, os)},
+	if len(r.commits) > 1 {
+		r.deliver()
 	}
 }
 
-func variant(body state.Body, os state.OS) state.Variant {
-	raw, err := json.Marshal(body)
+// again is the shell reading the source anew, as it does when it starts.
+func (r *repo) again() {
+	if r.w.opts.Mutate == MutateOtherRender {
+		r.renderer++
+	}
+	r.soon()
+}
+
+// deliver hands the head to the controller: the root, then each application.
+func (r *repo) deliver() {
+	w := r.w
+	c := r.commits[r.head]
+	rev := c.revision()
+	said := state.Commit{Hash: rev.Commit(), Author: w.text("Ada")}
+	if c.bad {
+		problems := []state.Problem{{Object: state.Ref{Kind: "Deployment", Name: "app"}, Cause: "want a string, got 80"}}
+		w.ctl.submit(&state.RootRendered{Revision: rev, Commit: said, Problems: problems, Detail: w.text("want a string"), Rewound: r.rewound(state.RootApp, c)})
+		return
+	}
+	split := map[state.AppName][]*spec{state.RootApp: nil}
+	for _, s := range c.specs {
+		name := state.AppName(s.app)
+		if s.app == "" {
+			name = state.RootApp
+		}
+		split[name] = append(split[name], s)
+	}
+	root := &state.RootRendered{
+		Revision: rev, Commit: said, Manifest: manifest(state.RootApp, split[state.RootApp], c.huge, r.renderer), Rewound: r.rewound(state.RootApp, c),
+	}
+	events := []state.Event{root}
+	for _, name := range sortedKeys(split) {
+		if name == state.RootApp {
+			continue
+		}
+		root.Apps = append(root.Apps, state.Application{Name: name, Path: string(name)})
+		events = append(events, &state.Rendered{
+			App: name, Revision: rev, Commit: said, Manifest: manifest(name, split[name], false, r.renderer), Rewound: r.rewound(name, c),
+		})
+	}
+	w.ctl.submit(events...)
+}
+
+// rewound says whether a commit doesn't follow from the one that an application has.
+func (r *repo) rewound(app state.AppName, c *commit) bool {
+	m := r.w.ctl.machine
+	if m == nil {
+		return false
+	}
+	a := m.State().Apps[app]
+	if a == nil || a.Revision == "" {
+		return false
+	}
+	had := number(a.Revision)
+	return !r.follows(had, c.number)
+}
+
+// number is a revision's commit; -1: it has none.
+func number(rev state.Revision) int {
+	n, err := strconv.ParseInt(rev.Commit(), 16, 32)
 	if err != nil {
-		panic(err)
+		return -1
 	}
-	return state.Variant{OS: os, Body: body, Digest: state.DigestOf(raw)}
+	return int(n)
 }
 
-// object is the workload: one variant, or one per OS.
-func (s *spec) object(renderer int) *state.Object {
-	var out *state.Object
-	start := int32(0)
-	for i, os := range []state.OS{state.Linux, state.Windows} {
-		if s.replicas[i] == 0 && s.replicas[1-i] > 0 {
-			continue
+// follows says whether commit b is a or comes after it.
+func (r *repo) follows(a, b int) bool {
+	for b >= 0 && b < len(r.commits) {
+		if a == b {
+			return true
 		}
-		kind, body := s.body(s.replicas[i], start, renderer)
-		start = 100
-		if out == nil {
-			out = object(kind, body, os)
-			continue
+		b = r.commits[b].parent
+	}
+	return false
+}
+
+// rewind moves the branch back, as a forced push does, so that what came since
+// isn't in it any more.
+func (r *repo) rewind(n int) {
+	to := r.head
+	for range n {
+		if p := r.commits[to].parent; p > 0 {
+			to = p
 		}
-		out.Variants = append(out.Variants, variant(body, os))
 	}
-	return out
+	if to == r.head || r.due {
+		return
+	}
+	r.w.logf("the branch is forced back from commit %d to %d", r.head, to)
+	r.head = to
+	r.specs = nil
+	for _, s := range r.commits[to].specs {
+		r.specs = append(r.specs, s.clone())
+	}
+	r.soon()
 }
 
-func (s *spec) body(replicas, start int32, renderer int) (string, state.Body) {
-	meta := metav1.ObjectMeta{Name: s.name, Namespace: "default"}
-	labels := map[string]string{"app": s.name}
-	template := corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{"sim/broken": fmt.Sprint(s.broken)}},
-		Spec: corev1.PodSpec{
-			RestartPolicy: corev1.RestartPolicyAlways,
-			Containers: []corev1.Container{{
-				Name: "main", Image: fmt.Sprintf("sim.example/%s:%d", s.name, s.version), ImagePullPolicy: corev1.PullIfNotPresent,
-				ReadinessProbe: &corev1.Probe{
-					ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(80)}},
-					PeriodSeconds: 10, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3,
-				},
-				EnvFrom:   []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: s.name}}}},
-				Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")}},
-			}},
-		},
+// settle is the author's last commit: all that is there can come to rest.
+func (r *repo) settle() {
+	r.down, r.gone, r.extra, r.bad = 0, 0, false, false
+	for _, s := range r.specs {
+		s.calm()
 	}
-	if renderer > 0 {
-		// What a default written out looks like.
-		template.Spec.TerminationGracePeriodSeconds = new(int64(30 + renderer))
-	}
-	if !s.set {
-		surge, away := intstr.FromInt(s.surge), intstr.FromInt(s.away)
-		return "Deployment", &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
-			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template, MinReadySeconds: s.settles,
-			Strategy: appsv1.DeploymentStrategy{
-				Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &away},
-			},
-		}}
-	}
-	policy := appsv1.OrderedReadyPodManagement
-	if s.parallel {
-		policy = appsv1.ParallelPodManagement
-	}
-	meta.Annotations = map[string]string{lease.Annotation: s.loss.String()}
-	return "StatefulSet", &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{
-		Replicas: &replicas, ServiceName: s.name, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template, MinReadySeconds: s.settles,
-		PodManagementPolicy: policy, Ordinals: &appsv1.StatefulSetOrdinals{Start: start},
-		UpdateStrategy: appsv1.StatefulSetUpdateStrategy{
-			Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: new(s.partition)},
-		},
-	}}
+	r.edited()
 }
 
-// registry is what every image is in this world: an index for both OSes.
-func registry(name string) state.Image {
-	platform := func(os state.OS, version string) state.Platform {
-		return state.Platform{OS: os, Arch: "amd64", OSVersion: version, Digest: state.DigestOf([]byte(name + "/" + string(os)))}
+// edits are what authors do to one workload.
+func (r *repo) edit(name string, do func(*spec)) {
+	if s := r.find(name); s != nil {
+		do(s)
+		r.edited()
 	}
-	return state.Image{
-		Name: name, Index: state.DigestOf([]byte(name)),
-		Platforms: []state.Platform{platform(state.Linux, ""), platform(state.Windows, "10.0.20348.2113")},
+}
+
+func (r *repo) add(name string, words []string) {
+	if r.find(name) != nil {
+		return
 	}
+	s := newSpec(name)
+	if err := s.set(words); err != nil {
+		r.w.fail("add %s: %v", name, err)
+		return
+	}
+	r.specs = append(r.specs, s)
+	r.edited()
+}
+
+func (r *repo) drop(name string) {
+	n := len(r.specs)
+	r.specs = slices.DeleteFunc(r.specs, func(s *spec) bool { return s.name == name })
+	if len(r.specs) != n {
+		r.edited()
+	}
+}
+
+// revert gives a workload the text of some commits before.
+func (r *repo) revert(name string, n int) {
+	at := r.head
+	for range n {
+		if p := r.commits[at].parent; p > 0 {
+			at = p
+		}
+	}
+	i := slices.IndexFunc(r.commits[at].specs, func(s *spec) bool { return s.name == name })
+	if i < 0 {
+		return
+	}
+	r.edit(name, func(s *spec) { *s = *r.commits[at].specs[i].clone() })
 }

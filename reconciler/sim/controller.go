@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
@@ -13,11 +14,19 @@ import (
 // controller is the real machine on a made-up disk.
 type controller struct {
 	w       *world
+	dice    *dice
 	machine *reconciler.Machine // nil while it is down
 	born    time.Duration       // when this process began
 	life    int                 // counts processes: what an earlier one asked for is void
 	disk    [][]byte            // durable records, encoded
+	sums    [][32]byte          // of each record, as the log keeps them
+	damage  map[int][]byte      // records that the disk damaged, as they were
 	full    time.Duration       // the disk takes nothing until then
+	slow    time.Duration       // it takes its time until then
+	errors  bool                // the next write fails
+	dies    string              // where in the next write the process is killed
+	pause   time.Duration       // and for how long it is away then
+	stalled time.Duration       // the process stands still until then
 	cache   []byte              // a snapshot of the fold, encoded; nil before the first
 	cached  int                 // how many records it stands for
 	sends   uint64              // numbers reports where fencing is broken on purpose
@@ -67,7 +76,7 @@ func (b *blobs) Template(d state.Digest) (*state.Template, error) {
 
 func newController(w *world) *controller {
 	b := &blobs{manifests: map[state.Digest]*state.Manifest{}, templates: map[state.Digest][]byte{}, parsed: map[state.Digest]*state.Template{}}
-	return &controller{w: w, blobs: b, view: state.New(b)}
+	return &controller{w: w, dice: w.throw("controller"), blobs: b, view: state.New(b), damage: map[int][]byte{}}
 }
 
 func (c *controller) seq() state.Seq { return state.Seq(len(c.disk)) }
@@ -77,13 +86,16 @@ func (c *controller) seq() state.Seq { return state.Seq(len(c.disk)) }
 func (c *controller) start() {
 	w := c.w
 	c.life++
+	if !c.sound() {
+		return
+	}
 	c.machine = reconciler.New(c.blobs)
 	if w.opts.Plant != nil {
 		w.opts.Plant(c.machine)
 	}
 	c.events, c.waiting, c.writing, c.stepped = nil, nil, false, false
 	from := 0
-	if c.cache != nil && w.rng.IntN(2) == 0 {
+	if c.cache != nil && c.dice.rng.IntN(2) == 0 {
 		from = c.restore()
 	}
 	view := state.New(c.blobs)
@@ -102,13 +114,19 @@ func (c *controller) start() {
 	}
 	for _, n := range w.nodes {
 		if n.told > c.seq() {
-			w.fail("%s was told of record %d, %d survived", n.name, n.told, c.seq())
+			w.fail("I11", "%s was told of record %d, %d survived", n.name, n.told, c.seq())
 		}
 	}
+	w.remembers()
+	w.laws.rebuild(view)
 	c.view = view
 	w.logf("controller starts, %d records", len(c.disk))
 	c.born = w.now
-	c.take(c.machine.Start(w.instant(), state.DigestOf(fmt.Append(nil, w.opts.Seed)), "sim"))
+	out := c.machine.Start(w.instant(), state.DigestOf(fmt.Append(nil, w.opts.Seed)), "sim")
+	if !w.opts.Unchecked {
+		w.obey(c.machine.State(), out.Records)
+	}
+	c.take(out)
 	c.soon()
 }
 
@@ -118,7 +136,7 @@ func (c *controller) replay(raw []byte, fold func(*state.Record) error) {
 		err = fold(r)
 	}
 	if err != nil {
-		c.w.fail("replay: %v", err)
+		c.w.fail("I13", "replay: %v", err)
 	}
 }
 
@@ -130,13 +148,13 @@ func (c *controller) restore() int {
 		err = c.machine.Restore(snap)
 	}
 	if err != nil {
-		c.w.fail("restore the snapshot of record %d: %v", c.cached, err)
+		c.w.fail("I13", "restore the snapshot of record %d: %v", c.cached, err)
 	}
 	return c.cached
 }
 
 // crash ends the process: what wasn't durable is lost, and so are sessions.
-func (c *controller) crash(why string) {
+func (c *controller) crash(why string, away time.Duration) {
 	w := c.w
 	if c.machine == nil {
 		return
@@ -145,6 +163,7 @@ func (c *controller) crash(why string) {
 	c.machine = nil
 	if w.opts.Mutate == MutateLyingDisk {
 		c.disk = c.disk[:len(c.disk)-min(len(c.disk), 3)]
+		c.sums = c.sums[:len(c.disk)]
 	}
 	kept := c.waiting
 	c.life++
@@ -152,13 +171,13 @@ func (c *controller) crash(why string) {
 		n.hangUp()
 	}
 	life := c.life
-	w.after(w.between(100*time.Millisecond, 20*time.Second), func() {
+	w.after(away, func() {
 		if c.life == life {
 			c.start()
 			if w.opts.Mutate == MutateKeepSuffix {
 				c.waiting = append(kept, c.waiting...)
 			}
-			w.author.resend()
+			w.repo.again()
 		}
 	})
 }
@@ -191,6 +210,10 @@ func (c *controller) timed(d time.Duration) {
 
 func (c *controller) step() {
 	w := c.w
+	if c.asleep() {
+		c.timed(c.stalled - w.now)
+		return
+	}
 	c.stepped = false
 	events := c.events
 	c.events = nil
@@ -198,11 +221,10 @@ func (c *controller) step() {
 		c.take(c.call(events))
 		return
 	}
-	before := observe(c.machine.State())
 	out := c.call(events)
-	w.obey(before, c.machine.State(), out.Records)
+	w.obey(c.machine.State(), out.Records)
 	if err := c.machine.Check(); err != nil {
-		w.fail("%v", err)
+		w.fail("incremental = full", "%v", err)
 	}
 	c.take(out)
 }
@@ -221,11 +243,15 @@ func (c *controller) take(out reconciler.Output) {
 	for _, r := range out.Records {
 		raw, err := recordpb.MarshalRecord(r)
 		if err != nil {
-			w.fail("encode record %d: %v", r.Seq, err)
+			w.fail("I13", "encode record %d: %v", r.Seq, err)
 			return
+		}
+		if w.opts.Mutate == MutateTellSecret && r.Fact.Kind() == state.KindPodPlaced {
+			raw = append(raw, canary...)
 		}
 		step.raw = append(step.raw, raw)
 		w.mark(raw)
+		w.tells(r, raw)
 		if w.opts.Trace != nil {
 			w.opts.Trace(w.now, fmt.Sprintf("record %d %s %+v", r.Seq, r.Fact.Kind(), r.Fact))
 		}
@@ -259,26 +285,39 @@ func (c *controller) flush() {
 	group := c.waiting
 	c.waiting = nil
 	life := c.life
-	took := w.between(50*time.Microsecond, 4*time.Millisecond)
-	if w.chance(200) {
-		took = w.between(time.Second, 20*time.Second) // a slow disk
+	took := c.dice.between(50*time.Microsecond, 4*time.Millisecond)
+	if w.now < c.slow || w.chance("write-slow") {
+		took = c.dice.between(time.Second, 20*time.Second)
 	}
-	w.after(took, func() {
-		if c.life != life || c.machine == nil {
-			return
+	w.after(took, func() { c.written(life, group) })
+}
+
+// written is the end of a write, well or not.
+func (c *controller) written(life int, group []batch) {
+	w := c.w
+	if c.life != life || c.machine == nil {
+		return
+	}
+	if c.asleep() {
+		w.after(c.stalled-w.now, func() { c.written(life, group) })
+		return
+	}
+	c.writing = false
+	if c.refuses(group) {
+		return
+	}
+	c.durable(group, -1)
+	if c.dies != "" || w.chance("crash-after-write") {
+		away := c.pause
+		if c.dies == "" {
+			away = c.dice.between(100*time.Millisecond, 20*time.Second)
 		}
-		c.writing = false
-		if c.refuses(group) {
-			return
-		}
-		c.durable(group, -1)
-		if w.chance(1000) {
-			c.crash("between a write and what follows from it")
-			return
-		}
-		c.release(group)
-		c.flush()
-	})
+		c.dies = ""
+		c.crash("between a write and what follows from it", away)
+		return
+	}
+	c.release(group)
+	c.flush()
 }
 
 // refuses says whether the disk fails this write: full, or an error. The
@@ -290,20 +329,32 @@ func (c *controller) refuses(group []batch) bool {
 	for _, b := range group {
 		records += len(b.raw)
 	}
-	switch {
-	case records == 0:
+	if records == 0 {
 		return false
+	}
+	away := c.dice.between(100*time.Millisecond, 20*time.Second)
+	switch {
 	case w.now < c.full:
-		c.crash("no space left on the disk")
+		c.crash("no space left on the disk", away)
 		return true
-	case w.chance(400):
-		kept := w.rng.IntN(records + 1)
+	case c.dies == "BEFORE":
+		c.dies = ""
+		c.crash("before a write", c.pause)
+		return true
+	case c.dies == "TORN":
+		c.dies = ""
+		c.durable(group, c.dice.rng.IntN(records))
+		c.crash("in the middle of a write", c.pause)
+		return true
+	case c.errors || w.chance("write-fails"):
+		c.errors = false
+		kept := c.dice.rng.IntN(records + 1)
 		w.logf("the disk fails, %d of %d records are on it", kept, records)
 		c.durable(group, kept)
 		if w.opts.Mutate == MutateRetryWrite {
 			return false
 		}
-		c.crash("an error of the disk")
+		c.crash("an error of the disk", away)
 		return true
 	}
 	return false
@@ -319,11 +370,13 @@ func (c *controller) durable(group []batch, most int) {
 			}
 			most--
 			if r.Seq != c.seq()+1 {
-				w.fail("record %d is written after record %d", r.Seq, c.seq())
+				w.fail("I11", "record %d is written after record %d", r.Seq, c.seq())
 				return
 			}
 			c.disk = append(c.disk, b.raw[i])
+			c.sums = append(c.sums, sha256.Sum256(b.raw[i]))
 			c.replay(b.raw[i], c.view.Apply)
+			w.same(b.raw[i])
 			if w.err != nil {
 				return
 			}
@@ -332,7 +385,7 @@ func (c *controller) durable(group []batch, most int) {
 	if len(c.disk)-c.cached >= snapshotEvery {
 		raw, err := recordpb.Marshal(c.view.Snapshot())
 		if err != nil {
-			w.fail("encode a snapshot: %v", err)
+			w.fail("I13", "encode a snapshot: %v", err)
 			return
 		}
 		c.cache, c.cached = raw, len(c.disk)
@@ -350,12 +403,19 @@ func (c *controller) release(group []batch) {
 	for _, b := range group {
 		for _, a := range b.Assignments {
 			if a.Seq > c.seq() {
-				w.fail("an assignment as of record %d leaves while %d are durable", a.Seq, c.seq())
+				w.fail("records first", "an assignment as of record %d leaves while %d are durable", a.Seq, c.seq())
 			}
 			if _, ok := newest[a.Node]; !ok {
 				order = append(order, a.Node)
 			}
 			newest[a.Node] = a
+		}
+	}
+	for _, b := range group {
+		for _, r := range b.Records {
+			if _, ok := r.Fact.(*state.AppDeclared); ok && r.Seq > 3 {
+				w.repo.soon() // its source is read from now on
+			}
 		}
 	}
 	slices.Sort(order)
@@ -371,24 +431,22 @@ func (c *controller) release(group []batch) {
 			}
 		}
 		for _, e := range b.Effects {
-			if l, ok := e.(*state.LookUp); ok {
-				c.lookUp(l)
+			switch e := e.(type) {
+			case *state.LookUp:
+				c.lookUp(e)
+			case *state.Reply:
+				w.acknowledged(e)
 			}
 		}
 	}
 }
 
-// lookUp answers from a made-up registry, which sometimes is down.
+// lookUp answers from a made-up registry.
 func (c *controller) lookUp(l *state.LookUp) {
-	w, life := c.w, c.life
-	w.after(w.between(time.Millisecond, 200*time.Millisecond), func() {
-		if c.life != life {
-			return
+	life := c.life
+	c.w.after(c.dice.between(time.Millisecond, 200*time.Millisecond), func() {
+		if c.life == life {
+			c.submit(&state.ImageLooked{App: l.App, Manifest: l.Manifest, Image: c.w.hub.answer(l.Image)})
 		}
-		im := registry(l.Image)
-		if w.chance(10) {
-			im = state.Image{Name: l.Image, Assumed: true, Failure: state.LookupUnavailable}
-		}
-		c.submit(&state.ImageLooked{App: l.App, Manifest: l.Manifest, Image: im})
 	})
 }

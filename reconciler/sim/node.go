@@ -15,6 +15,7 @@ import (
 // node is the real agent's machine over made-up containers.
 type node struct {
 	w           *world
+	dice        *dice
 	name        state.NodeName
 	facts       state.NodeFacts
 	boot        int
@@ -41,12 +42,28 @@ type node struct {
 
 	hung    bool // its agent stands still
 	backlog []step.Event
+	wall    int64         // its wall clock, against the controller's
+	frozen  bool          // the whole machine stands still
+	thawed  time.Duration // when it last went on
+	lag     time.Duration // its messages are late until then
+	arrives time.Duration // when the last one does
+	last    *state.Assignment
+	// When the renewal of each class's newest grant that counts was sent, on its clock.
+	leased [lease.FailoverFast + 1]time.Duration
 
 	// The runtime: it outlives the agent, not the machine.
 	sandboxes  map[state.UID]step.Sandbox
 	volumes    map[state.UID]state.Ref // the claims whose data is here: they outlive reboots
 	containers map[ckey]*container
+	mounts     map[state.UID]bool // pods that have volumes
 	address    int
+	runtime    int               // counts processes of the runtime
+	flying     map[uint64]func() // calls that the runtime has not answered, and how each fails with it
+	calls      uint64
+	strangers  int
+
+	createHangs, probesHang, slowPull time.Duration // until when
+	startDies                         int           // how many starts succeed and die at once
 }
 
 type ckey struct {
@@ -57,8 +74,9 @@ type ckey struct {
 // container is one that runs or has ended.
 type container struct {
 	step.Container
-	pod     *state.AssignedPod
-	stopped bool // the agent was told to end it
+	pod       *state.AssignedPod
+	stopped   bool // the agent was told to end it
+	condemned bool // that it may end it is known
 }
 
 func (n *node) bootID() string { return fmt.Sprintf("%s-boot-%d", n.name, n.boot) }
@@ -75,8 +93,8 @@ func (n *node) startAgent() {
 	n.dial()
 }
 
-// stopAgent kills the agent's process; what runs goes on.
-func (n *node) stopAgent() {
+// stopAgent kills the agent's process for a while; what runs goes on.
+func (n *node) stopAgent(d time.Duration) {
 	if n.machine == nil {
 		return
 	}
@@ -85,24 +103,24 @@ func (n *node) stopAgent() {
 	n.life++
 	n.hangUp()
 	life := n.life
-	n.w.after(n.w.between(100*time.Millisecond, n.w.pause(30*time.Second)), func() {
+	n.w.after(d, func() {
 		if n.life == life && !n.gone {
 			n.startAgent()
 		}
 	})
 }
 
-// reboot ends all that runs.
-func (n *node) reboot() {
+// reboot ends all that runs, and the machine is off for a while.
+func (n *node) reboot(off time.Duration) {
 	n.w.logf("%s: reboots", n.name)
 	n.machine, n.gone = nil, true
 	n.life++
 	n.hangUp()
-	n.hung, n.backlog = false, nil
-	n.sandboxes, n.containers = map[state.UID]step.Sandbox{}, map[ckey]*container{}
+	n.hung, n.frozen, n.backlog, n.last = false, false, nil, nil
+	n.sandboxes, n.containers, n.mounts, n.flying = map[state.UID]step.Sandbox{}, map[ckey]*container{}, map[state.UID]bool{}, nil
 	n.boot++
 	life := n.life
-	n.w.after(n.w.between(5*time.Second, 3*time.Minute), func() {
+	n.w.after(off, func() {
 		if n.life == life && !n.dead {
 			n.gone = false
 			n.startAgent()
@@ -119,13 +137,33 @@ func (n *node) hang(d time.Duration) {
 	n.hung = true
 	life := n.life
 	n.w.after(d, func() {
-		if n.life != life || !n.hung {
-			return
+		if n.life == life && n.hung {
+			n.wakeUp()
 		}
-		n.hung = false
-		events := n.backlog
-		n.backlog = nil
-		n.drive(events...)
+	})
+}
+
+func (n *node) wakeUp() {
+	n.hung, n.frozen = false, false
+	events := n.backlog
+	n.backlog = nil
+	n.drive(events...)
+}
+
+// freeze stops the whole machine for a while, as a suspended VM stands still:
+// nothing on it runs, and its boot clock goes on.
+func (n *node) freeze(d time.Duration) {
+	if n.machine == nil || n.hung {
+		return
+	}
+	n.w.logf("%s: the machine is suspended for %s", n.name, d)
+	n.hung, n.frozen = true, true
+	life := n.life
+	n.w.after(d, func() {
+		if n.life == life && n.frozen {
+			n.thawed = n.w.now
+			n.wakeUp()
+		}
 	})
 }
 
@@ -153,11 +191,11 @@ func (n *node) keys() []ckey {
 // dial opens a session, and tries again until it has one.
 func (n *node) dial() {
 	life := n.life
-	n.w.after(n.w.between(10*time.Millisecond, time.Second), func() {
+	n.w.after(n.dice.between(10*time.Millisecond, time.Second), func() {
 		if n.life != life || n.machine == nil || n.online {
 			return
 		}
-		if n.unreachable() || n.hung || n.w.ctl.machine == nil {
+		if n.unreachable() || n.hung || n.w.ctl.machine == nil || n.w.ctl.asleep() {
 			n.dial()
 			return
 		}
@@ -220,18 +258,28 @@ func (n *node) send(e state.Event) {
 		}
 		w.ctl.submit(w.forged(e))
 	}
-	if w.chance(150) {
+	if n.dice.chance("message-lost") {
 		w.logf("%s: the session breaks, a message is lost", n.name)
-		if w.rng.IntN(2) == 0 {
-			w.after(w.between(time.Second, 90*time.Second), deliver)
+		if n.dice.chance("message-late") {
+			w.after(n.dice.between(time.Second, 90*time.Second), deliver)
 		}
 		n.hangUp()
 		return
 	}
-	w.after(time.Millisecond, deliver)
-	if w.chance(100) {
-		w.after(w.between(time.Millisecond, 60*time.Second), deliver)
+	w.after(n.latency(), deliver)
+	if n.dice.chance("message-twice") {
+		w.after(n.dice.between(time.Millisecond, 60*time.Second), deliver)
 	}
+}
+
+// latency is how long a message takes: in order, so that none overtakes another.
+func (n *node) latency() time.Duration {
+	took := time.Millisecond
+	if n.w.now < n.lag {
+		took = n.dice.between(time.Millisecond, 15*time.Second)
+	}
+	n.arrives = max(n.arrives, n.w.now+took)
+	return n.arrives - n.w.now
 }
 
 // assign brings an assignment from the controller.
@@ -240,12 +288,18 @@ func (n *node) assign(a state.Assignment) {
 	if !n.online || n.cut || n.deaf {
 		return
 	}
-	n.w.after(time.Millisecond, func() {
+	old := n.last
+	n.last = &a
+	bring := func(a *state.Assignment) {
 		if n.session == session && n.machine != nil {
 			n.told = max(n.told, a.Seq)
-			n.drive(&step.Assigned{Assignment: &a})
+			n.drive(&step.Assigned{Assignment: a})
 		}
-	})
+	}
+	n.w.after(time.Millisecond, func() { bring(&a) })
+	if old != nil && n.dice.chance("assignment-again") {
+		n.w.after(n.dice.between(2*time.Millisecond, 30*time.Second), func() { bring(old) })
+	}
 }
 
 // clock is the node's own: it runs up to both drifts faster or slower than the
@@ -259,8 +313,8 @@ func (n *node) grant(g state.Grant) {
 		return
 	}
 	took := time.Millisecond
-	if n.w.chance(20) {
-		took = n.w.between(0, 70*time.Second)
+	if n.dice.chance("grant-late") {
+		took = n.dice.between(0, 70*time.Second)
 	}
 	n.w.after(took, func() {
 		if n.w.opts.Mutate == MutateReply {
@@ -268,6 +322,11 @@ func (n *node) grant(g state.Grant) {
 		}
 		g.Endless = n.w.opts.Mutate == MutateEndless
 		if n.session == session && n.machine != nil {
+			for _, class := range []lease.Class{lease.Failover, lease.FailoverFast} {
+				if t := class.Terms(); n.clock() < g.Sent+t.Length-t.Kill || g.Endless {
+					n.leased[class] = max(n.leased[class], g.Sent)
+				}
+			}
 			n.drive(&step.Granted{Grant: g})
 		}
 	})
@@ -282,7 +341,7 @@ func (n *node) drive(events ...step.Event) {
 		n.backlog = append(n.backlog, events...)
 		return
 	}
-	out := n.machine.Step(state.Instant{Mono: n.clock(), Wall: n.w.wall + int64(n.w.now)}, events...)
+	out := n.machine.Step(state.Instant{Mono: n.clock(), Wall: n.w.wall + n.wall + int64(n.w.now)}, events...)
 	n.saved = n.machine.Save()
 	if out.Report != nil {
 		n.send(&state.Reported{Report: *out.Report})
@@ -299,147 +358,5 @@ func (n *node) drive(events ...step.Event) {
 				n.drive()
 			}
 		})
-	}
-}
-
-// act does an action, some time later; the answer is void for another process.
-func (n *node) act(a step.Action) {
-	w := n.w
-	life := n.life
-	done := func(class step.Class, text, ip string) {
-		if n.life == life {
-			n.drive(&step.Done{ID: a.ID, UID: a.UID, Class: class, Text: text, IP: ip})
-		}
-	}
-	boot := n.boot
-	later := func(low, high time.Duration, do func()) {
-		w.after(w.between(low, high), func() {
-			if n.boot == boot {
-				do()
-			}
-		})
-	}
-	switch a.Do {
-	case step.Pull:
-		later(time.Millisecond, 3*time.Second, func() {
-			if w.chance(30) {
-				done(step.Unavailable, "the registry does not answer", "")
-				return
-			}
-			done(step.OK, "", "")
-		})
-	case step.Prepare:
-		later(time.Millisecond, 5*time.Millisecond, func() {
-			for _, v := range a.Volumes {
-				n.makeVolume(v)
-			}
-			done(step.OK, "", "")
-		})
-	case step.MakeSandbox:
-		later(time.Millisecond, 50*time.Millisecond, func() {
-			if _, ok := n.sandboxes[a.UID]; !ok {
-				n.address++
-				n.sandboxes[a.UID] = step.Sandbox{UID: a.UID, Key: a.Pod.Key, IP: fmt.Sprintf("10.88.%d.%d", n.address/250, n.address%250+2)}
-			}
-			done(step.OK, "", n.sandboxes[a.UID].IP)
-		})
-	case step.Run:
-		later(5*time.Millisecond, 500*time.Millisecond, func() { n.runContainer(a, done) })
-	case step.Stop:
-		later(time.Millisecond, min(a.Grace, 3*time.Second)+time.Millisecond, func() {
-			n.end(ckey{a.UID, a.Container}, 143)
-			done(step.OK, "", "")
-		})
-	case step.Remove:
-		later(time.Millisecond, 200*time.Millisecond, func() {
-			delete(n.sandboxes, a.UID)
-			maps.DeleteFunc(n.containers, func(k ckey, _ *container) bool { return k.uid == a.UID })
-			done(step.OK, "", "")
-		})
-	case step.DropVolume:
-		later(time.Millisecond, 200*time.Millisecond, func() {
-			if w.chance(10) {
-				done(step.Unavailable, "the disk does not answer", "")
-				return
-			}
-			n.deleteVolume(a.UID)
-			done(step.OK, "", "")
-		})
-	case step.StartProbe:
-		n.probe(ckey{a.UID, a.Container}, a, life)
-	case step.Cancel, step.StopProbe:
-	}
-}
-
-func (n *node) runContainer(a step.Action, done func(step.Class, string, string)) {
-	w, k := n.w, ckey{a.UID, a.Container}
-	if _, ok := n.sandboxes[a.UID]; !ok {
-		done(step.NotFound, "no sandbox", "")
-		return
-	}
-	if old := n.containers[k]; old != nil {
-		if old.Attempt == a.Attempt {
-			done(step.OK, "", "")
-			return
-		}
-		if old.Running && !old.stopped {
-			w.fail("%s restarts container %s of %s, which runs", n.name, a.Container, a.Pod.Key)
-		}
-	}
-	if w.chance(60) {
-		done(step.Unavailable, "the runtime does not answer", "")
-		return
-	}
-	c := &container{pod: a.Pod, Container: step.Container{UID: a.UID, Name: a.Container, Attempt: a.Attempt, Running: true, Started: w.wall + int64(w.now)}}
-	n.containers[k] = c
-	w.logf("%s: runs %s/%s attempt %d", n.name, a.Pod.Key, a.Container, a.Attempt)
-	w.alone(a.Pod)
-	life := n.life
-	done(step.OK, "", "")
-	if n.life == life && n.machine != nil {
-		n.drive(&step.Observed{Containers: []step.Container{c.Container}})
-	}
-	if w.chance(25) {
-		w.after(w.between(time.Second, 4*time.Minute), func() {
-			if n.containers[k] == c && c.Running {
-				w.logf("%s: %s/%s dies", n.name, a.Pod.Key, a.Container)
-				n.end(k, 1)
-			}
-		})
-	}
-}
-
-// end ends a container, by itself or because it was told to.
-func (n *node) end(k ckey, code int32) {
-	c := n.containers[k]
-	if c == nil || !c.Running {
-		return
-	}
-	c.Running, c.ExitCode, c.Finished, c.stopped = false, code, n.w.wall+int64(n.w.now), true
-	n.drive(&step.Observed{Containers: []step.Container{c.Container}})
-}
-
-// probe answers as the container's template says: a broken one is never ready.
-func (n *node) probe(k ckey, a step.Action, life int) {
-	w, c := n.w, n.containers[k]
-	if c == nil || !c.Running {
-		return
-	}
-	broken := c.pod.Template.Spec.Annotations["sim/broken"] == "true"
-	w.after(w.between(10*time.Millisecond, 4*time.Second), func() {
-		if n.life != life || n.containers[k] != c || !c.Running {
-			return
-		}
-		n.drive(&step.Probed{UID: k.uid, Container: k.name, Attempt: c.Attempt, Probe: a.Probe, OK: !broken, Times: 3})
-	})
-	if w.chance(60) {
-		// A flapping application.
-		for i := range 30 {
-			w.after(time.Duration(i)*2*time.Second+5*time.Second, func() {
-				if n.life == life && n.containers[k] == c && c.Running && !broken {
-					n.drive(&step.Probed{UID: k.uid, Container: k.name, Attempt: c.Attempt, Probe: a.Probe, OK: i%2 == 1, Times: 3})
-				}
-			})
-		}
 	}
 }

@@ -14,7 +14,7 @@ func (n *node) makeVolume(v step.PodVolume) {
 		n.volumes = map[state.UID]state.Ref{}
 	}
 	if _, ok := n.volumes[v.UID]; !ok && v.Begun {
-		n.w.fail("%s: the data of %s is gone", n.name, v.Claim)
+		n.w.fail("I7", "%s: the data of %s is gone", n.name, v.Claim)
 	}
 	n.volumes[v.UID] = v.Claim
 }
@@ -28,12 +28,12 @@ func (n *node) deleteVolume(uid state.UID) {
 	}
 	if w.ctl.machine != nil {
 		if c := w.ctl.machine.State().ClaimOfVolume(uid); c != nil && c.Dropped == 0 {
-			w.fail("%s deletes the data of %s, which the records keep", n.name, claim)
+			w.fail("I7", "%s deletes the data of %s, which the records keep", n.name, claim)
 		}
 	}
 	for _, c := range n.containers {
 		if c.Running && c.pod.Key.Namespace == claim.Namespace && uses(c.pod, claim) {
-			w.fail("%s deletes the data of %s under %s", n.name, claim, c.pod.Key)
+			w.fail("I7", "%s deletes the data of %s under %s", n.name, claim, c.pod.Key)
 		}
 	}
 	w.logf("%s: deletes the data of %s", n.name, claim)
@@ -61,12 +61,12 @@ func (w *world) obeyClaims(s *state.State, records []*state.Record) {
 			}
 			for _, u := range p.Template.Claims {
 				if c := s.Claims[u.Claim(f.Pod.Namespace, f.Ordinal)]; c == nil || c.Node != f.Node {
-					w.fail("%s is placed on %s and its data is elsewhere", f.Pod, f.Node)
+					w.fail("I7", "%s is placed on %s and its data is elsewhere", f.Pod, f.Node)
 				}
 			}
 		case *state.ClaimDropped:
 			if c := s.Claims[f.Claim]; c != nil && !allowed(s, c, f.Why) {
-				w.fail("%s is given up (%s), and no policy says so", f.Claim, f.Why)
+				w.fail("I7", "%s is given up (%s), and no policy says so", f.Claim, f.Why)
 			}
 		}
 	}

@@ -7,30 +7,20 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"math/rand/v2"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// A Scenario says which faults a world has.
-type Scenario string
-
-// The scenarios.
-const (
-	Calm      Scenario = "calm"      // none
-	Faults    Scenario = "faults"    // crashes, reboots, lost messages, clock steps, broken disks
-	Partition Scenario = "partition" // nodes are cut off, some for longer than a lease
-)
-
-// Scenarios are all of them.
-func Scenarios() []Scenario { return []Scenario{Calm, Faults, Partition} }
-
 // Options make a run.
 type Options struct {
 	Seed     uint64
 	Scenario Scenario
+	// Story is lived through instead of the one that seed and scenario make.
+	Story *Story
+	// Cast is a scenario of its own, in place of a named one.
+	Cast *Cast
 	// Mutate breaks something of the world on purpose, to see that a law
 	// notices; "" in earnest.
 	Mutate Mutation
@@ -61,41 +51,48 @@ const (
 	MutateEndless     Mutation = "an agent runs identities on after its lease"
 	MutateReply       Mutation = "an agent counts its lease from the reply"
 	MutateOtherRender Mutation = "a new version renders the same commit to other bytes"
+	MutateNoSums      Mutation = "a damaged record is taken for a good one"
+	MutateNoHead      Mutation = "a controller that was replaced goes on writing"
+	MutateTellSecret  Mutation = "a secret's value gets into a record"
 )
 
 // Result is what came of a run.
 type Result struct {
 	Seed     uint64
 	Scenario Scenario
+	Story    *Story `json:"-"`
 	Digest   string // of the trace
 	Records  int
 	Steps    int
 	Virtual  time.Duration // simulated time that passed
-	Err      error         // the first law that was broken
+	Law      string        // the number of the law that was broken: "I1"
+	Err      error         // what broke it first
 }
 
 // world is one run: a clock that jumps from event to event.
 type world struct {
 	opts   Options
-	rng    *rand.Rand
+	story  *Story
+	dice   *dice
 	now    time.Duration // true time
 	wall   int64         // the controller's wall clock at true time 0, with its steps
 	queue  timers
 	serial uint64
 	trace  hash.Hash
+	law    string
 	err    error
 	steps  int
 
-	ctl     *controller
-	nodes   []*node
-	author  *author
-	applied map[state.Revision]state.Digest // what each revision was
-	placed  map[state.UID]state.Seq         // the record that began each life
-	hangs   bool                            // agents stand still, or are away, for longer than a lease lets them
-	faults  bool                            // whether faults may still happen
-	quiet   time.Duration                   // since when all is as Git says; 0: it isn't
-	still   state.Seq                       // how many records there were then
-	looked  time.Duration                   // when that was last looked at
+	ctl    *controller
+	nodes  []*node
+	repo   *repo
+	hub    *hub
+	laws   *laws
+	faults bool          // whether faults may still happen
+	undo   []func()      // what lines left that ends with peace
+	quiet  time.Duration // since when all is as Git says; 0: it isn't
+	still  state.Seq     // how many records there were then
+	looked time.Duration // when that was last looked at
 }
 
 // timer is something that happens at a time.
@@ -133,19 +130,6 @@ func (w *world) after(d time.Duration, do func()) {
 	heap.Push(&w.queue, timer{w.now + max(0, d), w.serial, do})
 }
 
-// between draws a duration.
-func (w *world) between(low, high time.Duration) time.Duration {
-	return low + time.Duration(w.rng.Int64N(int64(high-low)+1))
-}
-
-// chance draws a yes with probability of one in n, while faults may happen.
-func (w *world) chance(n int) bool {
-	if !w.faults || w.opts.Scenario == Calm {
-		return false
-	}
-	return w.rng.IntN(n) == 0
-}
-
 // logf adds a line to the trace.
 func (w *world) logf(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
@@ -164,10 +148,11 @@ func (w *world) mark(b []byte) {
 	w.trace.Write(b)
 }
 
-// fail keeps the first broken law.
-func (w *world) fail(format string, args ...any) {
+// fail keeps the first broken law, by its number.
+func (w *world) fail(law, format string, args ...any) {
 	if w.err == nil {
-		w.err = fmt.Errorf("at %s, record %d: %w", w.now, w.ctl.seq(), fmt.Errorf(format, args...))
+		w.law = law
+		w.err = fmt.Errorf("law %s, at %s, record %d: %w", law, w.now, w.ctl.seq(), fmt.Errorf(format, args...))
 		w.logf("BROKEN %v", w.err)
 	}
 }
@@ -185,27 +170,33 @@ const epoch = 1767603600 * int64(time.Second)
 
 // Run lives through one world: trouble, then peace, and all must be well.
 func Run(opts Options) Result {
-	w := &world{
-		opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 0x7a6e64656d)), trace: sha256.New(),
-		wall: epoch, applied: map[state.Revision]state.Digest{}, placed: map[state.UID]state.Seq{}, faults: true,
+	story := opts.Story
+	if story == nil {
+		var err error
+		if story, err = Write(opts.Seed, opts.Scenario, opts.Cast); err != nil {
+			return Result{Seed: opts.Seed, Scenario: opts.Scenario, Err: err}
+		}
 	}
-	w.hangs = w.rng.IntN(3) == 0
+	w := &world{opts: opts, story: story, trace: sha256.New(), wall: epoch, faults: true, laws: newLaws()}
+	w.dice = w.throw("world")
+	w.hub = &hub{w: w, odd: map[string]string{}, tag: map[string]int{}}
 	w.ctl = newController(w)
-	w.author = newAuthor(w)
+	w.repo = newRepo(w)
 	w.populate()
 	w.ctl.start()
-	w.author.work()
-	w.mischief()
-	w.person()
-	w.run(trouble)
-	w.faults = false
-	w.heal()
-	w.logf("peace")
-	w.run(w.now + healing)
+	for _, l := range story.Lines {
+		w.after(l.At, func() {
+			w.logf("# %s", l)
+			verbs()[l.Verb].do(w, l.Args)
+		})
+	}
+	ends := story.Lines[len(story.Lines)-1].At
+	w.run(ends)
+	w.run(ends + healing)
 	w.finish()
 	return Result{
-		Seed: opts.Seed, Scenario: opts.Scenario, Digest: hex.EncodeToString(w.trace.Sum(nil)[:8]),
-		Records: len(w.ctl.disk), Steps: w.steps, Virtual: w.now, Err: w.err,
+		Seed: opts.Seed, Scenario: opts.Scenario, Story: story, Digest: hex.EncodeToString(w.trace.Sum(nil)[:8]),
+		Records: len(w.ctl.disk), Steps: w.steps, Virtual: w.now, Law: w.law, Err: w.err,
 	}
 }
 
@@ -222,7 +213,7 @@ func (w *world) run(until time.Duration) {
 				w.quiet, w.still = w.now, w.ctl.seq()
 			case w.now-w.quiet > settle:
 				if w.ctl.seq() != w.still {
-					w.fail("nothing happens, and %d records are written", w.ctl.seq()-w.still)
+					w.fail("I12", "nothing happens, and %d records are written", w.ctl.seq()-w.still)
 				}
 				return
 			}
@@ -231,20 +222,11 @@ func (w *world) run(until time.Duration) {
 		w.now = t.at
 		t.do()
 		w.steps++
+		w.hurries()
 	}
 	if w.err == nil && w.faults {
 		w.now = until
 	}
-}
-
-// pause is how long an agent may be away or stand still. Nobody else ends its
-// identities meanwhile, so that the law of one copy assumes it is short; the
-// worlds in which it isn't have identities of class wait alone.
-func (w *world) pause(most time.Duration) time.Duration {
-	if w.hangs {
-		return most
-	}
-	return 3 * time.Second
 }
 
 // instant is what the controller's clocks say.
