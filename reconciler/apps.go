@@ -182,6 +182,7 @@ func (m *Machine) seen(a *state.App, rev state.Revision, commit state.Commit) {
 
 // apply makes a manifest what the application should be.
 func (m *Machine) apply(a *state.App, rev state.Revision, commit state.Commit, manifest *state.Manifest) {
+	delete(m.contested, a.Spec.Name)
 	if manifest.Digest == a.Manifest {
 		for _, code := range admissions() {
 			m.releaseApp(a, code)
@@ -199,6 +200,7 @@ func (m *Machine) apply(a *state.App, rev state.Revision, commit state.Commit, m
 	changes, conflicts := m.diff(a, manifest)
 	if len(conflicts) > 0 {
 		m.reject(a, rev, commit, len(conflicts), state.Text{}, conflicts)
+		m.contested[a.Spec.Name] = &state.Rendered{App: a.Spec.Name, Revision: rev, Commit: commit, Manifest: manifest}
 		return
 	}
 	pruned := m.prune(a, manifest, false)
@@ -209,6 +211,27 @@ func (m *Machine) apply(a *state.App, rev state.Revision, commit state.Commit, m
 	m.emit(a.Spec.Name, &state.RevisionApplied{Revision: rev, Commit: commit, Manifest: manifest.Digest, Changes: append(changes, pruned...)})
 	m.resize(changes)
 	m.askToPrune(a)
+}
+
+// uncontest applies what was rejected because another application had some of
+// its objects, once that one has given them up: an object that moves from one
+// application to the other in one commit is adopted, whichever is rendered first.
+// It says whether it did anything.
+func (m *Machine) uncontest() bool {
+	done := false
+	for _, name := range sorted(m.contested) {
+		said := m.contested[name]
+		a := m.fold.Apps[name]
+		if a == nil || a.Removed || a.Rejected == nil || a.Rejected.Revision != said.Revision {
+			delete(m.contested, name)
+			continue
+		}
+		if _, conflicts := m.diff(a, said.Manifest); len(conflicts) == 0 {
+			m.apply(a, said.Revision, said.Commit, said.Manifest)
+			done = true
+		}
+	}
+	return done
 }
 
 // askToPrune holds what left the text and waits for a person. Params name the

@@ -24,33 +24,34 @@ type Machine struct {
 	blobs *fresh
 
 	// What follows is volatile: lost on restart, and the laws hold without it.
-	now      state.Instant // steady and wall time of this step, as records have them
-	offset   time.Duration // steady time − the driver's monotonic clock
-	last     state.Instant // the driver's clocks at the step before
-	begun    bool
-	planner  plan.Planner
-	agents   map[state.NodeName]*contact
-	lookups  map[state.ImageKey]*lookup
-	flaps    map[state.UID]*flap
-	groups   map[placeKey]answered   // the reasons last recorded, so that a repeat isn't
-	dirty    map[state.Ref]bool      // workloads to plan
-	causes   map[state.Ref]state.Seq // the first record that made each dirty workload so; none: a timer or a start
-	making   state.Seq               // the record that is being made
-	apps     map[state.AppName]bool  // applications to look at
-	waiting  map[state.Ref]bool      // workloads that more room, a node or an image would help
-	tight    map[state.Ref]bool      // workloads that wait for a disruption budget
-	wakes    map[state.Ref]time.Duration
-	touched  map[state.NodeName]bool
-	renewals []*state.Renewed              // of this step, to be answered
-	lapse    time.Duration                 // no lease lapses before this steady time; 0: none can
-	look     bool                          // image names may have come or gone
-	nextLook time.Duration                 // steady time of the next look-up; 0: none
-	unwanted map[state.AppName]bool        // left the root; to be removed once the new ones are rendered
-	later    map[state.AppName]state.Event // revisions that wait: for a person after a rewind, or as admit.go says
-	retired  bool                          // a ConfigMap or Secret may have lost its last user
-	net      network
-	lines    lines // pipelines; see promote.go
-	notes    notes
+	now       state.Instant // steady and wall time of this step, as records have them
+	offset    time.Duration // steady time − the driver's monotonic clock
+	last      state.Instant // the driver's clocks at the step before
+	begun     bool
+	planner   plan.Planner
+	agents    map[state.NodeName]*contact
+	lookups   map[state.ImageKey]*lookup
+	flaps     map[state.UID]*flap
+	groups    map[placeKey]answered   // the reasons last recorded, so that a repeat isn't
+	dirty     map[state.Ref]bool      // workloads to plan
+	causes    map[state.Ref]state.Seq // the first record that made each dirty workload so; none: a timer or a start
+	making    state.Seq               // the record that is being made
+	apps      map[state.AppName]bool  // applications to look at
+	waiting   map[state.Ref]bool      // workloads that more room, a node or an image would help
+	tight     map[state.Ref]bool      // workloads that wait for a disruption budget
+	wakes     map[state.Ref]time.Duration
+	touched   map[state.NodeName]bool
+	renewals  []*state.Renewed                  // of this step, to be answered
+	lapse     time.Duration                     // no lease lapses before this steady time; 0: none can
+	look      bool                              // image names may have come or gone
+	nextLook  time.Duration                     // steady time of the next look-up; 0: none
+	unwanted  map[state.AppName]bool            // left the root; to be removed once the new ones are rendered
+	contested map[state.AppName]*state.Rendered // rejected because another application has an object of theirs
+	later     map[state.AppName]state.Event     // revisions that wait: for a person after a rewind, or as admit.go says
+	retired   bool                              // a ConfigMap or Secret may have lost its last user
+	net       network
+	lines     lines // pipelines; see promote.go
+	notes     notes
 
 	// Revisions among later that admit.go keeps, and when to ask again (0: when
 	// something happens); and whether something happened that one of them may
@@ -116,7 +117,8 @@ func New(blobs state.Blobs) *Machine {
 		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]answered{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
 		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
-		later: map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, restoreAt: map[state.AppName]time.Duration{}, lines: newLines(), notes: newNotes(),
+		contested: map[state.AppName]*state.Rendered{},
+		later:     map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, restoreAt: map[state.AppName]time.Duration{}, lines: newLines(), notes: newNotes(),
 	}
 }
 
@@ -213,6 +215,7 @@ const clockStep = 2 * time.Second
 // finish plans until nothing is left to do and gathers what leaves.
 func (m *Machine) finish() Output {
 	m.admit()
+	m.uncontest() // before anything is planned: what moves is adopted as it runs
 	for range rounds {
 		m.giveAddresses()
 		m.plan()
@@ -221,7 +224,7 @@ func (m *Machine) finish() Output {
 			continue
 		}
 		m.converge()
-		if !m.admit() {
+		if again := m.admit(); !m.uncontest() && !again {
 			break
 		}
 	}

@@ -131,7 +131,7 @@ func (r *repo) deliver() {
 		split[name] = append(split[name], s)
 	}
 	root := &state.RootRendered{
-		Revision: rev, Commit: said, Manifest: manifest(state.RootApp, split[state.RootApp], c.huge, r.renderer), Rewound: r.rewound(state.RootApp, c),
+		Revision: rev, Commit: said, Manifest: manifest(state.RootApp, split[state.RootApp], ranks(c.specs), c.huge, r.renderer), Rewound: r.rewound(state.RootApp, c),
 	}
 	events := []state.Event{root}
 	for _, name := range sortedKeys(split) {
@@ -140,7 +140,7 @@ func (r *repo) deliver() {
 		}
 		root.Apps = append(root.Apps, state.Application{Name: name, Path: string(name)})
 		events = append(events, &state.Rendered{
-			App: name, Revision: rev, Commit: said, Manifest: manifest(name, split[name], false, r.renderer), Rewound: r.rewound(name, c),
+			App: name, Revision: rev, Commit: said, Manifest: manifest(name, split[name], false, false, r.renderer), Rewound: r.rewound(name, c),
 		})
 	}
 	w.ctl.submit(events...)

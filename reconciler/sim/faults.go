@@ -221,7 +221,14 @@ func (w *world) uncordon(n *node) {
 // resume lets an application change again, and its source is read anew.
 func (w *world) resume(app state.AppName) {
 	w.insist(
-		func(s *state.State) bool { return s.Apps[app] == nil || !s.Apps[app].Spec.Suspend.On },
+		func(s *state.State) bool {
+			a := s.Apps[app]
+			if a == nil || a.Removed {
+				return true
+			}
+			_, on := a.SuspendedAt(s.At.Wall)
+			return !on
+		},
 		func() {
 			w.command(state.CmdResume, state.Ref{Kind: "Application", Name: string(app)})
 			w.repo.again()

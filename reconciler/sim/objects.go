@@ -29,15 +29,13 @@ const (
 // canary is in every Secret, and nowhere else.
 const canary = "c4nary"
 
-// manifest renders an application's workloads.
-func manifest(app state.AppName, specs []*spec, huge bool, renderer int) *state.Manifest {
+// manifest renders an application's workloads; ranked: and the priority classes.
+func manifest(app state.AppName, specs []*spec, ranked, huge bool, renderer int) *state.Manifest {
 	m := &state.Manifest{App: app}
-	classes := false
 	for _, s := range specs {
 		m.Objects = append(m.Objects, s.objects(renderer)...)
-		classes = classes || s.prio != ""
 	}
-	if classes && app == state.RootApp {
+	if ranked {
 		m.Objects = append(m.Objects, priorityClass("high", 1000), priorityClass("low", -10))
 	}
 	if huge {
@@ -54,6 +52,11 @@ func manifest(app state.AppName, specs []*spec, huge bool, renderer int) *state.
 	}
 	m.Digest = state.DigestOf(b)
 	return m
+}
+
+// ranks says whether any workload names a priority class.
+func ranks(specs []*spec) bool {
+	return slices.ContainsFunc(specs, func(s *spec) bool { return s.prio != "" })
 }
 
 func priorityClass(name string, value int32) *state.Object {

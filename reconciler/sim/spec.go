@@ -22,11 +22,11 @@ type spec struct {
 
 	linux, windows, any int // replicas, or any number where the OS takes part
 
-	parallel, ondelete, recreate, paused, indexed, suspend, service bool
+	parallel, ondelete, recreate, paused, indexed, suspend, service, forget bool // forget: claims go with what is scaled down or deleted
 
 	partition, surge, away, settle int // settle: minReadySeconds
 	order, loss, prio              string
-	pdb, cpu                       int
+	pdb, cpu, claims               int // claims: volumes of each pod
 
 	completions, parallelism, fails, backoff, perindex, ttl, deadline int // fails: of a hundred
 	runs                                                              time.Duration
@@ -70,6 +70,8 @@ func (s *spec) fields() []field {
 		{"loss", &s.loss},
 		{"prio", &s.prio},
 		{"pdb", &s.pdb},
+		{"claims", &s.claims},
+		{"forget", &s.forget},
 		{"cpu", &s.cpu},
 		{"completions", &s.completions},
 		{"parallelism", &s.parallelism},
