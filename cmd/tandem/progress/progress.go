@@ -113,9 +113,10 @@ func Evaluate(s *state.State, words report.Words, idle, settle time.Duration) Ou
 // transient says whether a hold may end by itself in a world that stands still.
 func transient(c state.HoldCode) bool {
 	switch c {
-	case state.HoldPredecessor, state.HoldNoRoom, state.HoldNoNode, state.HoldImageUnknown, state.HoldNodeLost, state.HoldDependency:
+	case state.HoldPredecessor, state.HoldNoRoom, state.HoldNoNode, state.HoldImageUnknown, state.HoldNodeLost, state.HoldDependency, state.HoldVolume, state.HoldClaimBusy:
 		return true
-	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldWindow, state.HoldManual, state.HoldRewind, state.HoldConfigMissing, state.HoldBudget, state.HoldAddress, state.HoldGated:
+	case state.HoldImageOS, state.HoldPrune, state.HoldUnsupported, state.HoldPaused, state.HoldSuspended, state.HoldWindow, state.HoldManual, state.HoldRewind, state.HoldConfigMissing, state.HoldBudget, state.HoldAddress, state.HoldGated,
+		state.HoldClaimMissing, state.HoldMove, state.HoldQuarantined, state.HoldRestore:
 		return false
 	default:
 		return false
