@@ -273,3 +273,20 @@ func TestLineOfUpdate(t *testing.T) {
 		t.Errorf("got\n%s\nwant a line with%s", &out, want)
 	}
 }
+
+// What is taken down is not told as if it failed.
+func TestRemovedIsNotToldAsUnready(t *testing.T) {
+	r := newRun(t)
+	template := r.begin()
+	uid := r.pod("web-a", template)
+	r.pod("web-b", template)
+	tell := &teller{shown: map[state.Ref]string{}, touched: map[state.Ref]bool{web: true}}
+	if lines := tell.settle(r.state); len(lines) != 1 {
+		t.Fatalf("lines %q", lines)
+	}
+	r.write(&state.AppRemoved{Name: state.RootApp, Changes: []state.Change{{Ref: web, Verb: state.Delete}}}, &state.PodStopping{UID: uid})
+	tell.touched[web] = true
+	if lines := tell.settle(r.state); len(lines) != 0 {
+		t.Errorf("lines %q", lines)
+	}
+}

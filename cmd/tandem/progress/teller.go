@@ -158,7 +158,7 @@ func some(list []string) string {
 func (t *teller) settle(s *state.State) []string {
 	var out []string
 	for _, w := range s.SortedWorkloads() {
-		if !t.touched[w.Ref] {
+		if !t.touched[w.Ref] || w.Deleting { // "0/2 ready" is no news of what is to go
 			continue
 		}
 		v := report.NewWorkload(s, w)

@@ -62,6 +62,7 @@ type Node struct {
 	Name      state.NodeName  `json:"name"`
 	Ready     bool            `json:"ready"`
 	Cordoned  bool            `json:"cordoned,omitempty"`
+	Parked    bool            `json:"parked,omitempty"` // not heard from since the controller was stopped
 	Simulated bool            `json:"simulated,omitempty"`
 	OS        string          `json:"os"`
 	Pods      int             `json:"pods"`
@@ -310,7 +311,7 @@ func Nodes(s *state.State) []Node {
 	out := []Node{}
 	for _, n := range s.SortedNodes() {
 		out = append(out, Node{
-			Name: n.Name, Ready: n.Ready, Cordoned: n.Cordoned, Simulated: n.Facts.Simulated, OS: Platform(&n.Facts),
+			Name: n.Name, Ready: n.Ready, Cordoned: n.Cordoned, Parked: n.Parked && !s.Stopped, Simulated: n.Facts.Simulated, OS: Platform(&n.Facts),
 			Pods: len(n.Pods), Used: n.Used, Of: n.Facts.Allocatable, Since: n.ReadyChange.Time(),
 		})
 	}
@@ -373,6 +374,11 @@ func notes(s *state.State) []string {
 			out = append(out, fmt.Sprintf("%s has no pod on %s: its images have nothing for these nodes", Short(w.Ref), strings.Join(d.Lacks, ", ")))
 		}
 	}
+	for _, n := range s.SortedNodes() {
+		if n.Parked && !n.Ready && !s.Stopped {
+			out = append(out, parked(n))
+		}
+	}
 	if len(s.Claims) > 0 {
 		out = append(out, "a volume is a directory of its node: what its claim asks for is recorded, and not enforced")
 	}
@@ -380,6 +386,13 @@ func notes(s *state.State) []string {
 		out = append(out, note)
 	}
 	return out
+}
+
+// parked says what becomes of a node that was not heard of since the controller
+// was stopped: it may run what it was left with, for ever.
+func parked(n *state.Node) string {
+	return fmt.Sprintf("node %s has not been heard from since the controller was stopped, and may run its pods still: those of StatefulSets are not moved; "+
+		"if it is gone for good: tandem node remove %s --reason …", n.Name, n.Name)
 }
 
 // unserved says where Services are not served, if there are any.
@@ -456,6 +469,9 @@ func (n *Node) word() string {
 	word := "no"
 	if n.Ready {
 		word = "yes"
+	}
+	if n.Parked && !n.Ready {
+		word += ", parked"
 	}
 	if n.Cordoned {
 		word += ", cordoned"
