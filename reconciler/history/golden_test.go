@@ -16,9 +16,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-var update = flag.Bool("update", false, "write a golden log where there is none")
-
-const golden = "testdata/golden/v1"
+var update = flag.Bool("update", false, "write another golden log where a kind is in none")
 
 // goldenRecords has every kind of fact, each field set to something.
 func goldenRecords() []*state.Record {
@@ -67,12 +65,41 @@ func set(v reflect.Value, n *int) {
 	}
 }
 
-// A log that a released version wrote is read for ever: same root, same
-// records. A kind or field that came later isn't in it; nothing of it changes.
+// Logs that earlier versions wrote are read for ever: same root, same records. A
+// kind or field that came later isn't in them; nothing of them changes. Every
+// kind is in one of them: -update writes the next where one is in none.
 func TestGoldenLog(t *testing.T) {
-	if _, err := os.Stat(filepath.Join(golden, "root")); *update && os.IsNotExist(err) {
-		writeGolden(t)
+	kinds := map[state.Kind]bool{}
+	versions := goldenLogs(t)
+	for _, dir := range versions {
+		readGolden(t, dir, kinds)
 	}
+	var missing []string
+	for _, k := range state.Kinds() {
+		if !kinds[k] {
+			missing = append(missing, k.String())
+		}
+	}
+	switch {
+	case len(missing) == 0:
+	case *update:
+		writeGolden(t, fmt.Sprintf("testdata/golden/v%d", len(versions)+1))
+	default:
+		t.Errorf("%s is in no golden log; write the next: go test ./reconciler/history -run TestGoldenLog -update", strings.Join(missing, ", "))
+	}
+}
+
+func goldenLogs(t *testing.T) []string {
+	t.Helper()
+	dirs, err := filepath.Glob("testdata/golden/v*")
+	if err != nil || len(dirs) < 2 && !*update {
+		t.Fatalf("golden logs: %v, %v", dirs, err)
+	}
+	return dirs
+}
+
+func readGolden(t *testing.T, golden string, kinds map[state.Kind]bool) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(golden)); err != nil {
 		t.Fatal(err)
@@ -84,14 +111,13 @@ func TestGoldenLog(t *testing.T) {
 	s := open(t, dir, history.Options{ReadOnly: true})
 	h := s.Head()
 	if got := fmt.Sprintf("%d %s\n", h.Seq, base64.StdEncoding.EncodeToString(h.Root[:])); got != string(want) {
-		t.Errorf("root %q, want %q", got, want)
+		t.Errorf("%s: root %q, want %q", golden, got, want)
 	}
 	lines, err := os.ReadFile(filepath.Join(golden, "records.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got strings.Builder
-	kinds := map[state.Kind]bool{}
 	for r, err := range s.Read(context.Background(), 1) {
 		if err != nil {
 			t.Fatal(err)
@@ -104,16 +130,11 @@ func TestGoldenLog(t *testing.T) {
 		got.Write(append(b, '\n'))
 	}
 	if got.String() != string(lines) {
-		t.Errorf("the records say something else:\ngot  %s\nwant %s", got.String(), lines)
-	}
-	for k := state.KindLogStarted; k <= state.KindStalled; k++ {
-		if !kinds[k] {
-			t.Errorf("no %s in the golden log", k)
-		}
+		t.Errorf("%s: the records say something else:\ngot  %s\nwant %s", golden, got.String(), lines)
 	}
 }
 
-func writeGolden(t *testing.T) {
+func writeGolden(t *testing.T, golden string) {
 	t.Helper()
 	s, err := history.Open(golden, history.Options{})
 	if err != nil {
