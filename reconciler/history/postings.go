@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -33,49 +34,111 @@ func terms(r *state.Record, add func(string)) {
 	if r.App != "" {
 		add(appTerm(r.App))
 	}
-	walkTerms(reflect.ValueOf(r.Fact).Elem(), add)
+	v := reflect.ValueOf(r.Fact).Elem()
+	if p := termPlans()[v.Type()]; p != nil {
+		p.walk(v, add)
+	}
 }
 
-func walkTerms(v reflect.Value, add func(string)) {
-	switch x := v.Addr().Interface().(type) {
-	case *state.Ref:
-		if !x.IsZero() {
-			add(objectTerm(*x))
-			if x.Kind == "Node" {
-				add(nodeTerm(state.NodeName(x.Name)))
-			}
-		}
-		return
-	case *state.PodKey:
-		add(objectTerm(podRef(*x)))
-		return
-	case *state.NodeName:
-		add(nodeTerm(*x))
-		add(objectTerm(state.Ref{Kind: "Node", Name: string(*x)}))
-		return
-	case *state.AppName:
-		add(appTerm(*x))
-		return
-	case *state.UID:
-		add(uidTerm(*x))
-		return
-	case *state.Instant, *state.Digest, *state.NodeFacts, *state.Commit, *state.Image:
+// A termPlan says where in a type terms are: in it as a whole, in some of its
+// fields, or in its elements. A type without any has none.
+type termPlan struct {
+	whole  func(at any, add func(string)) // at is a pointer to the value
+	fields []termField
+	elem   *termPlan
+}
+
+type termField struct {
+	index int
+	plan  *termPlan
+}
+
+func (p *termPlan) walk(v reflect.Value, add func(string)) {
+	if p.whole != nil {
+		p.whole(v.Addr().Interface(), add)
 		return
 	}
-	switch v.Kind() {
+	for _, f := range p.fields {
+		f.plan.walk(v.Field(f.index), add)
+	}
+	if p.elem != nil {
+		for i := range v.Len() {
+			p.elem.walk(v.Index(i), add)
+		}
+	}
+}
+
+// termPlans are those of every fact that has terms.
+var termPlans = sync.OnceValue(func() map[reflect.Type]*termPlan { //nolint:gochecknoglobals // computed once from types alone
+	out := map[reflect.Type]*termPlan{}
+	for _, k := range state.Kinds() {
+		t := reflect.TypeOf(state.NewFact(k)).Elem()
+		if p := planTerms(t); p != nil {
+			out[t] = p
+		}
+	}
+	return out
+})
+
+// planTerms is the plan of a type, nil where it has no terms.
+func planTerms(t reflect.Type) *termPlan {
+	if whole, ok := wholeTerms(t); ok {
+		if whole == nil {
+			return nil
+		}
+		return &termPlan{whole: whole}
+	}
+	p := &termPlan{}
+	switch t.Kind() {
 	case reflect.Struct:
-		for _, field := range v.Fields() {
-			switch field.Kind() {
+		for i := range t.NumField() {
+			switch field := t.Field(i).Type; field.Kind() {
 			case reflect.Struct, reflect.Slice, reflect.String, reflect.Array:
-				walkTerms(field, add)
+				if sub := planTerms(field); sub != nil {
+					p.fields = append(p.fields, termField{i, sub})
+				}
 			}
 		}
 	case reflect.Slice:
-		if k := v.Type().Elem().Kind(); k == reflect.Struct {
-			for i := range v.Len() {
-				walkTerms(v.Index(i), add)
-			}
+		if t.Elem().Kind() == reflect.Struct {
+			p.elem = planTerms(t.Elem())
 		}
+	}
+	if p.fields == nil && p.elem == nil {
+		return nil
+	}
+	return p
+}
+
+// wholeTerms are the types that are terms themselves, and those in which nobody
+// looks for any.
+func wholeTerms(t reflect.Type) (whole func(at any, add func(string)), ok bool) {
+	switch t {
+	case reflect.TypeFor[state.Ref]():
+		return func(at any, add func(string)) {
+			if x := at.(*state.Ref); !x.IsZero() {
+				add(objectTerm(*x))
+				if x.Kind == "Node" {
+					add(nodeTerm(state.NodeName(x.Name)))
+				}
+			}
+		}, true
+	case reflect.TypeFor[state.PodKey]():
+		return func(at any, add func(string)) { add(objectTerm(podRef(*at.(*state.PodKey)))) }, true
+	case reflect.TypeFor[state.NodeName]():
+		return func(at any, add func(string)) {
+			x := *at.(*state.NodeName)
+			add(nodeTerm(x))
+			add(objectTerm(state.Ref{Kind: "Node", Name: string(x)}))
+		}, true
+	case reflect.TypeFor[state.AppName]():
+		return func(at any, add func(string)) { add(appTerm(*at.(*state.AppName))) }, true
+	case reflect.TypeFor[state.UID]():
+		return func(at any, add func(string)) { add(uidTerm(*at.(*state.UID))) }, true
+	case reflect.TypeFor[state.Instant](), reflect.TypeFor[state.Digest](), reflect.TypeFor[state.NodeFacts](), reflect.TypeFor[state.Commit](), reflect.TypeFor[state.Image]():
+		return nil, true
+	default:
+		return nil, false
 	}
 }
 

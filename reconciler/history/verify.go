@@ -182,6 +182,15 @@ func (v *verifier) start() (Checkpoint, error) {
 
 // log reads every file of the log from its beginning.
 func (v *verifier) log(ctx context.Context, c Checkpoint) error {
+	beside := besides{verifier: v}
+	err := v.records(ctx, c, &beside)
+	if said := beside.said(); err == nil {
+		err = said
+	}
+	return err
+}
+
+func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) error {
 	files, err := logFiles(v.disk)
 	if err != nil {
 		return err
@@ -234,9 +243,7 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 				return damaged(logName(seg.first), got.size, "the signature after record %d is wrong", end)
 			}
 			seg.count, seg.index, seg.size = got.count, got.index, got.size
-			if err := v.found(v.index(&seg)); err != nil {
-				return err
-			}
+			beside.check(&seg)
 		}
 	}
 	if state.Seq(t.size) < c.Seq {
@@ -249,73 +256,6 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 		return damaged(logDir, 0, "no batch ends with record %d, where %s was signed: another history", seq, w.where)
 	}
 	return v.strangers(files)
-}
-
-// keptHead is a checkpoint kept elsewhere.
-type keptHead struct {
-	Head
-	where string
-}
-
-// kept reads the checkpoints that somebody kept, by their size.
-func (v *verifier) kept(c Checkpoint) (map[state.Seq]keptHead, error) {
-	out := map[state.Seq]keptHead{}
-	seen, err := v.seen(c)
-	if err != nil {
-		return nil, err
-	}
-	if seen.Seq > 0 {
-		out[seen.Seq] = keptHead{seen.Head, keptByYou}
-		v.report.Witnessed++
-	}
-	others := 0
-	for _, w := range v.opts.Witnessed {
-		if !strings.HasPrefix(string(w.Text), v.keys.verifier.Name()+"\n") {
-			others++
-			continue
-		}
-		n, err := ParseCheckpoint(w.Text, v.keys.verifier)
-		switch had, ok := out[n.Seq]; {
-		case err != nil:
-			return nil, damaged(pubFile, 0, "%s is not signed with this log's key: %v", w.Where, err)
-		case n.Seq > c.Seq:
-			return nil, damaged(checkpointFile, 0, "the log ends with record %d, but %s is of %d: this is an old copy", c.Seq, w.Where, n.Seq)
-		case ok && had.Root != n.Root:
-			return nil, damaged(logDir, 0, "%s and %s were both signed for %d records, and differ: two histories", had.where, w.Where, n.Seq)
-		case n.Seq > 0:
-			out[n.Seq] = keptHead{n.Head, w.Where}
-		}
-		v.report.Witnessed++
-	}
-	switch {
-	case others > 0 && others == len(v.opts.Witnessed):
-		return nil, damaged(pubFile, 0, "all %d checkpoints that were kept elsewhere are of other logs: this is not the log that was witnessed", others)
-	case others > 0:
-		v.note("%d checkpoints that were kept elsewhere are of other logs", others)
-	}
-	return out, nil
-}
-
-// keptByYou names the checkpoint of --seen.
-const keptByYou = "the checkpoint that you kept"
-
-// seen reads the checkpoint that somebody kept; zero where nobody did.
-func (v *verifier) seen(c Checkpoint) (Checkpoint, error) {
-	if len(v.opts.Seen) == 0 {
-		if len(v.opts.Witnessed) > 0 {
-			return Checkpoint{}, nil
-		}
-		v.report.NotChecked = append(v.report.NotChecked, "that this is the newest checkpoint: give one that was kept elsewhere (--seen FILE), or a repository that has notes of it (--witness REPO)")
-		return Checkpoint{}, nil
-	}
-	seen, err := ParseCheckpoint(v.opts.Seen, v.keys.verifier)
-	if err != nil {
-		return seen, fmt.Errorf("the checkpoint that you kept: %w", err)
-	}
-	if seen.Seq > c.Seq {
-		return seen, damaged(checkpointFile, 0, "the log ends with record %d, but the checkpoint that you kept is of %d: this is an old copy", c.Seq, seen.Seq)
-	}
-	return seen, nil
 }
 
 // batch checks one batch, whose checksum, place and root are right.
@@ -382,37 +322,36 @@ func (v *verifier) names(r *state.Record) {
 }
 
 // index holds a sealed segment's index against the segment.
-func (v *verifier) index(seg *segment) error {
+func (v *verifier) index(seg *segment) (note string, err error) {
 	x, err := openIndex(v.disk, seg.first, seg.size)
 	if errors.Is(err, fs.ErrNotExist) {
-		v.note("%s is not there; it is a cache", indexName(seg.first))
-		return nil
+		return indexName(seg.first) + " is not there; it is a cache", nil
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	postings, err := x.section(v.disk, sectionPostings)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if v.opts.Every {
 		if postings, err = collectPostings(v.disk, seg); err != nil {
-			return err
+			return "", err
 		}
 	}
 	want := encodeIndex(seg, postings)
 	got, err := readFile(v.disk, x.name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !slices.Equal(got, want) {
 		at := 0
 		for at < min(len(got), len(want)) && got[at] == want[at] {
 			at++
 		}
-		return damaged(x.name, int64(at), "it does not belong to the segment's records; the file is a cache: delete it")
+		return "", damaged(x.name, int64(at), "it does not belong to the segment's records; the file is a cache: delete it")
 	}
-	return nil
+	return "", nil
 }
 
 // strangers names files in the log's directory that don't belong there.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -95,13 +96,16 @@ func UnmarshalRecord(b []byte) (*state.Record, error) {
 		}
 		num, body := int(tag>>3), b[n:]
 		if num <= factBase {
-			// The record's own fields come one at a time: the fact isn't one of them.
-			size := protowire.ConsumeFieldValue(protowire.Number(num), protowire.Type(tag&7), body)
-			if size < 0 {
-				return nil, fmt.Errorf("decode record: %w: field %d", ErrMalformed, num)
+			f := rp.record.find(num)
+			if f == nil {
+				return nil, fmt.Errorf("decode record: %s: field %d: %w", rp.record.typ, num, ErrUnknown)
 			}
-			if err := d.message(b[:n+size], rp.record, base, 0); err != nil {
+			size, err := d.field(body, f, protowire.Type(tag&7), unsafe.Add(base, f.offset), 0)
+			if err != nil {
 				return nil, fmt.Errorf("decode record: %w", err)
+			}
+			if size <= 0 {
+				return nil, fmt.Errorf("decode record: %w: field %d", ErrMalformed, num)
 			}
 			b = body[size:]
 			continue
