@@ -55,7 +55,7 @@ func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant)
 	if len(blocked) > 0 {
 		slices.Sort(blocked)
 		slices.Sort(by)
-		params := append(blocked, slices.Compact(by)...) //nolint:gocritic // blocked is used no more
+		params := slices.Concat(blocked, slices.Compact(by))
 		d.Held = append(d.Held, state.Held{Object: w.Ref, Code: state.HoldBudget, Count: int32(len(blocked)), Params: params})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/report"
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -135,7 +136,11 @@ func (a *api) deployment(s *state.State, w *state.Workload, d *appsv1.Deployment
 		AvailableReplicas: t.available, UnavailableReplicas: max(0, replicas-t.available),
 	}
 	out.Status.TerminatingReplicas = &t.gone
-	least := replicas - maxUnavailable(d, replicas)
+	least := int32(0)
+	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
+		_, away := rollout.Allowance(d, int(replicas))
+		least = replicas - int32(away)
+	}
 	out.Status.Conditions = append(out.Status.Conditions,
 		deploymentCondition(appsv1.DeploymentAvailable, t.available >= least, "MinimumReplicasAvailable", "MinimumReplicasUnavailable", w.Progress))
 	progress := progressing(w, d)
@@ -172,26 +177,6 @@ func deploymentCondition(t appsv1.DeploymentConditionType, yes bool, good, bad s
 		c.Reason = bad
 	}
 	return c
-}
-
-// maxUnavailable is how many pods a rolling update may take away; percent of
-// the sum, rounded down as Kubernetes does. 25 % is the default.
-func maxUnavailable(d *appsv1.Deployment, replicas int32) int32 {
-	u := d.Spec.Strategy.RollingUpdate
-	if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		return replicas
-	}
-	if u == nil || u.MaxUnavailable == nil {
-		return replicas / 4
-	}
-	if n, ok := strings.CutSuffix(u.MaxUnavailable.StrVal, "%"); ok {
-		percent, err := strconv.ParseInt(n, 10, 32)
-		if err != nil {
-			return 0
-		}
-		return int32(int64(replicas) * percent / 100)
-	}
-	return u.MaxUnavailable.IntVal
 }
 
 func defaultDeployment(spec *appsv1.DeploymentSpec) {

@@ -207,16 +207,8 @@ func NewWorkload(s *state.State, w *state.Workload) Workload {
 		out.Pods = Ratio{Ready: out.Linux.Ready + out.Windows.Ready, Wanted: d.Wanted}
 		out.Ready = !w.Deleting && available && w.Complete && out.Pods.Ready == out.Pods.Wanted
 	}
-	if w.Ref.Kind == "Pod" && len(w.Pods) > 0 && w.Pods[len(w.Pods)-1].Ended() {
-		out.once(w.Pods[len(w.Pods)-1])
-		return out
-	}
-	if f := w.Finished; len(w.Pods) == 0 && w.Variants[0].Update != nil && f.Template == w.Variants[0].Update.Digest {
-		ended := &state.Pod{Phase: state.Succeeded}
-		if f.Failed {
-			ended.Phase = state.Failed
-		}
-		out.once(ended) // and is gone since
+	if phase := ending(w); phase != 0 {
+		out.once(phase)
 		return out
 	}
 	switch {
@@ -281,10 +273,31 @@ func (out *Workload) cron(w *state.Workload, c *batchv1.CronJob) {
 	}
 }
 
+// ending is how a bare Pod ended, which may be gone since; 0: it hasn't.
+func ending(w *state.Workload) state.PodPhase {
+	if w.Ref.Kind != "Pod" {
+		return 0
+	}
+	if n := len(w.Pods); n > 0 {
+		if p := w.Pods[n-1]; p.Ended() {
+			return p.Phase
+		}
+		return 0
+	}
+	switch v := w.Variants[0]; {
+	case v.Update == nil || w.Finished.Template != v.Update.Digest:
+		return 0
+	case w.Finished.Failed:
+		return state.Failed
+	default:
+		return state.Succeeded
+	}
+}
+
 // once says how a bare Pod ended.
-func (out *Workload) once(p *state.Pod) {
-	out.State = strings.ToLower(p.Phase.String())
-	out.Ready = p.Phase == state.Succeeded
+func (out *Workload) once(phase state.PodPhase) {
+	out.State = strings.ToLower(phase.String())
+	out.Ready = phase == state.Succeeded
 	if !out.Ready {
 		return
 	}

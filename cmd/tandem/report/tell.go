@@ -323,13 +323,7 @@ func (t *Teller) work(l *Line, fact state.Fact) {
 		}
 	case *state.CronFired:
 		l.What, l.Object, l.Outcome = "fire", f.CronJob, Short(f.Job)
-		if f.Missed > 0 {
-			l.Reason = plural(int(f.Missed), "time") + " before it missed"
-		}
-		if f.Missed >= plan.MaxMissed {
-			l.Bad = true
-			l.Reason = fmt.Sprintf("%d times or more before it missed: was a clock wrong? spec.startingDeadlineSeconds says how late one may be", f.Missed)
-		}
+		l.Reason, l.Bad = missed(f.Missed)
 	case *state.JobDropped:
 		l.What, l.Object, l.Outcome, l.Reason = "drop", f.Job, "done", f.Why.String()
 	case *state.Scaled:
@@ -380,4 +374,17 @@ func Lines(w io.Writer, lines []Line, header bool) {
 // underway says whether a reason is a step on the way and no trouble.
 func underway(r state.PodReason) bool {
 	return r == state.ReasonContainerCreating || r == state.ReasonInitializing || r == state.ReasonCompleted || r == state.ReasonImagePull
+}
+
+// missed says how many runs of a CronJob passed before the one that begins, and
+// whether they are too many to have been counted.
+func missed(n int32) (words string, bad bool) {
+	switch {
+	case n >= plan.MaxMissed:
+		return fmt.Sprintf("%d times or more before it missed: was a clock wrong? spec.startingDeadlineSeconds says how late one may be", n), true
+	case n > 0:
+		return plural(int(n), "time") + " before it missed", false
+	default:
+		return "", false
+	}
 }
