@@ -102,7 +102,7 @@ func TestStatusAndWhy(t *testing.T) {
 	c.get(WhyPath+"?object=sts/db&namespace=shop", &why)
 	text.Reset()
 	why.Text(&text)
-	for _, want := range []string{"scheduler placed 0 of 2 linux pods", "linux-1   memory", "windows-1   OS windows", `main@3f2a91c "two more" by Ada <ada@shop.example>`, "base/db.yaml:1"} {
+	for _, want := range []string{"scheduler placed 0 of 2 linux pods", "linux-1   memory", "windows-1   OS windows", "fits if  1 more linux node", `main@3f2a91c "two more" by Ada <ada@shop.example>`, "base/db.yaml:1"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}
@@ -224,7 +224,7 @@ func TestPlanShowsFieldsPerOSAndNoSecrets(t *testing.T) {
     any  data.key  (secret) → (secret)
 = 2 objects unchanged
 image   shop.example/web:2: could not be looked up (registry does not answer)
-order   deploy/web: 2 linux, 7 windows pods start, 6 stop; ≤ 25% unavailable, ≤ 25% more; 3 rounds
+order   deploy/web: 2 linux, 7 windows pods start, 6 stop; ≤ 1 unavailable, ≤ 8 in all; 3 rounds
         sts/db: 1 linux pod starts
 places  deploy/web windows on windows-1 ×7, process isolation
         deploy/web linux on linux-1 ×2

@@ -249,7 +249,7 @@ func (q *Inquiry) decisions(s *state.State, add func(*state.Record, string, ...s
 			}
 		}
 		text := fmt.Sprintf("scheduler placed %d of %d %s", f.Placed, f.Asked, strings.TrimSpace(string(os)+" pods"))
-		add(r, text, nodeReasons(s, f)...)
+		add(r, text, append(nodeReasons(s, f), fits(s, f)...)...)
 	}
 }
 
@@ -284,6 +284,19 @@ func nodeReasons(s *state.State, f *state.Decided) []string {
 	var out []string
 	for _, why := range order {
 		out = append(out, strings.Join(nodes[why], ", ")+"   "+why)
+	}
+	return out
+}
+
+// fits says what would make one more pod fit, where some didn't.
+func fits(s *state.State, f *state.Decided) []string {
+	t, err := s.Template(f.Template)
+	if err != nil || f.Placed >= f.Asked {
+		return nil
+	}
+	var out []string
+	for _, how := range schedule.Remedy(s, t, f.Groups) {
+		out = append(out, "fits if  "+how)
 	}
 	return out
 }
