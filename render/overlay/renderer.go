@@ -244,6 +244,7 @@ func (r *run) side(w *walker, os state.OS) *half {
 		}
 		h.objects[d.Ref] = &decoded{ref: d.Ref, body: d.Body, digest: digest, at: o.at, place: o.place}
 		h.order = append(h.order, d.Ref)
+		w.warnings = append(w.warnings, longGrace(&o, &d)...)
 	}
 	members, problems := r.members(w, decoder, sets, h.apps)
 	h.apps, h.problems = append(h.apps, members...), append(h.problems, problems...)
