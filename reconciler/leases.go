@@ -128,15 +128,10 @@ func (m *Machine) fence(n *state.Node, class lease.Class) {
 // lossOf is the class of a pod that is placed: its workload's, on a node whose
 // agent ends it by itself.
 func lossOf(w *state.Workload, n *state.Node) lease.Class {
-	set, ok := w.StatefulSet()
-	if !ok || !n.Facts.Fences {
+	if !n.Facts.Fences {
 		return lease.Wait
 	}
-	class, ok := lease.Parse(set.Annotations[lease.Annotation])
-	if !ok {
-		return lease.Wait // its text was refused; of another version, perhaps
-	}
-	return class
+	return w.NodeLoss()
 }
 
 // grants answers the step's renewals, as of all that it decided.

@@ -250,6 +250,7 @@ func (s *story) node(t *testing.T, d *datadriven.TestData) {
 		facts.OS, facts.OSVersion, facts.Isolations = state.Windows, "10.0.20348.1", []state.Isolation{state.Process}
 	}
 	facts.Simulated, facts.Fences = d.HasArg("simulated"), d.HasArg("fences")
+	facts.Unfenced = d.HasArg("unfenced")
 	if d.HasArg("pods") {
 		d.ScanArgs(t, "pods", &facts.Allocatable.Pods)
 	}

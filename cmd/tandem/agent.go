@@ -37,7 +37,7 @@ func (c *cli) agentCommand() *cobra.Command {
 		Use: "agent COMMAND", Short: "this machine as a node: join, run; token create, list, revoke", Args: cobra.ArbitraryArgs, RunE: group,
 		Example: "  tandem agent join --server controller.example:7443 --token tandem.…",
 	}
-	cmd.AddCommand(c.agentJoin(), c.agentRun(), c.agentLeave(), c.tokenCommand())
+	cmd.AddCommand(c.agentJoin(), c.agentRun(), c.agentLeave(), c.agentFence(), c.tokenCommand())
 	return cmd
 }
 
@@ -103,6 +103,19 @@ func hostPort(server string) (string, error) {
 	return server, nil
 }
 
+// joined is what a former join left.
+func (c *cli) joined() (j joined, err error) {
+	path := filepath.Join(c.agentData(), "agent.json")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return j, fmt.Errorf("this machine has joined no controller (%w); join one: tandem agent join --server HOST:PORT --token TOKEN", err)
+	}
+	if err := json.Unmarshal(raw, &j); err != nil {
+		return j, fmt.Errorf("%s: %w", path, err)
+	}
+	return j, nil
+}
+
 // agentFlags are the flags of agent run.
 type agentFlags struct {
 	images         []string
@@ -131,13 +144,9 @@ the next agent takes them over.`,
 
 func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	dir := c.agentData()
-	raw, err := os.ReadFile(filepath.Join(dir, "agent.json"))
+	j, err := c.joined()
 	if err != nil {
-		return fmt.Errorf("this machine has joined no controller (%w); join one: tandem agent join --server HOST:PORT --token TOKEN", err)
-	}
-	var j joined
-	if err := json.Unmarshal(raw, &j); err != nil {
-		return fmt.Errorf("%s: %w", filepath.Join(dir, "agent.json"), err)
+		return err
 	}
 	logger, err := c.logger(f.level)
 	if err != nil {
@@ -159,14 +168,18 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 		return fmt.Errorf("dial %s: %w", j.Server, err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	m, err := serve.OpenMachine(ctx, dir, o)
+	fence, err := fencerProgram()
+	if err != nil {
+		return err
+	}
+	m, err := serve.OpenMachine(ctx, dir, o, serve.Fencer{Program: fence, Version: version})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	a, err := agent.New(ctx, agent.Config{
 		Node: j.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
-		Version: version, Address: m.Address, Labels: f.labels, Logger: logger,
+		Version: version, Address: m.Address, Labels: f.labels, Fencer: m.Fencer, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -196,17 +209,13 @@ there: tandem node remove NODE.`,
 			if err != nil {
 				return err
 			}
-			raw, err := os.ReadFile(filepath.Join(c.agentData(), "agent.json"))
+			j, err := c.joined()
 			if err != nil {
-				return fmt.Errorf("this machine has joined no controller: %w", err)
-			}
-			var j joined
-			if err := json.Unmarshal(raw, &j); err != nil {
-				return fmt.Errorf("%s: %w", filepath.Join(c.agentData(), "agent.json"), err)
+				return err
 			}
 			m, err := serve.OpenMachine(cmd.Context(), c.agentData(), containerd.Options{
 				Node: j.Node, Images: images.New(images.Options{Logger: logger}), Logger: logger,
-			})
+			}, serve.Fencer{})
 			if err != nil {
 				return err
 			}

@@ -76,6 +76,9 @@ func (c *cli) downStopped(ctx context.Context, why string) error {
 			return fmt.Errorf("pods of this machine can't be removed: %v", problems)
 		}
 		o.Node = serve.NodeName()
+		if o.Fencer, err = fencerProgram(); err != nil {
+			return err
+		}
 	}
 	s, err := serve.Open(ctx, o)
 	if err != nil {

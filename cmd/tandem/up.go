@@ -153,6 +153,9 @@ func (c *cli) upOptions(where string, f *upFlags) (serve.Options, error) {
 		switch {
 		case ok:
 			o.Node = serve.NodeName()
+			if o.Fencer, err = fencerProgram(); err != nil {
+				return o, err
+			}
 		case len(o.Simulate) == 0:
 			return o, fmt.Errorf("this machine can't be a node, and no node is simulated:\n  %s\nor simulate nodes: --simulate linux=2,windows=1", strings.Join(why, "\n  "))
 		default:

@@ -64,7 +64,8 @@ type NodeFacts struct {
 	OSImage     string            `json:"osImage,omitempty" pb:"12"`
 	Agent       string            `json:"agent,omitempty" pb:"13"` // the agent's version
 	Address     string            `json:"address,omitempty" pb:"14"`
-	Fences      bool              `json:"fences,omitempty" pb:"15"` // its agent ends identities when their lease ends
+	Fences      bool              `json:"fences,omitempty" pb:"15"`    // its agent ends identities when their lease ends
+	Unfenced    bool              `json:"unfenced,omitempty" pb:"105"` // but nobody would in its stead: no fencer runs
 }
 
 // A Node is a machine that joined.

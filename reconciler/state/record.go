@@ -367,7 +367,8 @@ const (
 	NodeExistingAntiAffinity
 	NodeVolumeElsewhere
 	NodeUnsupportedField
-	NodeReserved NodeReason = 90 // pods were told to make room there for more important ones
+	NodeReserved NodeReason = 90  // pods were told to make room there for more important ones
+	NodeUnfenced NodeReason = 105 // its fencer doesn't run, so that it takes no identity that would have to end in time
 )
 
 // A ReasonGroup is the nodes that share a reason. Nodes are named by Index,

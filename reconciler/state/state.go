@@ -8,6 +8,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 )
 
 // Blobs finds what lies beside the log by digest. A blob is there before a
@@ -216,6 +218,20 @@ func (w *Workload) Deployment() (*appsv1.Deployment, bool) {
 func (w *Workload) StatefulSet() (*appsv1.StatefulSet, bool) {
 	d, ok := w.Owned.Object.First().(*appsv1.StatefulSet)
 	return d, ok
+}
+
+// NodeLoss is what becomes of the workload's pods when their node is lost; Wait
+// where they are no identities.
+func (w *Workload) NodeLoss() lease.Class {
+	set, ok := w.StatefulSet()
+	if !ok {
+		return lease.Wait
+	}
+	class, ok := lease.Parse(set.Annotations[lease.Annotation])
+	if !ok {
+		return lease.Wait // its text was refused; of another version, perhaps
+	}
+	return class
 }
 
 // IsCurrent says whether the pod is made from what its variant wants now.

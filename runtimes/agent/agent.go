@@ -16,7 +16,10 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent/bootclock"
+	"github.com/tandem-gitops/tandem/runtimes/agent/fencer"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step/fence"
 )
 
 // Config is what an agent is: its name, its place, its runtime and its way to
@@ -38,7 +41,10 @@ type Config struct {
 	DNS      []string // lines of resolv.conf for pods; empty: the host's
 	Network  Network  // nil: Services have no addresses on this node
 	Parallel int      // calls of the runtime at once; 0: 8
-	Logger   *slog.Logger
+	// Fencer ends identities in time when the agent can't; nil: this node takes
+	// none that would have to.
+	Fencer *fencer.Guard
+	Logger *slog.Logger
 }
 
 // An Agent makes one node's assignment true. Run runs it once.
@@ -53,16 +59,24 @@ type Agent struct {
 	outputs *outputs
 	machine *step.Machine // only the loop of Run touches it
 	kept    lease.Keeper  // as saved; likewise
+	told    fence.Word    // likewise
+
+	fencerHeard chan struct{} // closed when it is known whether there is a fencer
+	fencerKnown func()
 
 	mu      sync.Mutex // guards the rest
 	inbox   []step.Event
 	session Session
+	peer    *sessionPeer
 	applied *state.Assignment
 	every   time.Duration // between renewals
 	running map[state.UID]*podWork
 	status  map[state.UID]state.PodStatus // as last reported
 	news    chan struct{}                 // closed at the next report
 	hint    chan struct{}
+
+	open          []state.UID   // identities, as the fencer last said
+	unfencedSince time.Duration // the boot clock; 0: there is a fencer
 }
 
 // New opens an agent's directory and describes its machine.
@@ -77,7 +91,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.BootID == "" {
-		id, err := bootID()
+		id, err := bootclock.ID()
 		if err != nil {
 			return nil, fmt.Errorf("find the boot ID of this machine: %w", err)
 		}
@@ -85,8 +99,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With(slog.String("node", string(cfg.Node))), store: store{cfg.Dir, cfg.Volatile}, running: map[state.UID]*podWork{},
-		status: map[state.UID]state.PodStatus{}, news: make(chan struct{}), hint: make(chan struct{}, 1),
+		status: map[state.UID]state.PodStatus{}, news: make(chan struct{}), hint: make(chan struct{}, 1), fencerHeard: make(chan struct{}),
 	}
+	a.fencerKnown = sync.OnceFunc(func() { close(a.fencerHeard) })
 	a.outputs = &outputs{agent: a, lives: map[lifeKey]*life{}}
 	facts, err := cfg.Runtime.Describe(ctx)
 	if err != nil {
@@ -108,7 +123,8 @@ func (a *Agent) describe(f state.NodeFacts) state.NodeFacts {
 		f.Labels = labels
 	}
 	f.Taints = append(slices.Clip(f.Taints), a.cfg.Taints...)
-	f.Agent, f.Fences = a.cfg.Version, true
+	f.Agent = a.cfg.Version
+	f.Fences, f.Unfenced = a.cfg.Fencer != nil, a.cfg.Fencer != nil
 	if a.cfg.Address != "" {
 		f.Address = a.cfg.Address
 	}
@@ -133,7 +149,7 @@ func (a *Agent) begin() error {
 	if err := a.store.saveNote(a.note); err != nil {
 		return err
 	}
-	a.machine = step.New(step.Config{Node: a.cfg.Node, Facts: &a.facts, BootID: a.cfg.BootID, Incarnation: a.note.Incarnation, Parked: a.note.Parked == a.cfg.BootID}, a.saved)
+	a.machine = step.New(step.Config{Node: a.cfg.Node, Facts: &a.facts, BootID: a.cfg.BootID, Incarnation: a.note.Incarnation, Parked: a.note.Parked == a.cfg.BootID, Fenced: a.cfg.Fencer != nil}, a.saved)
 	a.kept, a.every = a.machine.Lease(), a.machine.RenewEvery()
 	a.applied = a.machine.Applied()
 	return nil
@@ -143,7 +159,17 @@ func (a *Agent) podsDir() string { return filepath.Join(a.cfg.Dir, "pods") }
 func (a *Agent) logsDir() string { return filepath.Join(a.cfg.Dir, "logs") }
 
 // Facts are what the agent says of its machine.
-func (a *Agent) Facts() state.NodeFacts { return a.facts }
+func (a *Agent) Facts() state.NodeFacts {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.facts
+}
+
+// now is the time by the clock that goes on while the machine sleeps: leases and
+// back-off go by it (decision 7).
+func now() state.Instant {
+	return state.Instant{Mono: bootclock.Now(), Wall: time.Now().UnixNano()}
+}
 
 func (a *Agent) post(events ...step.Event) {
 	a.mu.Lock()
@@ -163,6 +189,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	w := &worker{agent: a, all: &all, slots: make(chan struct{}, a.cfg.Parallel), pulls: make(chan struct{}, 4)}
 	a.outputs.run(ctx, &all)
+	if a.cfg.Fencer != nil {
+		a.guard() // before it is started, so that it knows at once
+		all.Go(func() { a.cfg.Fencer.Run(ctx, func(h fencer.Health) { a.fenced(ctx, h) }) })
+	}
 	all.Go(func() { a.observe(ctx) })
 	all.Go(func() { a.connect(ctx) })
 	timer := time.NewTimer(time.Hour)
@@ -177,6 +207,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		now := now()
 		out := a.machine.Step(now, events...)
 		a.persist(ctx, before, out.Report != nil)
+		a.guard()
 		for i := range out.Actions {
 			w.do(ctx, out.Actions[i])
 		}
@@ -314,12 +345,16 @@ const ReconnectMost = time.Second
 
 // connect keeps a session open.
 func (a *Agent) connect(ctx context.Context) {
+	a.awaitFencer(ctx)
 	wait := 50 * time.Millisecond
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := a.converse(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errFacts) {
+			continue
 		}
 		if time.Since(started) > 10*time.Second {
 			wait = 50 * time.Millisecond
@@ -352,7 +387,8 @@ func (a *Agent) converse(ctx context.Context) error {
 	defer s.Close()
 	welcome := s.Welcome()
 	a.mu.Lock()
-	a.session = s
+	a.session, a.peer = s, p
+	changed := a.facts.Unfenced != hello.Facts.Unfenced // meanwhile: nobody told this session
 	if !welcome.Head.Log.IsZero() {
 		a.note.Head = welcome.Head
 	}
@@ -361,9 +397,12 @@ func (a *Agent) converse(ctx context.Context) error {
 	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
-		a.session = nil
+		a.session, a.peer = nil, nil
 		a.mu.Unlock()
 	}()
+	if changed {
+		return errFacts
+	}
 	if err := a.store.saveNote(keep); err != nil {
 		return err
 	}

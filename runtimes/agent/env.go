@@ -83,6 +83,10 @@ func (v values) key(kind, name, key string, optional *bool) (string, bool, error
 // completionIndex tells a container of an Indexed Job which part is its.
 const completionIndex = "JOB_COMPLETION_INDEX"
 
+// fencingToken is the number of an identity's placement: it grows from one life
+// to the next, so storage that is told it can refuse an older one.
+const fencingToken = "TANDEM_FENCING_TOKEN"
+
 // environment is a container's: "NAME=value" in order, and as a map. The rules
 // are the kubelet's: envFrom first, later names win, $(NAME) of what is before.
 func (v values) environment(c *corev1.Container) (list []string, vars map[string]string, err error) {
@@ -93,6 +97,9 @@ func (v values) environment(c *corev1.Container) (list []string, vars map[string
 			order = append(order, name)
 		}
 		vars[name] = value
+	}
+	if v.pod.Workload.Kind == "StatefulSet" {
+		set(fencingToken, strconv.FormatUint(uint64(v.pod.Placement), 10))
 	}
 	for i := range c.EnvFrom {
 		f := &c.EnvFrom[i]

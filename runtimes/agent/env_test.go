@@ -103,3 +103,26 @@ func TestSwapIsAtomicAndTidy(t *testing.T) {
 		t.Errorf("left %v: %v", entries, err)
 	}
 }
+
+// TestFencingToken: an identity is told the number of its placement, and what
+// the manifest says of that name counts.
+func TestFencingToken(t *testing.T) {
+	token := func(kind string, env ...corev1.EnvVar) []string {
+		tm, _ := state.NewTemplate(state.Linux, &corev1.PodTemplateSpec{}, nil)
+		v := values{pod: &state.AssignedPod{Workload: state.Ref{Kind: kind}, Placement: 4711, Template: tm}, facts: &state.NodeFacts{OS: state.Linux}}
+		list, _, err := v.environment(&corev1.Container{Name: "main", Env: env})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if got := token("StatefulSet"); !slices.Equal(got, []string{"TANDEM_FENCING_TOKEN=4711"}) {
+		t.Errorf("a StatefulSet's pod has %v", got)
+	}
+	if got := token("StatefulSet", corev1.EnvVar{Name: "TANDEM_FENCING_TOKEN", Value: "own"}); !slices.Equal(got, []string{"TANDEM_FENCING_TOKEN=own"}) {
+		t.Errorf("one that sets it has %v", got)
+	}
+	if got := token("ReplicaSet"); len(got) > 0 {
+		t.Errorf("another pod has %v", got)
+	}
+}

@@ -6,29 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 )
-
-// now reads the clock that goes on while the machine sleeps: leases and
-// back-off go by it (decision 7).
-func now() state.Instant {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(fmt.Sprintf("CLOCK_BOOTTIME: %v", err)) // it is there since Linux 2.6.39
-	}
-	return state.Instant{Mono: time.Duration(ts.Nano()), Wall: time.Now().UnixNano()}
-}
-
-func bootID() (string, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b)), err
-}
 
 // tmpfsMagic is a tmpfs's type as statfs says it.
 const tmpfsMagic = 0x01021994

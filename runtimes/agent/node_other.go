@@ -5,20 +5,9 @@ package agent
 import (
 	"fmt"
 	"io/fs"
-	"time"
 
-	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 )
-
-func now() state.Instant {
-	t := time.Now()
-	return state.Instant{Mono: time.Duration(t.UnixNano()), Wall: t.UnixNano()}
-}
-
-func bootID() (string, error) {
-	return "", fmt.Errorf("an agent on this operating system: %w", runtimes.ErrUnsupported)
-}
 
 func mountTmpfs(string, int64, fs.FileMode) error {
 	return fmt.Errorf("tmpfs on this operating system: %w", runtimes.ErrUnsupported)

@@ -25,6 +25,9 @@ func (*Runtime) SetRange(netip.Prefix) error { return nil }
 // RunDir is nowhere.
 func (*Runtime) RunDir() string { return "" }
 
+// Group is nowhere.
+func (*Runtime) Group() string { return "" }
+
 // Close does nothing.
 func (*Runtime) Close() error { return nil }
 

@@ -215,6 +215,9 @@ func lockFile(path string) (*os.File, error) {
 // RunDir is the node's directory in memory, which a reboot or Shutdown empties.
 func (r *Runtime) RunDir() string { return r.run }
 
+// Group is the control group that all pods of the node are below.
+func (r *Runtime) Group() string { return r.cgroup }
+
 // Close lets go of the node: pods and containerd stay, for the next Open.
 func (r *Runtime) Close() error {
 	r.end()

@@ -86,6 +86,9 @@ func node(s *state.State, n *state.Node) *corev1.Node {
 		},
 		Conditions: []corev1.NodeCondition{readyCondition(n)},
 	}
+	if x.Fences {
+		out.Status.Conditions = append(out.Status.Conditions, fencedCondition(n))
+	}
 	if x.Address != "" {
 		out.Status.Addresses = append(out.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: x.Address})
 	}
@@ -111,6 +114,18 @@ func readyCondition(n *state.Node) corev1.NodeCondition {
 		c.Reason, c.Message = "Parked", "the controller stopped cleanly; the agent has not reported since"
 	case !n.Ready:
 		c.Status, c.Reason, c.Message = corev1.ConditionUnknown, "AgentLost", "the agent's lease lapsed"
+	}
+	return c
+}
+
+// conditionFenced says whether identities end in time also where the agent hangs.
+const conditionFenced corev1.NodeConditionType = "tandem.dev/Fenced"
+
+func fencedCondition(n *state.Node) corev1.NodeCondition {
+	at := metav1.NewTime(n.ReadyChange.Time())
+	c := corev1.NodeCondition{Type: conditionFenced, Status: corev1.ConditionTrue, LastTransitionTime: at, LastHeartbeatTime: at, Reason: "FencerRuns", Message: "the fencer ends identities in time if the agent can't"}
+	if n.Facts.Unfenced {
+		c.Status, c.Reason, c.Message = corev1.ConditionFalse, "FencerDown", "the fencer does not run: this node takes no StatefulSet's pods but those of class wait"
 	}
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tandem-gitops/tandem/runtimes/agent"
+	"github.com/tandem-gitops/tandem/runtimes/agent/fencer"
 	"github.com/tandem-gitops/tandem/runtimes/containerd"
 	"github.com/tandem-gitops/tandem/runtimes/network"
 )
@@ -20,10 +21,17 @@ type Machine struct {
 	Runtime *containerd.Runtime
 	Network *network.Node
 	Address string // that others reach it at
+	Fencer  *fencer.Guard
+}
+
+// A Fencer says how the node's fencer is started.
+type Fencer struct {
+	Program []string // and its first arguments; empty: the node has none, and takes no identity that moves
+	Version string
 }
 
 // OpenMachine takes over what a former process left below dir.
-func OpenMachine(ctx context.Context, dir string, o containerd.Options) (*Machine, error) {
+func OpenMachine(ctx context.Context, dir string, o containerd.Options, f Fencer) (*Machine, error) {
 	if o.Address == "" {
 		o.Address = network.MachineAddress()
 	}
@@ -43,7 +51,13 @@ func OpenMachine(ctx context.Context, dir string, o containerd.Options) (*Machin
 	if err != nil {
 		return nil, errors.Join(err, rt.Close())
 	}
-	return &Machine{Runtime: rt, Network: net, Address: o.Address}, nil
+	m := &Machine{Runtime: rt, Network: net, Address: o.Address}
+	if len(f.Program) > 0 {
+		m.Fencer = fencer.NewGuard(fencer.GuardOptions{
+			Program: f.Program, Dir: rt.RunDir(), Group: rt.Group(), Version: f.Version, Log: filepath.Join(path, "fencer.log"), Logger: o.Logger,
+		})
+	}
+	return m, nil
 }
 
 // Run is an agent with the network that its pods are in.
@@ -59,5 +73,5 @@ func (m *Machine) Close() error { return m.Runtime.Close() }
 
 // Shutdown removes every pod, and all that was made on this machine for them.
 func (m *Machine) Shutdown(ctx context.Context) error {
-	return errors.Join(m.Runtime.Shutdown(ctx), m.Network.Shutdown(ctx))
+	return errors.Join(fencer.End(ctx, m.Runtime.RunDir(), m.Runtime.Group()), m.Runtime.Shutdown(ctx), m.Network.Shutdown(ctx))
 }

@@ -24,13 +24,13 @@ type localNode struct {
 func openNode(ctx context.Context, s *Server, store *images.Store) (*localNode, error) {
 	o := &s.opts
 	dir := filepath.Join(o.Data, "node")
-	m, err := OpenMachine(ctx, dir, containerd.Options{Node: o.Node, Images: store, Logger: o.Logger})
+	m, err := OpenMachine(ctx, dir, containerd.Options{Node: o.Node, Images: store, Logger: o.Logger}, Fencer{o.Fencer, o.Version})
 	if err != nil {
 		return nil, fmt.Errorf("make this machine a node: %w", err)
 	}
 	a, err := agent.New(ctx, agent.Config{
 		Node: o.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Address: m.Address,
-		Link: s.Hub.Link(), Version: o.Version, Logger: o.Logger,
+		Link: s.Hub.Link(), Version: o.Version, Fencer: m.Fencer, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make this machine a node: %w", err), m.Close())

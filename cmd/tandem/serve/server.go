@@ -28,6 +28,7 @@ type Options struct {
 	Images   []string
 	Simulate map[state.OS]int
 	Node     state.NodeName // this machine as a node; empty: it isn't one
+	Fencer   []string       // program of the node's fencer, with its first arguments
 	Listen   string         // of the API; empty: DefaultListen
 	Interval time.Duration  // between looks at a remote repository; 0: the default
 	Version  string

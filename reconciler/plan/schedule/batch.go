@@ -3,6 +3,7 @@ package schedule
 import (
 	"slices"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -169,6 +170,9 @@ func (b *batch) fixedReason(i int32, ask state.Resources) state.NodeReason {
 	c := &b.nodes[i]
 	if reason := b.class.awake(c.node); reason != state.NodeFits {
 		return reason
+	}
+	if c.node.Facts.Unfenced && b.req.Workload.NodeLoss() != lease.Wait {
+		return state.NodeUnfenced
 	}
 	if reason := short(c.node.Facts.Allocatable, ask); reason != state.NodeFits {
 		return reason

@@ -67,6 +67,8 @@ func (e *Explainer) Node(n *state.Node, r state.NodeReason) string {
 		return "its data is on another node"
 	case state.NodeUnsupportedField:
 		return "a field of the pod has no meaning on this node"
+	case state.NodeUnfenced:
+		return "its fencer does not run, so nothing would end the identity in time if the agent hung"
 	}
 	return fmt.Sprintf("reason %d, which this version does not know", r)
 }

@@ -186,7 +186,7 @@ func TestExplainWhenThingsChanged(t *testing.T) {
 	w := newWorld()
 	n := w.node("n")
 	req := w.workload("web", state.Linux)
-	for r := state.NodeFits; r <= state.NodeReserved+1; r++ {
+	for r := state.NodeFits; r <= state.NodeUnfenced+1; r++ {
 		if got := Explain(w.State, req.Template, n, r); got == "" {
 			t.Errorf("reason %d has no words", r)
 		}

@@ -93,6 +93,8 @@ func (r *remedy) group(reason state.NodeReason, nodes []*state.Node) {
 		r.add("a pod that required pod affinity names runs there first")
 	case state.NodePodAntiAffinity:
 		r.add("preferred instead of required pod anti-affinity")
+	case state.NodeUnfenced:
+		r.add("the fencer of %s runs again (`tandem agent doctor` there says what it lacks)", nodes[0].Name)
 	case state.NodeFits, state.NodeOtherOS, state.NodeNoIsolation, state.NodeExistingAntiAffinity, state.NodeVolumeElsewhere, state.NodeUnsupportedField, state.NodeReserved:
 	}
 }

@@ -1,10 +1,12 @@
 package step
 
 import (
+	"slices"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step/fence"
 )
 
 // Granted is the controller's answer to a renewal. It says which assignment the
@@ -12,6 +14,50 @@ import (
 type Granted struct{ Grant state.Grant }
 
 func (*Granted) event() {}
+
+// Guarded is the fencer's answer: the identities that it guards and lets run.
+// A fencer that doesn't answer guards none.
+type Guarded struct{ Open []state.UID }
+
+func (*Guarded) event() {}
+
+func (m *Machine) guarded(e *Guarded) {
+	before := m.guards
+	m.guards = e.Open
+	for _, p := range m.pods {
+		p.dirty = p.dirty || slices.Contains(before, p.uid) != slices.Contains(m.guards, p.uid)
+	}
+}
+
+// open says whether the fencer lets an identity start.
+func (m *Machine) open(p *pod) bool {
+	return !m.cfg.Fenced || p.class() == lease.Wait || slices.Contains(m.guards, p.uid)
+}
+
+// Word is what the fencer is to know: the leases, and the identities that end
+// with them.
+func (m *Machine) Word() fence.Word {
+	w := fence.Word{Known: m.assignment != nil, Lease: m.lease, Endless: m.lease.Endless}
+	for _, p := range m.pods {
+		if class := p.class(); class != lease.Wait && p.life != gone {
+			w.Wards = append(w.Wards, fence.Ward{UID: p.uid, Class: class, Grace: p.ownGrace(), Held: p.held, Ending: p.ending()})
+		}
+	}
+	return w
+}
+
+// ending says whether the agent has asked the pod, or a part of it, to end.
+func (p *pod) ending() bool {
+	return slices.ContainsFunc(p.containers, func(c container) bool { return c.stage == ending })
+}
+
+// hold holds an identity, or lets it go.
+func (p *pod) hold(held bool, why state.PodReason) {
+	p.held = held
+	if held {
+		p.heldFor = why
+	}
+}
 
 // Lease is what the node was granted, to be kept for a later process.
 func (m *Machine) Lease() lease.Keeper { return m.lease }
@@ -27,6 +73,12 @@ func (m *Machine) RenewEvery() time.Duration {
 }
 
 func (m *Machine) granted(now state.Instant, g *state.Grant) {
+	for _, p := range m.pods { // an agent that was stopped may hear of the next lease before it looks at the last
+		if p.class() != lease.Wait && p.life == living && !p.held && !m.lease.Live(now.Mono, p.class()) {
+			p.hold(true, state.ReasonNodeLost)
+			p.dirty = true
+		}
+	}
 	if g.Endless {
 		m.lease.Endless = true
 	} else {
@@ -82,7 +134,7 @@ func (m *Machine) abide(now state.Instant, p *pod) {
 		return
 	}
 	if m.lease.Live(now.Mono, class) {
-		if p.held && m.current() {
+		if p.held && p.life == living && m.current() {
 			p.held = false
 		}
 		if at, ends := m.lease.Begins(class); ends {
@@ -90,7 +142,9 @@ func (m *Machine) abide(now state.Instant, p *pod) {
 		}
 		return
 	}
-	p.held = true
+	if !p.held {
+		p.hold(true, state.ReasonNodeLost)
+	}
 	grace := m.lease.Grace(now.Mono, class, p.ownGrace())
 	if p.busy() && !p.cancelled() {
 		m.do(Action{Do: Cancel, UID: p.uid, Pod: p.want})

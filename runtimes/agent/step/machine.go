@@ -15,6 +15,7 @@ type Config struct {
 	BootID      string
 	Incarnation uint64 // grows with every start of the agent on this node
 	Parked      bool   // the controller left this boot's leases for ever when it stopped
+	Fenced      bool   // a fencer guards identities: none starts that it hasn't opened
 }
 
 // A Machine is one node's agent without its goroutines. Same events at the same
@@ -35,6 +36,7 @@ type Machine struct {
 	actions    []Action
 	lease      lease.Keeper
 	floor      state.Grant // the newest, by the assignment that it was given for
+	guards     []state.UID // identities that the fencer guards and lets run
 }
 
 // New is a machine that goes on from what a former process saved; nil: nothing.
@@ -97,6 +99,8 @@ func (m *Machine) take(now state.Instant, e Event) {
 		m.reached(now)
 	case *Granted:
 		m.granted(now, &e.Grant)
+	case *Guarded:
+		m.guarded(e)
 	case *Observed:
 		m.observe(now, e)
 	case *Done:
@@ -159,7 +163,7 @@ func (m *Machine) follow(now state.Instant) {
 		p := m.find(want.UID)
 		if p == nil {
 			p = newPod(want, now)
-			p.held = m.fresh && p.class() != lease.Wait
+			p.hold(m.fresh && p.class() != lease.Wait, state.ReasonContainerCreating)
 			if want.Stop && m.seen {
 				p.life = removing // nothing of it is here: make sure, and say so
 			}
@@ -181,7 +185,8 @@ func (m *Machine) adopt(p *pod, want *state.AssignedPod) {
 		p.fill()
 	}
 	if m.fresh && p.held {
-		p.held, p.dirty = p.class() != lease.Wait, true // a lease says when; see abide
+		p.hold(p.class() != lease.Wait, p.heldFor) // a lease says when; see abide
+		p.dirty = true
 	}
 	if want.Stop && p.life == living {
 		p.stop(want.Grace)

@@ -113,6 +113,8 @@ type pod struct {
 	held   bool // identity-bound: waits for an assignment of this boot, and for a lease
 	failed state.PodReason
 
+	heldFor state.PodReason // why, with held
+
 	sandbox     task
 	sandboxSeen bool
 	ip          string

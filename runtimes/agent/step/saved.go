@@ -85,7 +85,7 @@ func (m *Machine) restore(s *Saved) {
 	m.assignment, m.objects = s.Assignment, s.Assignment.Objects
 	m.follow(state.Instant{})
 	for _, p := range m.pods {
-		p.held = rebooted && p.identity() && p.life == living
+		p.hold(rebooted && p.identity() && p.life == living, state.ReasonHostRestart)
 	}
 	for i := range s.Pods {
 		sp := &s.Pods[i]

@@ -44,7 +44,7 @@ func (m *Machine) live(now state.Instant, p *pod) {
 	if p.want.Template == nil {
 		return
 	}
-	if p.held {
+	if p.held || !m.open(p) {
 		m.watch(p)
 		return
 	}

@@ -150,7 +150,7 @@ func (p *pod) obstacle(c *container) state.PodReason {
 func (p *pod) obstacleText(c *container) (state.PodReason, string) {
 	switch {
 	case p.held:
-		return state.ReasonHostRestart, "the node restarted; this identity waits for the controller"
+		return p.heldFor, heldText(p.heldFor)
 	case p.missing != "":
 		return state.ReasonConfigMissing, p.missing + " is not there"
 	}
@@ -169,6 +169,17 @@ func (p *pod) obstacleText(c *container) (state.PodReason, string) {
 		return c.runFail.reason(state.ReasonCreateError), c.runFail.text
 	}
 	return state.ReasonNone, ""
+}
+
+func heldText(why state.PodReason) string {
+	switch why {
+	case state.ReasonHostRestart:
+		return "the node restarted; this identity waits for the controller"
+	case state.ReasonNodeLost:
+		return "the node's lease lapsed; this identity waits for the controller"
+	default:
+		return "this identity waits for a lease"
+	}
 }
 
 // reason is what a failed task is called; later is the word for one that is
