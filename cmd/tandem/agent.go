@@ -188,7 +188,7 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	defer renewal.Wait()
 	fresh, stop := context.WithCancel(ctx)
 	defer stop()
-	renewal.Go(func() { join.KeepFresh(fresh, conn, filepath.Join(dir, "join"), logger) })
+	renewal.Go(func() { join.KeepFresh(fresh, conn, j.Server, filepath.Join(dir, "join"), logger) })
 	if err := m.Run(ctx, a); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

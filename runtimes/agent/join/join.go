@@ -34,6 +34,8 @@ type joinRequest struct {
 	Token   string         `pb:"1"`
 	Node    state.NodeName `pb:"2"`
 	Request []byte         `pb:"3"` // PKCS #10, DER
+	Old     []byte         `pb:"4"` // Rejoin: the expired certificate, DER
+	Proof   []byte         `pb:"5"` // Rejoin: its key's signature
 }
 
 type joinReply struct {
@@ -80,9 +82,18 @@ func Register(s grpc.ServiceRegistrar, a *Authority, t *Tokens, logger *slog.Log
 		}
 		return certify(a, node, r)
 	}
+	rejoin := func(ctx context.Context, r *joinRequest) (*joinReply, error) {
+		node, err := a.rejoining(r, time.Now())
+		if err != nil {
+			logger.LogAttrs(ctx, slog.LevelWarn, "refused a rejoin", slog.Any("err", err))
+			return nil, err
+		}
+		logger.LogAttrs(ctx, slog.LevelInfo, "gave a node a certificate for an expired one", slog.String("node", string(node)))
+		return certify(a, node, r)
+	}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "tandem.agent.v1.Join", HandlerType: (*any)(nil), Metadata: "runtimes/agent/join/join.go",
-		Methods: []grpc.MethodDesc{{MethodName: "Join", Handler: handle(join)}, {MethodName: "Renew", Handler: handle(renew)}},
+		Methods: []grpc.MethodDesc{{MethodName: "Join", Handler: handle(join)}, {MethodName: "Renew", Handler: handle(renew)}, {MethodName: "Rejoin", Handler: handle(rejoin)}},
 	}, a)
 }
 
@@ -128,7 +139,7 @@ func Join(ctx context.Context, address, token string, node state.NodeName, dir s
 	if err != nil {
 		return err
 	}
-	err = obtain(ctx, conn, joinMethod, &joinRequest{Token: token, Node: node}, dir)
+	err = obtain(ctx, conn, joinMethod, &joinRequest{Token: token, Node: node}, dir, nil)
 	return errors.Join(err, conn.Close())
 }
 
@@ -155,14 +166,20 @@ func pinned(pin state.Digest) *tls.Config {
 	}
 }
 
-// obtain makes a key, asks for a certificate, and keeps both.
-func obtain(ctx context.Context, conn grpc.ClientConnInterface, method string, r *joinRequest, dir string) error {
+// obtain makes a key, asks for a certificate, and keeps both. Complete, where
+// there is one, adds what belongs to the request for the new key.
+func obtain(ctx context.Context, conn grpc.ClientConnInterface, method string, r *joinRequest, dir string, complete func(*joinRequest) error) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
 	if r.Request, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key); err != nil {
 		return err
+	}
+	if complete != nil {
+		if err := complete(r); err != nil {
+			return err
+		}
 	}
 	b, err := recordpb.Marshal(r)
 	if err != nil {
@@ -229,20 +246,24 @@ func TLS(dir string) (*tls.Config, error) {
 
 // Renew gets a node a new certificate for the one that it has.
 func Renew(ctx context.Context, conn grpc.ClientConnInterface, dir string) error {
-	return obtain(ctx, conn, renewMethod, &joinRequest{}, dir)
+	return obtain(ctx, conn, renewMethod, &joinRequest{}, dir, nil)
 }
 
 // KeepFresh renews the certificate whenever two thirds of its time are over,
-// until ctx ends.
-func KeepFresh(ctx context.Context, conn grpc.ClientConnInterface, dir string, logger *slog.Logger) {
+// until ctx ends. One that expired while the machine was off is exchanged first.
+func KeepFresh(ctx context.Context, conn grpc.ClientConnInterface, address, dir string, logger *slog.Logger) {
 	for ctx.Err() == nil {
 		wait := time.Minute
 		if c, err := current(dir); err != nil {
 			logger.LogAttrs(ctx, slog.LevelWarn, "found no certificate to renew", slog.Any("err", err))
 		} else if due := dueAt(c.Leaf); time.Now().Before(due) {
 			wait = time.Until(due)
-		} else if err := Renew(ctx, conn, dir); err != nil {
-			logger.LogAttrs(ctx, slog.LevelWarn, "renewed no certificate", slog.Any("err", err))
+		} else if err := fresh(ctx, conn, c, address, dir); err != nil {
+			level := slog.LevelWarn
+			if errors.Is(err, runtimes.ErrRejected) {
+				level = slog.LevelError
+			}
+			logger.LogAttrs(ctx, level, "renewed no certificate", slog.Any("err", err))
 		} else {
 			logger.LogAttrs(ctx, slog.LevelInfo, "renewed the certificate")
 		}
@@ -253,6 +274,13 @@ func KeepFresh(ctx context.Context, conn grpc.ClientConnInterface, dir string, l
 		}
 		t.Stop()
 	}
+}
+
+func fresh(ctx context.Context, conn grpc.ClientConnInterface, c *tls.Certificate, address, dir string) error {
+	if unexpired(c) {
+		return Renew(ctx, conn, dir)
+	}
+	return Rejoin(ctx, address, dir)
 }
 
 func dueAt(c *x509.Certificate) time.Time {

@@ -173,3 +173,58 @@ func TestNoCertificateNoSession(t *testing.T) {
 		t.Errorf("a session without a certificate: %v, want ErrRejected", err)
 	}
 }
+
+// age writes a certificate of this authority for n1 that ended a while ago.
+func age(t *testing.T, c *controller, dir string, ago time.Duration) {
+	t.Helper()
+	if err := join.Join(t.Context(), c.address, c.token(t, time.Hour, 1, ""), "n1", dir); err != nil {
+		t.Fatal(err)
+	}
+	pem, key, err := c.authority.Aged("n1", ago)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "node.pem"), append(pem, key...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLongOffline: a certificate that expired while the machine was off buys the
+// next one by its key, within a bound; later it takes a token, and so does a
+// certificate of another controller.
+func TestLongOffline(t *testing.T) {
+	c, dir := newController(t), t.TempDir()
+	age(t, c, dir, 24*time.Hour)
+	if _, err := agent.Remote(dial(t, c, dir)).Open(t.Context(), agent.Hello{Node: "n1"}, silent{}); err == nil {
+		t.Fatal("an expired certificate opens a session")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go join.KeepFresh(ctx, dial(t, c, dir), c.address, dir, slog.New(slog.DiscardHandler))
+	for until, err := join.GoodUntil(dir); err != nil || time.Until(until) < 0; until, err = join.GoodUntil(dir) {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("no new certificate: %s, %v", until, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	s, err := agent.Remote(dial(t, c, dir)).Open(t.Context(), agent.Hello{Node: "n1"}, silent{})
+	if err != nil {
+		t.Fatalf("with the new certificate: %v", err)
+	}
+	s.Close()
+
+	age(t, c, dir, join.RejoinLimit+time.Hour)
+	if err := join.Rejoin(t.Context(), c.address, dir); !errors.Is(err, runtimes.ErrRejected) || !strings.Contains(err.Error(), "tandem agent token create") {
+		t.Errorf("too late: %v, want ErrRejected and the remedy", err)
+	}
+	if err := c.authority.RefusesRejoin("n1", join.RejoinLimit+time.Hour, false); !errors.Is(err, runtimes.ErrRejected) {
+		t.Errorf("the controller takes one that is too late: %v", err)
+	}
+	if err := c.authority.RefusesRejoin("n1", time.Hour, true); !errors.Is(err, runtimes.ErrRejected) {
+		t.Errorf("the controller takes a proof of another key: %v", err)
+	}
+	if err := newController(t).authority.RefusesRejoin("n1", time.Hour, false); err != nil {
+		t.Errorf("a good one is refused: %v", err)
+	}
+}
