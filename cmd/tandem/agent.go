@@ -34,10 +34,10 @@ type joined struct {
 
 func (c *cli) agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "agent COMMAND", Short: "this machine as a node: join, run; token create, list, revoke", Args: cobra.ArbitraryArgs, RunE: group,
+		Use: "agent COMMAND", Short: "this machine as a node: doctor, join, run, install, leave; token create, list, revoke", Args: cobra.ArbitraryArgs, RunE: group,
 		Example: "  tandem agent join --server controller.example:7443 --token tandem.…",
 	}
-	cmd.AddCommand(c.agentJoin(), c.agentRun(), c.agentLeave(), c.agentFence(), c.tokenCommand())
+	cmd.AddCommand(c.agentJoin(), c.agentRun(), c.agentLeave(), c.agentFence(), c.agentDoctor(), c.agentInstall(), c.agentUninstall(), c.tokenCommand())
 	return cmd
 }
 
