@@ -62,7 +62,7 @@ func broken(o sim.Options) (err error) {
 func worldDefects() []defect {
 	var out []defect
 	for _, m := range []sim.Mutation{
-		sim.MutateEarly, sim.MutateLyingDisk, sim.MutateKeepSuffix, sim.MutateNoFencing, sim.MutateAbsentGone, sim.MutateWallClock, sim.MutateRetryWrite,
+		sim.MutateEarly, sim.MutateNoSums, sim.MutateNoHead, sim.MutateTellSecret, sim.MutateLyingDisk, sim.MutateKeepSuffix, sim.MutateNoFencing, sim.MutateAbsentGone, sim.MutateWallClock, sim.MutateRetryWrite,
 	} {
 		out = append(out, defect{name: string(m), scenarios: []sim.Scenario{sim.Faults}, options: sim.Options{Mutate: m}})
 	}

@@ -64,7 +64,11 @@ func twice(t *testing.T, opts Options) {
 	t.Helper()
 	first := Run(opts)
 	if first.Err != nil {
-		t.Errorf("%s", first)
+		story := "" // what a world of one's own asking is, one knows
+		if first.Story != nil && *seedFlag == 0 {
+			story = "\n" + Shrink(opts, first).String()
+		}
+		t.Errorf("%s%s", first, story)
 		return
 	}
 	opts.Unchecked, opts.Trace = true, nil
