@@ -7,6 +7,7 @@ import (
 	"testing"
 )
 
+// raceSeed is the one race to play again: see docs/testing.md.
 var raceSeed = flag.Uint64("promotion", 0, "play this one promotion race")
 
 // TestPromotionRaces plays long random lives of a pipeline: commits, pushes of
