@@ -111,7 +111,12 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 			continue
 		}
 		if v.Replicas > 0 || w.Cron != nil { // a Job keeps the template with which it began
-			answer := schedule.Place(s, schedule.Request{Workload: w, Variant: v, Template: t, Count: 1})
+			req := schedule.Request{Workload: w, Variant: v, Template: t, Count: 1}
+			if schedule.Possible(s, req) {
+				ready = append(ready, Revise{v, t, m.raw})
+				continue
+			}
+			answer := schedule.Place(s, req)
 			if answer.Static {
 				h := state.Held{Object: w.Ref, Code: state.HoldNoNode, OS: t.OS, Count: v.Replicas}
 				if allGroups(answer.Groups, state.NodeImageUnknown) {

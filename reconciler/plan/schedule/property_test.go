@@ -129,6 +129,9 @@ func TestBatchIsOneByOne(t *testing.T) {
 		w := drawWorld(t)
 		req := drawRequest(t, w)
 		whole := Place(w.State, req)
+		if Possible(w.State, req) && whole.Static {
+			t.Fatal("a pod that no node could take is said to be possible")
+		}
 		first, second := req, req
 		first.Count = req.Count / 2
 		second.Count = req.Count - first.Count
