@@ -16,7 +16,7 @@ import (
 const inside = "TANDEM_TEST_INSIDE"
 
 // TestMain runs the tests in a network namespace of their own: pod addresses,
-// nftables, port 53 and the ports of the API are nobody else's, so that two runs
+// nftables, port 53 and the ports of the API are no other run's, so that two runs
 // go beside each other on one machine.
 func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
