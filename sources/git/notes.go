@@ -138,7 +138,8 @@ func openNotes(ctx context.Context, a address, auth Auth, ref string) (*noteTree
 			return nil, err
 		}
 		n.tip, n.from = at.Hash().String(), storage
-		return n, n.load()
+		err = n.load()
+		return n, err
 	}
 	s, advertised, err := uploadSession(ctx, a, auth)
 	if err != nil {
@@ -154,7 +155,8 @@ func openNotes(ctx context.Context, a address, auth Auth, ref string) (*noteTree
 		return nil, explain(err)
 	}
 	n.tip, n.from = at.String(), objects
-	return n, n.load()
+	err = n.load()
+	return n, err
 }
 
 func uploadSession(ctx context.Context, a address, auth Auth) (session, *packp.AdvRefs, error) {

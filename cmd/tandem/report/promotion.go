@@ -62,6 +62,14 @@ func (t *Teller) promotion(l *Line, fact state.Fact) {
 			l.Outcome = "no"
 		}
 		object(f.Pipeline, f.Stage)
+	default:
+		t.told(l, fact)
+	}
+}
+
+// told tells what the root says of people, and what repositories are told.
+func (t *Teller) told(l *Line, fact state.Fact) {
+	switch f := fact.(type) {
 	case *state.DeploymentNoted:
 		l.What, l.Commit, l.Reason = "note", short7(f.Commit), f.Ref
 		l.Object = state.Ref{Kind: "Application", Name: string(l.App)}
