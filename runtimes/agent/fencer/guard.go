@@ -28,7 +28,7 @@ const (
 // A Health is what a Guard knows of its fencer.
 type Health struct {
 	Running bool
-	Why     string      // it doesn't
+	Why     string      // where it does not run
 	Open    []state.UID // identities that it guards and lets run
 	Killed  []Killing   // since the last Health
 }
