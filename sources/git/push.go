@@ -256,9 +256,12 @@ func pushLocal(path string, m Move) error {
 	if err != nil {
 		return err
 	}
+	mine := true
 	defer func() {
 		_ = lock.Close()
-		_ = os.Remove(lock.Name()) // gone already where it became the ref
+		if mine { // where it became the ref, what has this name now is somebody else's
+			_ = os.Remove(lock.Name())
+		}
 	}()
 	found := ""
 	if ref, err := storage.Reference(plumbing.ReferenceName(fullName(m.Branch))); err == nil {
@@ -281,7 +284,9 @@ func pushLocal(path string, m Move) error {
 	if err := errors.Join(lock.Sync(), lock.Close()); err != nil {
 		return err
 	}
-	return os.Rename(lock.Name(), name)
+	err = os.Rename(lock.Name(), name)
+	mine = err != nil
+	return err
 }
 
 func checkedOut(storage *filesystem.Storage, branch string) bool {
