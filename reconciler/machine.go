@@ -147,6 +147,7 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 		m.emit("", &state.AppDeclared{Application: state.Application{Name: state.RootApp}})
 	}
 	m.emit("", &state.ControllerStarted{Version: version})
+	m.chooseRouting()
 	m.look = true
 	for ref := range m.fold.Workloads {
 		m.dirty[ref] = true

@@ -36,6 +36,7 @@ const (
 // network is what the machine knows of addresses besides the records.
 type network struct {
 	ranges   Ranges
+	routing  state.Routing      // to be recorded at the start; zero: as it was
 	nodes    bool               // a node came, went or changed
 	address  map[state.Ref]bool // Services whose address isn't certain
 	stale    map[state.Ref]bool // Services to look at anew
@@ -57,6 +58,21 @@ func newNetwork() network {
 
 // Address says where addresses are given out from, before Start.
 func (m *Machine) Address(r Ranges) { m.net.ranges = r }
+
+// Route says how nodes reach each other's pods from here on, before Start. Zero:
+// as was recorded before.
+func (m *Machine) Route(r state.Routing) { m.net.routing = r }
+
+// chooseRouting records how nodes reach each other's pods, where that changes.
+func (m *Machine) chooseRouting() {
+	now := m.fold.Routing
+	if now == 0 {
+		now = state.RoutingAuto
+	}
+	if want := m.net.routing; want != 0 && want != now {
+		m.emit("", &state.RoutingChosen{Routing: want})
+	}
+}
 
 // start looks at everything: nothing was told in this process yet.
 func (n *network) start(fold *state.State) {
@@ -406,7 +422,7 @@ func (m *Machine) tell() {
 	}
 	n.changed = false
 	out := &state.Network{
-		Seq: m.fold.Seq, Pods: n.ranges.Pods.String(), Addresses: n.ranges.Services.String(), Nodes: n.told,
+		Seq: m.fold.Seq, Pods: n.ranges.Pods.String(), Addresses: n.ranges.Services.String(), Nodes: n.told, Routing: m.fold.Routing,
 		Services: slices.SortedFunc(maps.Values(n.services), func(a, b *state.Service) int { return a.Ref.Compare(b.Ref) }),
 	}
 	m.out.Network = out

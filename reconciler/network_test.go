@@ -11,6 +11,9 @@ func (s *story) printNetwork() {
 		fmt.Fprintln(&s.out, "nobody was told anything")
 		return
 	}
+	if s.network.Routing != 0 {
+		fmt.Fprintf(&s.out, "routing %s\n", s.network.Routing)
+	}
 	for _, n := range s.network.Nodes {
 		fmt.Fprintf(&s.out, "node %s %s\n", n.Name, n.Range)
 	}

@@ -110,9 +110,10 @@ func (m *Machine) observed(p *state.Pod, s *state.PodStatus) {
 	m.cause = cause
 }
 
-// begins says whether a status tells no more than that the pod was placed.
+// begins says whether a status tells no more than that the pod was placed. Words
+// say what keeps it from beginning.
 func begins(s *state.PodStatus) bool {
-	return s.Phase == state.Pending && !s.Ready && s.Restarts() == 0 &&
+	return s.Phase == state.Pending && !s.Ready && s.Restarts() == 0 && s.Detail.IsZero() &&
 		(s.Reason == state.ReasonContainerCreating || s.Reason == state.ReasonInitializing)
 }
 
@@ -129,7 +130,10 @@ func sameStatus(p *state.Pod, s *state.PodStatus) bool {
 	}
 	// The words' token is salted: the same words again are no change, so the
 	// reason and the containers stand for them.
-	return p.Phase == s.Phase && p.Ready == s.Ready && ip == s.IP && p.Reason == s.Reason && slices.Equal(p.Containers, s.Containers)
+	return p.Phase == s.Phase && p.Ready == s.Ready && ip == s.IP && p.Reason == s.Reason && slices.EqualFunc(p.Containers, s.Containers, func(a, b state.ContainerStatus) bool {
+		a.LastSaid = b.LastSaid
+		return a == b
+	})
 }
 
 // soonest is the earlier of two steady times, where 0 means never.

@@ -42,6 +42,7 @@ type story struct {
 	log     []*state.Record
 	network *state.Network
 	ranges  reconciler.Ranges // zero: the story is not about addresses
+	routing state.Routing     // that the next start chooses
 }
 
 // agentDouble reports what its assignment leads to.
@@ -150,6 +151,10 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "addresses":
 		s.ranges = reconciler.DefaultRanges()
 		s.m.Address(s.ranges)
+	case "routing":
+		s.routing, _ = state.ParseRouting(argNames(d)[0])
+		s.restart(t)
+		s.routing = 0
 	case "network":
 		s.printNetwork()
 	default:
@@ -556,6 +561,7 @@ func (s *story) restart(t *testing.T) {
 	s.m = reconciler.New(s.shelf)
 	s.m.Defaults(manifest.DefaultTemplate)
 	s.m.Address(s.ranges)
+	s.m.Route(s.routing)
 	for _, r := range s.log {
 		if err := s.m.Replay(r); err != nil {
 			t.Fatal(err)

@@ -71,6 +71,9 @@ type Sandbox struct {
 	Labels      map[string]string
 	DNS         []string // lines of resolv.conf; empty: the host's
 	Ports       []Port   // host ports
+	Domain      string   // below which the hostname is a name of its own; empty: none
+	Hosts       []string // lines added to the file of hosts
+	Sysctls     map[string]string
 }
 
 // Port maps a port of the host to one of the pod.

@@ -118,10 +118,10 @@ func (c *cli) joined() (j joined, err error) {
 
 // agentFlags are the flags of agent run.
 type agentFlags struct {
-	images         []string
-	socket         string
-	address, level string
-	labels         map[string]string
+	images, mirrors        []string
+	socket                 string
+	address, resolv, level string
+	labels                 map[string]string
 }
 
 func (c *cli) agentRun() *cobra.Command {
@@ -135,8 +135,10 @@ the next agent takes them over.`,
 	}
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
+	mirrorFlag(cmd, &f.mirrors)
 	fl.StringVar(&f.socket, "containerd", "", "`SOCKET` of a containerd that runs already; by default a private one is started")
 	fl.StringVar(&f.address, "address", "", "`IP` that this machine is reached at")
+	fl.StringVar(&f.resolv, "resolv-conf", "", "`FILE` that names the servers for names of the world outside; by default /etc/resolv.conf")
 	fl.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` added to the node's labels")
 	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
 	return cmd
@@ -155,9 +157,13 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	if ok, why := serve.Usable(); !ok {
 		return fmt.Errorf("this machine can't be a node:\n  %s", strings.Join(why, "\n  "))
 	}
+	mirrors, err := parseMirrors(f.mirrors)
+	if err != nil {
+		return err
+	}
 	o := containerd.Options{
 		Node: j.Node, Socket: f.socket, Address: f.address,
-		Images: images.New(images.Options{Dirs: f.images, Logger: logger}), Logger: logger,
+		Images: images.New(images.Options{Dirs: f.images, Mirrors: mirrors, Logger: logger}), Logger: logger,
 	}
 	config, err := join.TLS(filepath.Join(dir, "join"))
 	if err != nil {
@@ -172,14 +178,14 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := serve.OpenMachine(ctx, dir, o, serve.Fencer{Program: fence, Version: version})
+	m, err := serve.OpenMachine(ctx, dir, f.resolv, o, serve.Fencer{Program: fence, Version: version})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	a, err := agent.New(ctx, agent.Config{
 		Node: j.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
-		Version: version, Address: m.Address, Labels: f.labels, Fencer: m.Fencer, Logger: logger,
+		Version: version, Address: m.Address, Labels: f.labels, Resolv: f.resolv, Fencer: m.Fencer, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -213,13 +219,16 @@ there: tandem node remove NODE.`,
 			if err != nil {
 				return err
 			}
-			m, err := serve.OpenMachine(cmd.Context(), c.agentData(), containerd.Options{
+			m, err := serve.OpenMachine(cmd.Context(), c.agentData(), "", containerd.Options{
 				Node: j.Node, Images: images.New(images.Options{Logger: logger}), Logger: logger,
 			}, serve.Fencer{})
 			if err != nil {
 				return err
 			}
 			if err := m.Shutdown(cmd.Context()); err != nil {
+				return err
+			}
+			if err := agent.RemovePods(filepath.Join(c.agentData(), "agent")); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(c.out, "node %s runs nothing any more\n", j.Node)

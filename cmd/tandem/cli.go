@@ -121,7 +121,7 @@ Exit status: 0 done; 1 failed, not converged or problems; 2 plan: there are chan
 	}
 	add("run", c.runners()...)
 	add("before", c.renderCommand(), c.validateCommand(), c.planCommand())
-	add("what", c.statusCommand(), c.whyCommand(), c.logsCommand(), c.execCommand())
+	add("what", c.statusCommand(), c.whyCommand(), c.logsCommand(), c.execCommand(), c.portForwardCommand())
 	add("act", c.approveCommand(), c.syncCommand(), c.restartCommand(), c.nodeCommand(),
 		c.promoteCommand(), c.rejectCommand(), c.rollbackCommand())
 	add("act", c.suspendCommands()...)

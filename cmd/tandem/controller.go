@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 func (c *cli) controllerCommand() *cobra.Command {
@@ -26,7 +27,9 @@ serves the API and the agents of other machines on one TLS address. Machines joi
 	fl.StringVar(&f.path, "path", ".", "`PATH` of the root in the repository or directory")
 	fl.StringVar(&f.simulate, "simulate", "", "simulated nodes, `OS=N,…`: linux=2,windows=1")
 	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
+	mirrorFlag(cmd, &f.mirrors)
 	fl.StringVar(&f.listen, "listen", ":7443", "`ADDRESS` of the API and of the agents' streams")
+	fl.StringVar(&f.routing, "routing", "", "how nodes reach each other's pods: auto (routes on one segment, VXLAN between segments), routes or vxlan; recorded, and kept until another is given")
 	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
 	return cmd
 }
@@ -34,6 +37,15 @@ serves the API and the agents of other machines on one TLS address. Machines joi
 func (c *cli) controller(ctx context.Context, where string, f *upFlags) error {
 	o := serve.Options{Data: c.data, Where: where, Ref: f.ref, Path: f.path, Images: f.images, Listen: f.listen, Version: version}
 	var err error
+	if o.Mirrors, err = parseMirrors(f.mirrors); err != nil {
+		return err
+	}
+	if f.routing != "" {
+		var ok bool
+		if o.Routing, ok = state.ParseRouting(f.routing); !ok {
+			return usageError("--routing %s: want auto, routes or vxlan", f.routing)
+		}
+	}
 	if o.Simulate, err = parseSimulate(f.simulate); err != nil {
 		return err
 	}

@@ -146,30 +146,13 @@ func (c *cli) exec(ctx context.Context, cl *client, target string, stdin, tty bo
 			return fmt.Errorf("exec: make the terminal raw: %w", err)
 		}
 		defer func() { _ = term.Restore(int(f.Fd()), old) }()
-		o.TerminalSizeQueue = &sizeOnce{fd: int(f.Fd())}
+		sizes, stop := terminalSizes(int(f.Fd()))
+		defer stop()
+		o.TerminalSizeQueue = sizes
 	}
 	err = executor.StreamWithContext(ctx, o)
 	if exit, ok := errors.AsType[utilexec.CodeExitError](err); ok {
 		return &codeError{code: exit.Code}
 	}
 	return err
-}
-
-// sizeOnce tells the terminal's size at the start.
-type sizeOnce struct {
-	fd   int
-	told bool
-}
-
-// Next implements remotecommand.TerminalSizeQueue.
-func (s *sizeOnce) Next() *remotecommand.TerminalSize {
-	if s.told {
-		return nil
-	}
-	s.told = true
-	w, h, err := term.GetSize(s.fd)
-	if err != nil {
-		return nil
-	}
-	return &remotecommand.TerminalSize{Width: uint16(w), Height: uint16(h)}
 }

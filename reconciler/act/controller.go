@@ -67,6 +67,7 @@ type Config struct {
 	Images    Images
 	LogID     state.Digest // of a new log
 	Version   string
+	Routing   state.Routing // between nodes; zero: as was recorded before
 	Logger    *slog.Logger
 	Now       func() state.Instant          // nil: this machine's clocks
 	Defaults  func(*corev1.PodTemplateSpec) // fills in a pod template as this version reads it; nil: nothing is filled in
@@ -180,6 +181,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		defer close(done)
 		c.commit(context.WithoutCancel(ctx))
 	}()
+	c.machine.Route(c.cfg.Routing)
 	c.push(c.machine.Start(c.cfg.Now(), c.cfg.LogID, c.cfg.Version))
 	err := c.loop(ctx)
 	close(c.commits)

@@ -61,7 +61,7 @@ func (s *State) apply(r *Record) error {
 		return s.applyCron(r)
 	case *PodPlaced, *PodStopping, *PodGone, *PodObserved, *PodFlapping, *PodSettled:
 		return s.applyPod(r)
-	case *NodeRanged, *ServiceAddressed:
+	case *NodeRanged, *ServiceAddressed, *RoutingChosen:
 		return s.applyNetwork(r)
 	case *ClaimBound, *ClaimDropped, *VolumeGone, *ClaimResized:
 		return s.applyClaim(r)

@@ -55,6 +55,7 @@ func (k Kind) String() string {
 		KindJobDropped:        "JobDropped",
 		KindScaled:            "Scaled",
 		KindNodeRanged:        "NodeRanged",
+		KindRoutingChosen:     "RoutingChosen",
 		KindServiceAddressed:  "ServiceAddressed",
 		KindNodeSuspect:       "NodeSuspect",
 		KindClaimBound:        "ClaimBound",

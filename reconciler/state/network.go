@@ -21,6 +21,48 @@ type ServiceAddressed struct {
 	Ports   []NodePort `json:"ports,omitempty" pb:"3"`
 }
 
+// RoutingChosen says how nodes reach each other's pods from here on.
+type RoutingChosen struct {
+	Routing Routing `json:"routing" pb:"1"`
+}
+
+// Routing is how nodes reach each other's pods.
+type Routing uint8
+
+// The ways of routing. Zero, in logs in which nobody chose, is RoutingAuto.
+const (
+	RoutingAuto   Routing = iota + 1 // routes to nodes on the same segment, VXLAN to others
+	RoutingRoutes                    // routes alone
+	RoutingVXLAN                     // VXLAN alone
+)
+
+// String is the word for the command line.
+func (r Routing) String() string {
+	switch r {
+	case RoutingRoutes:
+		return "routes"
+	case RoutingVXLAN:
+		return "vxlan"
+	case RoutingAuto:
+		return "auto"
+	default:
+		return "auto"
+	}
+}
+
+// ParseRouting reads what String writes.
+func ParseRouting(text string) (Routing, bool) {
+	for _, r := range []Routing{RoutingAuto, RoutingRoutes, RoutingVXLAN} {
+		if r.String() == text {
+			return r, true
+		}
+	}
+	return 0, false
+}
+
+// Kind implements Fact.
+func (*RoutingChosen) Kind() Kind { return KindRoutingChosen }
+
 // Kind implements Fact.
 func (*NodeRanged) Kind() Kind { return KindNodeRanged }
 
@@ -49,6 +91,7 @@ type Network struct {
 	Addresses string         // the cluster's range of Services: "10.96.0.0/16"
 	Nodes     []*NodeNetwork // sorted by name
 	Services  []*Service     // sorted by Ref
+	Routing   Routing        // between nodes
 }
 
 // A NodeNetwork is where a node's pods are, and where the node is.
@@ -126,6 +169,8 @@ func (s *State) applyNetwork(r *Record) error {
 			return err
 		}
 		n.PodRange = f.Range
+	case *RoutingChosen:
+		s.Routing = f.Routing
 	case *ServiceAddressed:
 		a := &ServiceAddress{Ports: f.Ports}
 		a.IP, _ = netip.ParseAddr(f.IP)

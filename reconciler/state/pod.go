@@ -101,6 +101,8 @@ type ContainerStatus struct {
 	LastExit int32          `json:"lastExit,omitempty" pb:"11"` // exit code of the life before this one
 	LastEnd  int64          `json:"lastEnd,omitempty" pb:"12"`
 	LastWhy  PodReason      `json:"lastWhy,omitempty" pb:"13"`
+	LastFrom int64          `json:"lastFrom,omitempty" pb:"14"` // when that life began
+	LastSaid Text           `json:"lastSaid,omitzero" pb:"15"`  // its last words; made by the shell
 }
 
 // A Pod is one life of a pod: it begins with the record that placed it.
@@ -200,6 +202,7 @@ type PodStatus struct {
 	Message    string            `json:"message,omitempty" pb:"6"` // in clear on the wire only
 	Detail     Text              `json:"-"`                        // made of Message by the shell
 	Containers []ContainerStatus `json:"containers,omitempty" pb:"7"`
+	Words      []string          `json:"words,omitempty" pb:"8"` // last words by container, in clear on the wire only; nil: nobody left any
 }
 
 // Restarts is the sum over all containers.

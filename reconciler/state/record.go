@@ -65,6 +65,7 @@ const (
 	KindJobDropped        Kind = 38
 	KindNodeRanged        Kind = 48 // 38 to 47 are kept free
 	KindServiceAddressed  Kind = 49
+	KindRoutingChosen     Kind = 110
 	KindNodeSuspect       Kind = 52
 	KindClaimBound        Kind = 70
 	KindClaimDropped      Kind = 71
@@ -149,6 +150,7 @@ func facts() map[Kind]func() Fact {
 		KindJobDropped:        func() Fact { return new(JobDropped) },
 		KindScaled:            func() Fact { return new(Scaled) },
 		KindNodeRanged:        func() Fact { return new(NodeRanged) },
+		KindRoutingChosen:     func() Fact { return new(RoutingChosen) },
 		KindServiceAddressed:  func() Fact { return new(ServiceAddressed) },
 		KindNodeSuspect:       func() Fact { return new(NodeSuspect) },
 		KindClaimBound:        func() Fact { return new(ClaimBound) },

@@ -27,6 +27,7 @@ type Snapshot struct {
 	Holds     []SnapHold     `pb:"12"`
 	Images    []SnapImage    `pb:"13"`
 	Services  []SnapService  `pb:"24"`
+	Routing   Routing        `pb:"110"`
 
 	Claims []Claim `pb:"70"`
 
@@ -186,7 +187,7 @@ type SnapService struct {
 
 // Snapshot captures the state.
 func (s *State) Snapshot() *Snapshot {
-	out := &Snapshot{LogID: s.LogID, Seq: s.Seq, At: s.At, Started: s.Started, Stopped: s.Stopped, NodeCount: s.NodeCount}
+	out := &Snapshot{LogID: s.LogID, Seq: s.Seq, At: s.At, Started: s.Started, Stopped: s.Stopped, NodeCount: s.NodeCount, Routing: s.Routing}
 	for _, a := range s.SortedApps() {
 		out.Apps = append(out.Apps, SnapApp(*a))
 	}
@@ -279,7 +280,7 @@ func snapPod(p *Pod) SnapPod {
 // Restore is the state that a snapshot captured.
 func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 	s := New(blobs)
-	s.LogID, s.Seq, s.At, s.Started, s.Stopped, s.NodeCount = snap.LogID, snap.Seq, snap.At, snap.Started, snap.Stopped, snap.NodeCount
+	s.LogID, s.Seq, s.At, s.Started, s.Stopped, s.NodeCount, s.Routing = snap.LogID, snap.Seq, snap.At, snap.Started, snap.Stopped, snap.NodeCount, snap.Routing
 	for _, a := range snap.Apps {
 		app := App(a)
 		s.Apps[a.Spec.Name] = &app

@@ -40,6 +40,7 @@ type State struct {
 	Images    map[ImageKey]*Image
 	Services  map[Ref]*ServiceAddress
 	Claims    map[Ref]*Claim // that have a volume
+	Routing   Routing        // between nodes; zero: nobody chose
 
 	Lines          map[PipelineName]*Line
 	Promotions     map[string]*Promotion // that haven't ended

@@ -201,6 +201,10 @@ func podConfigs(spec *corev1.PodSpec) []Config {
 			}
 		}
 	})
+	optional := true // an image may need none of them
+	for i := range spec.ImagePullSecrets {
+		add("Secret", spec.ImagePullSecrets[i].Name, &optional)
+	}
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]
 		if v.ConfigMap != nil {
@@ -225,7 +229,13 @@ func podConfigs(spec *corev1.PodSpec) []Config {
 		if c := strings.Compare(a.Kind, b.Kind); c != 0 {
 			return c
 		}
-		return strings.Compare(a.Name, b.Name)
+		if c := strings.Compare(a.Name, b.Name); c != 0 || a.Optional == b.Optional {
+			return c
+		}
+		if b.Optional {
+			return -1 // who can't do without it decides
+		}
+		return 1
 	})
 	return slices.CompactFunc(out, func(a, b Config) bool { return a.Kind == b.Kind && a.Name == b.Name })
 }

@@ -67,21 +67,22 @@ func supported() map[reflect.Type]map[string]bool {
 	table := map[reflect.Type]string{
 		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
 		reflect.TypeFor[corev1.PodSpec](): "containers initContainers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations priorityClassName preemptionPolicy " +
-			"topologySpreadConstraints schedulingGates os hostname subdomain volumes securityContext dnsPolicy schedulerName serviceAccountName automountServiceAccountToken enableServiceLinks",
+			"topologySpreadConstraints schedulingGates os hostname subdomain volumes securityContext dnsPolicy dnsConfig hostAliases hostNetwork shareProcessNamespace activeDeadlineSeconds " +
+			"schedulerName serviceAccountName automountServiceAccountToken enableServiceLinks",
 		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe lifecycle restartPolicy " +
 			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
 		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity podAffinity podAntiAffinity",
 		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
 		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir hostPath projected downwardAPI persistentVolumeClaim",
 		reflect.TypeFor[corev1.VolumeProjection]():     "configMap secret downwardAPI",
-		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly subPath",
+		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly subPath subPathExpr mountPropagation",
 		reflect.TypeFor[corev1.EnvVarSource]():         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
 		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
 		reflect.TypeFor[corev1.Lifecycle]():            "postStart preStop",
 		reflect.TypeFor[corev1.LifecycleHandler]():     "exec httpGet sleep",
-		reflect.TypeFor[corev1.ContainerPort]():        "name containerPort protocol",
+		reflect.TypeFor[corev1.ContainerPort]():        "name containerPort protocol hostPort hostIP",
 		reflect.TypeFor[corev1.ResourceRequirements](): "requests limits",
-		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup seccompProfile windowsOptions",
+		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup seccompProfile sysctls windowsOptions",
 		reflect.TypeFor[corev1.SecurityContext](): "runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged capabilities " +
 			"allowPrivilegeEscalation seccompProfile windowsOptions",
 		reflect.TypeFor[corev1.WindowsSecurityContextOptions](): "runAsUserName",
@@ -114,6 +115,18 @@ func supported() map[reflect.Type]map[string]bool {
 		out[t] = set
 	}
 	return out
+}
+
+// laterOfPods says what to write in place of fields of a pod that a later version
+// will honour.
+func laterOfPods(name string) string {
+	switch name {
+	case "hostPID", "hostIPC":
+		return "remove " + name + "; containers of one pod see each other's processes with shareProcessNamespace: true"
+	case "ephemeralContainers":
+		return "remove it; look into a running container with `tandem exec`"
+	}
+	return ""
 }
 
 // refusedField says why a field that Kubernetes knows is refused, and what to do.
@@ -154,12 +167,19 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		if name == "serviceAccount" {
 			return "is deprecated in Kubernetes", "use serviceAccountName"
 		}
+		if remedy := laterOfPods(name); remedy != "" {
+			return cause, remedy
+		}
 		if name == "nodeName" {
 			return "would go past the scheduler", "use nodeSelector: {kubernetes.io/hostname: NODE}"
 		}
 	case reflect.TypeFor[corev1.LifecycleHandler]():
 		if name == "tcpSocket" {
 			return "never did anything", "use exec, httpGet or sleep"
+		}
+	case reflect.TypeFor[corev1.SecurityContext](), reflect.TypeFor[corev1.PodSecurityContext]():
+		if name == "appArmorProfile" {
+			return cause + ": AppArmor", "remove it, and confine the container with seccompProfile, capabilities and allowPrivilegeEscalation: false"
 		}
 	case reflect.TypeFor[corev1.Lifecycle]():
 		if name == "stopSignal" {

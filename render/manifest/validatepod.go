@@ -32,9 +32,7 @@ func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.Restart
 		c.fail(p.Key("restartPolicy"), fmt.Sprintf("want %s, got %q", strings.Join(names, " or "), clip(string(s.RestartPolicy))), remedy)
 	}
 	c.notNegative(p.Key("terminationGracePeriodSeconds"), *s.TerminationGracePeriodSeconds)
-	if s.DNSPolicy != corev1.DNSClusterFirst && s.DNSPolicy != corev1.DNSDefault {
-		c.fail(p.Key("dnsPolicy"), fmt.Sprintf("not supported yet: %q", clip(string(s.DNSPolicy))), "use ClusterFirst or Default")
-	}
+	c.podNetwork(p, s)
 	if s.SchedulerName != corev1.DefaultSchedulerName {
 		c.fail(p.Key("schedulerName"), "there is one scheduler", "remove schedulerName")
 	}
@@ -62,6 +60,9 @@ func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.Restart
 		}
 		names[ct.Name] = true
 		c.container(cp, ct, volumes)
+		if s.HostNetwork {
+			c.hostNetworkPorts(cp.Key("ports"), ct.Ports)
+		}
 		c.initContainer(cp, ct, init)
 	})
 }
@@ -179,9 +180,10 @@ func (c *validator) otherVolume(p Path, v *corev1.Volume) (kinds int) {
 			c.fail(p.Key("hostPath", "path"), "want an absolute path without ..", "path: /var/lib/...")
 		}
 		switch *h.Type {
-		case corev1.HostPathUnset, corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket:
+		case corev1.HostPathUnset, corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket,
+			corev1.HostPathCharDev, corev1.HostPathBlockDev:
 		default:
-			c.fail(p.Key("hostPath", "type"), fmt.Sprintf("not supported yet: %q", clip(string(*h.Type))), "use Directory, DirectoryOrCreate, File, FileOrCreate or Socket, or remove it")
+			c.fail(p.Key("hostPath", "type"), fmt.Sprintf("there is no type %q", clip(string(*h.Type))), "use Directory, DirectoryOrCreate, File, FileOrCreate, Socket, CharDevice or BlockDevice, or remove it")
 		}
 	}
 	if pvc := v.PersistentVolumeClaim; pvc != nil {
@@ -192,8 +194,8 @@ func (c *validator) otherVolume(p Path, v *corev1.Volume) (kinds int) {
 		kinds++
 		c.downward(p.Key("downwardAPI", "items"), d.Items)
 	}
-	if e := v.EmptyDir; e != nil && e.SizeLimit != nil && e.Medium != corev1.StorageMediumMemory {
-		c.fail(p.Key("emptyDir", "sizeLimit"), "not supported yet on a disk", "remove it, or medium: Memory")
+	if e := v.EmptyDir; e != nil && e.SizeLimit != nil && e.SizeLimit.Sign() < 0 {
+		c.fail(p.Key("emptyDir", "sizeLimit"), "is negative", "write 0 (no limit) or more")
 	}
 	if v.Projected == nil {
 		return kinds
@@ -280,12 +282,19 @@ func (c *validator) container(p Path, ct *corev1.Container, volumes map[string]b
 		switch {
 		case m.MountPath == "":
 			c.missing(mp.Key("mountPath"), "say where in the container")
+		case m.SubPath != "" && m.SubPathExpr != "":
+			c.fail(mp.Key("subPathExpr"), "subPath is given too", "keep one of them")
+		case m.SubPathExpr != "" && (strings.HasPrefix(m.SubPathExpr, "/") || slices.Contains(strings.Split(m.SubPathExpr, "/"), "..")):
+			c.fail(mp.Key("subPathExpr"), "want a path inside the volume", "give a relative path without ..")
 		case m.SubPath != "" && (strings.HasPrefix(m.SubPath, "/") || slices.Contains(strings.Split(m.SubPath, "/"), "..")):
 			c.fail(mp.Key("subPath"), "want a path inside the volume", "give a relative path without ..")
 		case mounted[m.MountPath]:
 			c.fail(mp.Key("mountPath"), "is there twice", "mount each volume at its own path")
 		}
 		mounted[m.MountPath] = true
+		if m.MountPropagation != nil {
+			c.propagation(mp.Key("mountPropagation"), *m.MountPropagation, ct)
+		}
 	}
 	for name, probe := range map[string]*corev1.Probe{"livenessProbe": ct.LivenessProbe, "readinessProbe": ct.ReadinessProbe, "startupProbe": ct.StartupProbe} {
 		if probe != nil {
@@ -316,6 +325,7 @@ func (c *validator) ports(p Path, ports []corev1.ContainerPort) map[string]bool 
 			c.port(pp.Key("containerPort"), int64(port.ContainerPort))
 		}
 		c.protocol(pp.Key("protocol"), port.Protocol)
+		c.hostPort(pp, port)
 		if port.Name == "" {
 			continue
 		}
@@ -382,9 +392,6 @@ func (c *validator) envSource(p Path, v *corev1.EnvVarSource, ct *corev1.Contain
 		case "limits.cpu", "limits.memory", "limits.ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage":
 		default:
 			c.fail(p.Key("resourceFieldRef", "resource"), fmt.Sprintf("there is no resource %q", clip(r.Resource)), "use limits.cpu, limits.memory, requests.cpu or requests.memory")
-		}
-		if r.ContainerName != "" && r.ContainerName != ct.Name {
-			c.fail(p.Key("resourceFieldRef", "containerName"), "names another container", "not supported yet; remove it")
 		}
 	}
 	if sources != 1 {

@@ -38,9 +38,9 @@ type Config struct {
 	Address  string            // that the node is reached at, for people
 	Labels   map[string]string // added to the node's own
 	Taints   []state.Taint
-	DNS      []string // lines of resolv.conf for pods; empty: the host's
-	Network  Network  // nil: Services have no addresses on this node
-	Parallel int      // calls of the runtime at once; 0: 8
+	Resolv   string  // file with the lines of resolv.conf for pods that use the host's; empty: /etc/resolv.conf
+	Network  Network // nil: Services have no addresses on this node
+	Parallel int     // calls of the runtime at once; 0: 8
 	// Fencer ends identities in time when the agent can't; nil: this node takes
 	// none that would have to.
 	Fencer *fencer.Guard
@@ -195,6 +195,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	all.Go(func() { a.observe(ctx) })
 	all.Go(func() { a.connect(ctx) })
+	all.Go(func() { a.measure(ctx) })
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	swept := false

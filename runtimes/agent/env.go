@@ -24,10 +24,47 @@ type values struct {
 	node    state.NodeName
 	objects []*state.Object
 	volumes []step.PodVolume
+
+	services []*state.Service // that the pod's variables tell of
 }
 
 func (a *Agent) values(x *step.Action) values {
-	return values{pod: x.Pod, ip: x.IP, facts: &a.facts, node: a.cfg.Node, objects: x.Objects, volumes: x.Volumes}
+	v := values{pod: x.Pod, ip: x.IP, facts: &a.facts, node: a.cfg.Node, objects: x.Objects, volumes: x.Volumes}
+	if links := x.Pod.Template.Spec.Spec.EnableServiceLinks; a.cfg.Network != nil && (links == nil || *links) {
+		v.services = a.cfg.Network.Services(x.Pod.Key.Namespace)
+	}
+	return v
+}
+
+// serviceVariables tell of the Services that are there when a container starts, in the
+// form that Kubernetes took from Docker's links.
+func serviceVariables(services []*state.Service, set func(name, value string)) {
+	for _, s := range services {
+		if s.IP == "" || len(s.Ports) == 0 {
+			continue
+		}
+		name := strings.ToUpper(strings.ReplaceAll(s.Ref.Name, "-", "_"))
+		port := func(i int) string { return strconv.Itoa(int(s.Ports[i].Port)) }
+		set(name+"_SERVICE_HOST", s.IP)
+		set(name+"_SERVICE_PORT", port(0))
+		for i := range s.Ports {
+			if n := s.Ports[i].Name; n != "" {
+				set(name+"_SERVICE_PORT_"+strings.ToUpper(strings.ReplaceAll(n, "-", "_")), port(i))
+			}
+		}
+		for i := range s.Ports {
+			proto := s.Ports[i].Protocol
+			url := strings.ToLower(proto) + "://" + s.IP + ":" + port(i)
+			if i == 0 {
+				set(name+"_PORT", url)
+			}
+			prefix := name + "_PORT_" + port(i) + "_" + proto
+			set(prefix, url)
+			set(prefix+"_PROTO", strings.ToLower(proto))
+			set(prefix+"_PORT", port(i))
+			set(prefix+"_ADDR", s.IP)
+		}
+	}
 }
 
 // body is a ConfigMap or Secret as this node's operating system is to see it.
@@ -98,6 +135,7 @@ func (v values) environment(c *corev1.Container) (list []string, vars map[string
 		}
 		vars[name] = value
 	}
+	serviceVariables(v.services, set)
 	if v.pod.Workload.Kind == "StatefulSet" {
 		set(fencingToken, strconv.FormatUint(uint64(v.pod.Placement), 10))
 	}
@@ -153,7 +191,7 @@ func (v values) variable(c *corev1.Container, e *corev1.EnvVar, vars map[string]
 		s, err := v.field(from.FieldRef.FieldPath)
 		return s, err == nil, err
 	case from.ResourceFieldRef != nil:
-		s, err := v.resource(c, from.ResourceFieldRef)
+		s, err := v.resource(c, from.ResourceFieldRef) // of another container, where it names one
 		return s, err == nil, err
 	default:
 		return "", false, fmt.Errorf("this valueFrom: %w", runtimes.ErrUnsupported)

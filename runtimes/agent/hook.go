@@ -82,7 +82,7 @@ func (a *Agent) hook(ctx context.Context, x *step.Action, c *corev1.Container, h
 
 // podIP is where the agent reaches a pod.
 func (a *Agent) podIP(x *step.Action) string {
-	if x.Pod.Template.Spec.Spec.HostNetwork || x.IP == "" {
+	if x.IP == "" {
 		return "127.0.0.1"
 	}
 	return x.IP

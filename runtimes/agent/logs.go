@@ -174,7 +174,7 @@ func (a *Agent) pourLife(ctx context.Context, w io.Writer, r LogRequest, attempt
 
 // restMost is how long the reader of an ended life waits for the last of its
 // output.
-const restMost = 2 * time.Second
+const restMost = 10 * time.Second
 
 func (a *Agent) awaitRest(ctx context.Context, l *life) {
 	ctx, cancel := context.WithTimeout(ctx, restMost)

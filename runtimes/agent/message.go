@@ -75,12 +75,16 @@ func (a *Agent) message(c *step.Container) string {
 	if c.ExitCode == 0 || !a.saysByLog(c.UID, c.Name) {
 		return ""
 	}
+	var rest []byte // of a line that nobody ended
 	if l, _ := a.outputs.life(c.UID, c.Name, c.Attempt); l != nil {
 		if err := l.Take(time.Now()); err != nil {
 			return ""
 		}
+		if rest, err = l.Rest(); err != nil {
+			return ""
+		}
 	}
-	return a.lastLines(a.logDir(c.UID, c.Name, c.Attempt))
+	return a.lastLines(a.logDir(c.UID, c.Name, c.Attempt), rest)
 }
 
 // saysByLog says whether a container's policy is FallbackToLogsOnError.
@@ -99,7 +103,7 @@ func (a *Agent) saysByLog(uid state.UID, container string) bool {
 	return false
 }
 
-func (a *Agent) lastLines(dir string) string {
+func (a *Agent) lastLines(dir string, rest []byte) string {
 	r, err := output.Read(dir, output.Request{Tail: fallbackTail})
 	if err != nil {
 		return ""
@@ -109,7 +113,7 @@ func (a *Agent) lastLines(dir string) string {
 	for {
 		text, err := r.Next()
 		if err != nil || len(text) == 0 {
-			s := b.String()
+			s := b.String() + string(rest)
 			return s[max(0, len(s)-fallbackMost):]
 		}
 		b.Write(text)

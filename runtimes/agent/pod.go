@@ -5,6 +5,7 @@ import (
 	"math"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -33,12 +34,18 @@ func hostname(p *state.AssignedPod) string {
 func (a *Agent) sandbox(p *state.AssignedPod) runtimes.Sandbox {
 	spec := &p.Template.Spec.Spec
 	s := runtimes.Sandbox{
-		UID: p.UID, Key: p.Key, Hostname: hostname(p), Isolation: p.Isolation, HostNetwork: spec.HostNetwork,
+		UID: p.UID, Key: p.Key, Hostname: hostname(p), Isolation: p.Isolation, HostNetwork: spec.HostNetwork, Hosts: hosts(spec), Domain: domain(p),
 		SharePID: spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace, Labels: podLabels(p),
 	}
-	for i := range spec.Containers {
-		for _, port := range spec.Containers[i].Ports {
-			if port.HostPort == 0 {
+	if sc := spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
+		s.Sysctls = map[string]string{}
+		for _, c := range sc.Sysctls {
+			s.Sysctls[c.Name] = c.Value
+		}
+	}
+	eachContainer(p.Template, func(c *corev1.Container) bool {
+		for _, port := range c.Ports {
+			if port.HostPort == 0 || spec.HostNetwork {
 				continue
 			}
 			proto := string(port.Protocol)
@@ -49,8 +56,30 @@ func (a *Agent) sandbox(p *state.AssignedPod) runtimes.Sandbox {
 				Protocol: proto, HostIP: port.HostIP, HostPort: uint16(port.HostPort), Container: uint16(port.ContainerPort),
 			})
 		}
-	}
+		return false
+	})
 	return s
+}
+
+// hosts are the lines that a pod adds to its file of hosts.
+func hosts(spec *corev1.PodSpec) []string {
+	var lines []string
+	for _, h := range spec.HostAliases {
+		lines = append(lines, h.IP+"\t"+strings.Join(h.Hostnames, "\t"))
+	}
+	return lines
+}
+
+// domain is where a pod's hostname is a name: below its headless Service.
+func domain(p *state.AssignedPod) string {
+	sub := p.Template.Spec.Spec.Subdomain
+	if p.Workload.Kind == "StatefulSet" && sub == "" {
+		sub = p.Service
+	}
+	if sub == "" {
+		return ""
+	}
+	return sub + "." + p.Key.Namespace + ".svc." + clusterDomain
 }
 
 // container resolves everything that a runtime needs to start a container.
@@ -65,7 +94,7 @@ func (a *Agent) container(x *step.Action) (runtimes.Container, error) {
 	if err != nil {
 		return runtimes.Container{}, err
 	}
-	mounts, err := a.mounts(p, spec, x.Volumes)
+	mounts, err := a.mounts(p, spec, x.Volumes, vars)
 	if err != nil {
 		return runtimes.Container{}, err
 	}
@@ -185,12 +214,15 @@ func seccomp(p *corev1.SeccompProfile) string {
 }
 
 // mounts are a container's, of volumes that Prepare made.
-func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container, claims []step.PodVolume) ([]runtimes.Mount, error) {
+func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container, claims []step.PodVolume, vars map[string]string) ([]runtimes.Mount, error) {
 	var out []runtimes.Mount
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]
+		part := m.SubPath
 		if m.SubPathExpr != "" {
-			return nil, fmt.Errorf("container %s: volumeMounts[%d].subPathExpr: %w: use subPath", c.Name, i, runtimes.ErrUnsupported)
+			if part = expand(m.SubPathExpr, vars); !filepath.IsLocal(part) || strings.Contains(part, "$(") {
+				return nil, fmt.Errorf("container %s: subPathExpr %q of volume %s comes to %q, which is no path inside it: %w", c.Name, m.SubPathExpr, m.Name, part, errConfig)
+			}
 		}
 		var vol *corev1.Volume
 		for j := range p.Template.Spec.Spec.Volumes {
@@ -215,10 +247,10 @@ func (a *Agent) mounts(p *state.AssignedPod, c *corev1.Container, claims []step.
 		case vol.ConfigMap != nil, vol.Secret != nil, vol.Projected != nil, vol.DownwardAPI != nil:
 			mount.ReadOnly = true // as the kubelet does: the files are the agent's
 		}
-		if m.SubPath != "" {
+		if part != "" {
 			at := filepath.Join(a.podsDir(), p.UID.String(), "subpaths", c.Name+"."+strconv.Itoa(i))
-			if err := subPath(mount.Source, m.SubPath, at, vol.EmptyDir != nil || vol.HostPath != nil || vol.PersistentVolumeClaim != nil); err != nil {
-				return nil, fmt.Errorf("container %s: subPath %q of volume %s: %w", c.Name, m.SubPath, m.Name, err)
+			if err := subPath(mount.Source, part, at, vol.EmptyDir != nil || vol.HostPath != nil || vol.PersistentVolumeClaim != nil); err != nil {
+				return nil, fmt.Errorf("container %s: subPath %q of volume %s: %w", c.Name, part, m.Name, err)
 			}
 			mount.Source = at
 		}

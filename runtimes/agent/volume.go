@@ -135,7 +135,9 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 	case err != nil:
 		return unavailable(err)
 	case want == corev1.HostPathDirectory && !info.IsDir(), want == corev1.HostPathFile && !info.Mode().IsRegular(),
-		want == corev1.HostPathSocket && info.Mode()&fs.ModeSocket == 0:
+		want == corev1.HostPathSocket && info.Mode()&fs.ModeSocket == 0,
+		want == corev1.HostPathCharDev && info.Mode()&fs.ModeCharDevice == 0,
+		want == corev1.HostPathBlockDev && (info.Mode()&fs.ModeDevice == 0 || info.Mode()&fs.ModeCharDevice != 0):
 		return fmt.Errorf("hostPath %s is no %s: %w", h.Path, want, runtimes.ErrRejected)
 	}
 	return nil
@@ -368,7 +370,23 @@ func tidy(dir, current string, paths []string) error {
 
 // removeVolumes leaves nothing of a pod's volumes.
 func (a *Agent) removeVolumes(uid state.UID) error {
-	pod := filepath.Join(a.podsDir(), uid.String())
+	return removePod(filepath.Join(a.podsDir(), uid.String()))
+}
+
+// RemovePods leaves nothing of the volumes that an agent made in its directory.
+// The agent must not run, and no container either.
+func RemovePods(dir string) error {
+	pods, err := filepath.Glob(filepath.Join(dir, "pods", "*"))
+	for _, pod := range pods {
+		err = errors.Join(err, removePod(pod))
+	}
+	if err != nil {
+		return fmt.Errorf("remove the volumes of pods: %w", err)
+	}
+	return nil
+}
+
+func removePod(pod string) error {
 	entries, err := os.ReadDir(filepath.Join(pod, "volumes"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unavailable(err)

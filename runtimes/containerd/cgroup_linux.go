@@ -59,6 +59,24 @@ func oomKills(group string) int {
 	return 0
 }
 
+// oomLeast is the lowest OOM score that this machine lets us give: within some
+// virtual machines and containers root is denied CAP_SYS_RESOURCE, and then its
+// own score is the least.
+func oomLeast() (int, error) {
+	header, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("ask for own capabilities: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0 {
+		return -1000, nil
+	}
+	raw, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(raw)))
+}
+
 // endCgroups kills whatever still runs in a cgroup and below it, frozen or not,
 // and removes it. What was half made when its shim was killed is known to
 // nobody else.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
@@ -28,11 +29,20 @@ type Options struct {
 	// Labels and Taints are passed on by Describe.
 	Labels map[string]string
 	Taints []state.Taint
+	// Ports makes ports of the machine lead to pods; nil: pods that want some are
+	// refused.
+	Ports Publisher
 	// Images is where content comes from.
 	Images *images.Store
 	// Binary and Runc are programs; empty: containerd and runc in PATH.
 	Binary, Runc string
 	Logger       *slog.Logger
+}
+
+// A Publisher makes ports of the machine lead to pods. It doesn't block.
+type Publisher interface {
+	Publish(uid state.UID, ip netip.Addr, ports []runtimes.Port)
+	Withdraw(uid state.UID)
 }
 
 // A Finding is one thing that this machine must have to be a Linux node.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
 )
 
 // A podRecord is sandbox.json in a pod's directory. It is there before anything
@@ -24,7 +25,10 @@ type podRecord struct {
 	HostNetwork bool              `json:"hostNetwork,omitempty"`
 	IP          string            `json:"ip,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
-	Made        bool              `json:"made"` // all of it
+	Ports       []runtimes.Port   `json:"ports,omitempty"` // of the machine
+	SharePID    bool              `json:"sharePID,omitempty"`
+	Init        int               `json:"init,omitempty"` // the first process of a shared PID namespace
+	Made        bool              `json:"made"`           // all of it
 }
 
 // phase of a container.
@@ -120,6 +124,9 @@ func (r *Runtime) load() error {
 			return err
 		}
 		r.pods[uid] = p
+		if p.record.Made {
+			r.publish(p)
+		}
 	}
 	return nil
 }

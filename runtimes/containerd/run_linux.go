@@ -53,7 +53,7 @@ func (r *Runtime) runContainer(ctx context.Context, c runtimes.Container) error 
 	}
 	p.life.RLock()
 	defer p.life.RUnlock()
-	if p.removed || !p.record.Made {
+	if p.removed || !p.record.Made || p.record.SharePID && !p.initRuns() {
 		return fmt.Errorf("%w: the pod has no sandbox here", runtimes.ErrNotFound)
 	}
 	one := r.gate(p, c.Name)

@@ -44,6 +44,7 @@ type Runtime struct {
 	lock        *os.File
 	addresses   *addresses
 	kernel      unix.Utsname
+	oomLeast    int // lower OOM scores can't be set here
 
 	life context.Context //nolint:containedctx // of the goroutines below, ended by Close
 	end  context.CancelFunc
@@ -153,6 +154,9 @@ func prepare(o Options) (*Runtime, error) {
 	}
 	r.cgroup = "/tandem/" + string(o.Node) + "." + r.id
 	if err := unix.Uname(&r.kernel); err != nil {
+		return nil, err
+	}
+	if r.oomLeast, err = oomLeast(); err != nil {
 		return nil, err
 	}
 	if err := r.findPrograms(); err != nil {

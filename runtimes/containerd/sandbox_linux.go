@@ -22,12 +22,13 @@ const shmSize = "size=64m" // as Kubernetes gives every pod
 
 // Sandbox makes a pod's namespaces, address and files, or finds them.
 func (r *Runtime) Sandbox(ctx context.Context, s runtimes.Sandbox) (runtimes.SandboxStatus, error) {
-	if err := supported(s); err != nil {
+	if err := r.supported(s); err != nil {
 		return runtimes.SandboxStatus{}, fmt.Errorf("sandbox of %s: %w", s.Key, err)
 	}
 	p, err := r.enter(s.UID, func() *pod {
 		return r.newPod(podRecord{
 			UID: s.UID, Namespace: s.Key.Namespace, Name: s.Key.Name, Hostname: s.Hostname, HostNetwork: s.HostNetwork, Labels: s.Labels,
+			Ports: s.Ports, SharePID: s.SharePID,
 		})
 	})
 	if err != nil {
@@ -39,6 +40,9 @@ func (r *Runtime) Sandbox(ctx context.Context, s runtimes.Sandbox) (runtimes.San
 		return runtimes.SandboxStatus{}, fmt.Errorf("sandbox of %s: %w: it is being removed", s.Key, runtimes.ErrUnavailable)
 	}
 	if p.record.Made {
+		if err := r.keepInit(p); err != nil {
+			return runtimes.SandboxStatus{}, fmt.Errorf("sandbox of %s: %w: %w", s.Key, runtimes.ErrUnavailable, err)
+		}
 		return runtimes.SandboxStatus{IP: p.record.IP}, nil
 	}
 	if err := r.makeSandbox(p, s); err != nil {
@@ -50,16 +54,14 @@ func (r *Runtime) Sandbox(ctx context.Context, s runtimes.Sandbox) (runtimes.San
 	return runtimes.SandboxStatus{IP: p.record.IP}, nil
 }
 
-func supported(s runtimes.Sandbox) error {
+func (r *Runtime) supported(s runtimes.Sandbox) error {
 	switch {
 	case s.UID.IsZero():
 		return fmt.Errorf("%w: it has no UID", runtimes.ErrRejected)
 	case s.Isolation != state.NoIsolation:
 		return fmt.Errorf("%w: %s isolation is Windows's", runtimes.ErrUnsupported, s.Isolation)
-	case s.SharePID:
-		return fmt.Errorf("%w: shareProcessNamespace is not there yet; leave it out", runtimes.ErrUnsupported)
-	case len(s.Ports) > 0 && !s.HostNetwork:
-		return fmt.Errorf("%w: host ports are not there yet; use hostNetwork or the pod's address", runtimes.ErrUnsupported)
+	case len(s.Ports) > 0 && !s.HostNetwork && r.o.Ports == nil:
+		return fmt.Errorf("%w: this node serves no host ports; use hostNetwork or the pod's address", runtimes.ErrUnsupported)
 	}
 	return nil
 }
@@ -84,8 +86,11 @@ func (r *Runtime) makeSandbox(p *pod, s runtimes.Sandbox) error {
 	if err := p.save(); err != nil {
 		return err
 	}
-	if err := p.makeNamespaces(); err != nil {
+	if err := p.makeNamespaces(s.Sysctls); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
+	}
+	if err := r.keepInit(p); err != nil {
+		return err
 	}
 	if !s.HostNetwork {
 		if err := r.connect(p.pin("net"), addr); err != nil {
@@ -103,7 +108,15 @@ func (r *Runtime) makeSandbox(p *pod, s runtimes.Sandbox) error {
 	r.mu.Lock()
 	p.record = done
 	r.mu.Unlock()
+	r.publish(p)
 	return nil
+}
+
+// publish makes the pod's ports of the machine lead to it.
+func (r *Runtime) publish(p *pod) {
+	if addr, err := netip.ParseAddr(p.record.IP); err == nil && len(p.record.Ports) > 0 && !p.record.HostNetwork && r.o.Ports != nil {
+		r.o.Ports.Publish(p.record.UID, addr, p.record.Ports)
+	}
 }
 
 // namespaces are what the pod's containers share. On the host's network they
@@ -117,14 +130,14 @@ func (p *pod) namespaces() []string {
 
 // makeNamespaces pins fresh namespaces by bind mounts. They belong to a thread
 // that ends, so no process is left.
-func (p *pod) makeNamespaces() error {
+func (p *pod) makeNamespaces(sysctls map[string]string) error {
 	for _, ns := range p.namespaces() {
 		if err := os.WriteFile(p.pin(ns), nil, 0o600); err != nil {
 			return err
 		}
 	}
 	result := make(chan error, 1)
-	go ownThread(func() { result <- p.unshare() })
+	go ownThread(func() { result <- p.unshare(sysctls) })
 	return <-result
 }
 
@@ -142,7 +155,7 @@ func ownThread(f func()) {
 	<-done
 }
 
-func (p *pod) unshare() error {
+func (p *pod) unshare(sysctls map[string]string) error {
 	flags := unix.CLONE_NEWIPC
 	if !p.record.HostNetwork {
 		flags |= unix.CLONE_NEWNET | unix.CLONE_NEWUTS
@@ -156,6 +169,11 @@ func (p *pod) unshare() error {
 		}
 		if err := loopbackUp(); err != nil {
 			return err
+		}
+	}
+	for name, value := range sysctls {
+		if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
+			return fmt.Errorf("set sysctl %s: %w", name, err)
 		}
 	}
 	for _, ns := range p.namespaces() {
@@ -207,7 +225,14 @@ func (p *pod) makeFiles(s runtimes.Sandbox) error {
 		}
 		hosts = string(raw)
 	} else if p.record.IP != "" {
-		hosts += p.record.IP + "\t" + hostname + "\n"
+		hosts += p.record.IP + "\t"
+		if s.Domain != "" {
+			hosts += hostname + "." + s.Domain + " "
+		}
+		hosts += hostname + "\n"
+	}
+	for _, line := range s.Hosts {
+		hosts += line + "\n"
 	}
 	resolv := strings.Join(s.DNS, "\n") + "\n"
 	if len(s.DNS) == 0 {
@@ -236,7 +261,10 @@ func (r *Runtime) dropSandbox(p *pod) error {
 	if addr, err := netip.ParseAddr(p.record.IP); err == nil && !p.record.HostNetwork && addr.Is4() {
 		errs = append(errs, disconnect(r.linkName(addr)))
 	}
-	errs = append(errs, p.unmountAll(), endCgroups(r.groupDir(p.record.UID)))
+	if r.o.Ports != nil {
+		r.o.Ports.Withdraw(p.record.UID)
+	}
+	errs = append(errs, r.endInit(p), p.unmountAll(), endCgroups(r.groupDir(p.record.UID)))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

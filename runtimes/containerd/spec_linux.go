@@ -41,7 +41,7 @@ func (r *Runtime) specOptions(p *pod, c runtimes.Container, img ocispec.Image) (
 		oci.WithProcessCwd(firstOf(c.WorkingDir, img.Config.WorkingDir, "/")),
 		oci.WithCgroup(r.groupDir(c.UID) + "/" + c.Name),
 		oci.WithAnnotations(map[string]string{groupLabel: p.record.UID.String()}),
-		r.withNamespaces(p), withLimits(c.Limits), withMounts(p, c),
+		r.withNamespaces(p), r.withLimits(c.Limits), withMounts(p, c),
 		oci.WithoutRunMount,
 	}
 	return append(opts, securityOptions(c.Security)...), nil
@@ -86,6 +86,9 @@ func (r *Runtime) withNamespaces(p *pod) oci.SpecOpts {
 	return with(func(s *oci.Spec) {
 		s.Hostname = "" // the pod's uts namespace has it
 		list := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}}
+		if p.record.SharePID {
+			list[1].Path = p.pin("pid")
+		}
 		if unified() {
 			list = append(list, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 		}
@@ -97,7 +100,7 @@ func (r *Runtime) withNamespaces(p *pod) oci.SpecOpts {
 	})
 }
 
-func withLimits(l runtimes.Limits) oci.SpecOpts {
+func (r *Runtime) withLimits(l runtimes.Limits) oci.SpecOpts {
 	return with(func(s *oci.Spec) {
 		res := s.Linux.Resources
 		res.CPU, res.Memory = &specs.LinuxCPU{}, &specs.LinuxMemory{}
@@ -111,7 +114,7 @@ func withLimits(l runtimes.Limits) oci.SpecOpts {
 		if l.PIDs > 0 {
 			res.Pids = &specs.LinuxPids{Limit: new(l.PIDs)}
 		}
-		s.Process.OOMScoreAdj = new(l.OOMScore)
+		s.Process.OOMScoreAdj = new(max(l.OOMScore, r.oomLeast))
 		s.Process.Rlimits = nil // the daemon's own, as under Kubernetes
 	})
 }

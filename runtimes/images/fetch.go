@@ -48,7 +48,7 @@ func (s *Store) fetch(ctx context.Context, name string, digest state.Digest) (*C
 	if digest.IsZero() {
 		return nil, malformed("the digest of its manifest is not given")
 	}
-	places, err := s.places()
+	places, err := s.places(n)
 	if err != nil {
 		return nil, err
 	}

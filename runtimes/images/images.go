@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -32,6 +33,10 @@ type Options struct {
 	Offline bool
 	// Keychain has the credentials; nil: docker's configuration and helpers.
 	Keychain authn.Keychain
+	// Mirrors are asked before the registry that a name names: hosts by host,
+	// docker.io being Docker Hub's. What a mirror doesn't have, or doesn't
+	// answer, comes from the next and at last from the registry itself.
+	Mirrors map[string][]string
 	// Transport carries requests to registries; nil: the default one.
 	Transport http.RoundTripper
 	// Logger receives what an operator would look for; nil: nothing is logged.
@@ -43,13 +48,14 @@ type Options struct {
 type Store struct {
 	layouts  layouts
 	registry registry
+	mirrors  map[string][]string
 	offline  bool
 	logger   *slog.Logger
 }
 
 // New returns a Store. It reads nothing yet.
 func New(o Options) *Store {
-	s := &Store{layouts: layouts{dirs: o.Dirs}, registry: newRegistry(o), offline: o.Offline, logger: o.Logger}
+	s := &Store{layouts: layouts{dirs: o.Dirs}, registry: newRegistry(o), mirrors: o.Mirrors, offline: o.Offline, logger: o.Logger}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -86,15 +92,15 @@ func malformed(format string, args ...any) error {
 }
 
 // lookupError gives err the name of the image and its code.
-func lookupError(name string, err error) error {
+func lookupError(written string, err error) error {
 	var c *coded
 	switch {
 	case errors.As(err, &c):
-		return &LookupError{Name: name, Code: c.code, Err: c.err}
+		return &LookupError{Name: written, Code: c.code, Err: c.err}
 	case errors.Is(err, errAbsent):
-		return &LookupError{Name: name, Code: state.LookupNotFound, Err: err}
+		return &LookupError{Name: written, Code: state.LookupNotFound, Err: err}
 	default:
-		return &LookupError{Name: name, Code: state.LookupUnavailable, Err: err}
+		return &LookupError{Name: written, Code: state.LookupUnavailable, Err: err}
 	}
 }
 
@@ -115,13 +121,21 @@ type document struct {
 	digest    state.Digest
 }
 
-// places are asked in this order. The registry is there unless we are offline.
-func (s *Store) places() ([]place, error) {
+// places are asked for a name in this order. Registries are there unless we are
+// offline.
+func (s *Store) places(n imageName) ([]place, error) {
 	found, err := s.layouts.open()
 	if err != nil {
 		return nil, err
 	}
 	if !s.offline {
+		host := n.ref.Context().RegistryStr()
+		if host == name.DefaultRegistry {
+			host = "docker.io"
+		}
+		for _, at := range s.mirrors[host] {
+			found = append(found, mirror{s.registry, at, s.logger})
+		}
 		found = append(found, s.registry)
 	}
 	return found, nil
@@ -130,28 +144,28 @@ func (s *Store) places() ([]place, error) {
 // Look resolves a name ("web", "shop.example/web:1.4.0", "…@sha256:…") to the
 // digest that it means now and the platforms behind it. When it can't, the
 // error is a *LookupError, and the returned Image carries the code as well.
-func (s *Store) Look(ctx context.Context, name string) (state.Image, error) {
-	img, err := s.look(ctx, name)
+func (s *Store) Look(ctx context.Context, written string) (state.Image, error) {
+	img, err := s.look(ctx, written)
 	if err == nil {
 		return img, nil
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err() // no matter how a transport words it
 	}
-	wrapped := lookupError(name, err)
-	failed := state.Image{Name: name}
+	wrapped := lookupError(written, err)
+	failed := state.Image{Name: written}
 	if le, ok := errors.AsType[*LookupError](wrapped); ok {
 		failed.Failure = le.Code
 	}
 	return failed, wrapped
 }
 
-func (s *Store) look(ctx context.Context, name string) (state.Image, error) {
-	n, err := parseName(name)
+func (s *Store) look(ctx context.Context, written string) (state.Image, error) {
+	n, err := parseName(written)
 	if err != nil {
 		return state.Image{}, err
 	}
-	places, err := s.places()
+	places, err := s.places(n)
 	if err != nil {
 		return state.Image{}, err
 	}
@@ -163,7 +177,7 @@ func (s *Store) look(ctx context.Context, name string) (state.Image, error) {
 		if err != nil {
 			return state.Image{}, err
 		}
-		img := state.Image{Name: name, Index: doc.digest}
+		img := state.Image{Name: written, Index: doc.digest}
 		img.Platforms, err = platforms(ctx, p, n, doc)
 		return img, err
 	}

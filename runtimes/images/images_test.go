@@ -341,3 +341,41 @@ func TestLyingRegistry(t *testing.T) {
 		t.Error("another blob was taken for the layer")
 	}
 }
+
+// A mirror is asked first; what it hasn't, or doesn't answer, comes from the
+// registry itself.
+func TestMirrors(t *testing.T) {
+	origin, copied := serve(t), serve(t)
+	dir := t.TempDir()
+	want := write(t, dir, spec("shop.example/web:1"))
+	push(t, dir, copied+"/shop/web:1")
+	other := t.TempDir()
+	fallback := write(t, other, spec("shop.example/db:1"))
+	push(t, other, origin+"/shop/db:1")
+	dead := httptest.NewServer(http.NotFoundHandler())
+	dead.Close()
+	s := images.New(images.Options{Mirrors: map[string][]string{origin: {strings.TrimPrefix(dead.URL, "http://"), copied}}})
+	for image, digest := range map[string]state.Digest{"/shop/web:1": want, "/shop/db:1": fallback} {
+		found, err := s.Look(t.Context(), origin+image)
+		if err != nil || found.Index != digest {
+			t.Fatalf("%s is %s, want %s: %v", image, found.Index, digest, err)
+		}
+		content, err := s.Fetch(t.Context(), origin+image, found.Platforms[0].Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := content.Layers[0].Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, r); err != nil || n != content.Layers[0].Size {
+			t.Errorf("%s: %d bytes of a layer of %d: %v", image, n, content.Layers[0].Size, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.Look(t.Context(), origin+"/shop/none:1"); err == nil {
+		t.Error("an image that is nowhere was found")
+	}
+}

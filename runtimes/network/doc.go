@@ -8,8 +8,11 @@
 // programmed as differences. It refuses to know how pods get their links (the
 // runtime's affair) and who is ready (the machine's).
 //
-// What is not there: IPv6, NetworkPolicy, load balancers, CNI plugins, and
-// tunnels: nodes must share a network segment.
+// Nodes on one segment reach each other's pods by routes, others through VXLAN
+// (4096 on UDP port 4789), which routers between them must let through. The
+// cluster's routing can ask for one of the two alone.
+//
+// What is not there: IPv6, NetworkPolicy, load balancers and CNI plugins.
 package network
 
 import (
@@ -27,6 +30,9 @@ type Options struct {
 	ID string
 	// Dir keeps the newest network, for a start without the controller.
 	Dir string
+	// Address is the machine's own, where tunnels end; zero: that of the device
+	// which leads to the others.
+	Address netip.Addr
 	// NetNS is the path of the network namespace that the node lives in; empty:
 	// the process's.
 	NetNS string

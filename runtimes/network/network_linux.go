@@ -37,13 +37,17 @@ type Node struct {
 	hint  chan struct{}
 	zone  atomic.Pointer[zone]
 
-	mu     sync.Mutex
-	newest *state.Network
-	ready  chan struct{} // closed once pods can have addresses
+	mu          sync.Mutex
+	newest      *state.Network
+	ready       chan struct{} // closed once pods can have addresses
+	published   map[state.UID]published
+	publication uint64 // counts changes of published
 
 	// What follows is the loop's alone.
 	nft     knftables.Interface
 	parts   map[state.Ref]*part // as programmed
+	ports   hostPorts           // likewise
+	counted uint64              // the publication that ports is of
 	framed  frameKey            // what the frame of the table was made for
 	warned  map[netip.Prefix]string
 	own     netip.Prefix
@@ -82,7 +86,7 @@ func Open(o Options) (*Node, error) {
 	}
 	n := &Node{
 		o: o, log: o.Logger.With(slog.String("node", string(o.Node))), table: "tandem-" + o.ID, hint: make(chan struct{}, 1),
-		ready: make(chan struct{}), parts: map[state.Ref]*part{}, warned: map[netip.Prefix]string{},
+		ready: make(chan struct{}), published: map[state.UID]published{}, parts: map[state.Ref]*part{}, warned: map[netip.Prefix]string{},
 	}
 	n.dns = &server{node: n, slots: make(chan struct{}, forwardsMost)}
 	n.dns.at.Store(&netip.Addr{})
@@ -120,10 +124,7 @@ func (n *Node) Update(w *state.Network) {
 	n.mu.Lock()
 	n.newest = w
 	n.mu.Unlock()
-	select {
-	case n.hint <- struct{}{}:
-	default:
-	}
+	n.wake()
 }
 
 // Resolver waits until pods can have addresses here, and returns the lines of
@@ -137,6 +138,23 @@ func (n *Node) Resolver(ctx context.Context, namespace string) ([]string, error)
 	return n.dns.resolv(namespace), nil
 }
 
+// Services are those of a namespace as last handed over, sorted by name.
+func (n *Node) Services(namespace string) []*state.Service {
+	n.mu.Lock()
+	w := n.newest
+	n.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	var found []*state.Service
+	for _, s := range w.Services {
+		if s.Ref.Namespace == namespace {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
 // Run programs what Update hands over, until ctx ends. What it made stays:
 // connections go on without it, names don't.
 func (n *Node) Run(ctx context.Context) error {
@@ -145,10 +163,10 @@ func (n *Node) Run(ctx context.Context) error {
 	wait := retryFirst
 	for {
 		n.mu.Lock()
-		newest := n.newest
+		newest, counted := n.newest, n.publication
 		n.mu.Unlock()
 		var again <-chan time.Time
-		if newest != nil && newest != done {
+		if newest != nil && (newest != done || counted != n.counted) {
 			if err := n.inside(func() error { return n.sync(ctx, newest) }); err != nil {
 				if ctx.Err() != nil {
 					return nil
@@ -203,7 +221,7 @@ func (n *Node) sync(ctx context.Context, w *state.Network) error {
 			return err
 		}
 	}
-	if err := n.route(ctx, own, cluster, at.peers); err != nil {
+	if err := n.route(ctx, at); err != nil {
 		return err
 	}
 	if err := n.program(ctx, w, key); err != nil {
@@ -234,10 +252,11 @@ type place struct {
 	own     netip.Prefix
 	cluster ranges
 	peers   map[netip.Prefix]netip.Addr
+	routing state.Routing
 }
 
 func (n *Node) placed(w *state.Network) (*place, error) {
-	p := &place{peers: map[netip.Prefix]netip.Addr{}}
+	p := &place{peers: map[netip.Prefix]netip.Addr{}, routing: w.Routing}
 	var errs [2]error
 	p.cluster.pods, errs[0] = netip.ParsePrefix(w.Pods)
 	p.cluster.services, errs[1] = netip.ParsePrefix(w.Addresses)
@@ -277,8 +296,12 @@ func (n *Node) program(ctx context.Context, w *state.Network, key frameKey) erro
 		tx.Delete(&knftables.Table{})
 		tx.Add(&knftables.Table{})
 		frame(tx, key.own, &key.cluster)
-		old = nil
+		old, n.ports = nil, hostPorts{}
 	}
+	n.mu.Lock()
+	ports, counted := wantedPorts(n.published), n.publication
+	n.mu.Unlock()
+	goneTo := changePorts(tx, n.ports, ports)
 	now := make(map[state.Ref]*part, len(w.Services))
 	gone := map[target]bool{}
 	for _, s := range w.Services {
@@ -311,8 +334,8 @@ func (n *Node) program(ctx context.Context, w *state.Network, key frameKey) erro
 			return fmt.Errorf("program table %s: %w", n.table, err)
 		}
 	}
-	n.parts, n.framed = now, key
-	return cut(gone)
+	n.parts, n.framed, n.ports, n.counted = now, key, ports, counted
+	return errors.Join(cut(gone), cutPorts(goneTo))
 }
 
 // Shutdown removes everything that the node made on this machine. Run must have

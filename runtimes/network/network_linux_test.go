@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -20,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/network"
 )
 
@@ -582,4 +585,117 @@ func BenchmarkOneEndpoint(b *testing.B) {
 		seq++
 		a.tell(b, world(seq, services...))
 	}
+}
+
+// Pods of far nodes are reached through the tunnel, where the cluster says so;
+// with routes alone it goes.
+func TestTunnel(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	a, b := newNode(t, "tuna", ""), newNode(t, "tunb", "")
+	wire(t, a.space, b.space, "192.168.7.1/24", "192.168.7.2/24")
+	told := func(seq state.Seq, r state.Routing) {
+		w := world(seq)
+		w.Nodes[0].Name, w.Nodes[1].Name, w.Routing = "tuna", "tunb", r
+		a.tell(t, w)
+		b.tell(t, w)
+	}
+	told(1, state.RoutingVXLAN)
+	p1, p2 := a.pod(t, "p1", "10.88.0.2"), b.pod(t, "p2", "10.88.1.2")
+	both := func() {
+		t.Helper()
+		for from, at := range map[*space]string{p1.space: p2.ip, p2.space: p1.ip, a.space: p2.ip, b.space: p1.ip} {
+			if _, _, err := from.ask(t, at+":8080"); err != nil {
+				t.Errorf("%s: %v", at, err)
+			}
+		}
+	}
+	both()
+	if links := a.run(t, "ip", "-d", "link", "show", "type", "vxlan"); !strings.Contains(links, "vxlan id 4096") || !strings.Contains(links, "dstport 4789") {
+		t.Errorf("the tunnel is\n%s", links)
+	}
+	if route := a.run(t, "ip", "route", "get", p2.ip); !strings.Contains(route, "dev tdtunax src 10.88.0.0") {
+		t.Errorf("the way to %s is %s", p2.ip, route)
+	}
+	// More than a packet: the pods' own are larger than what the tunnel takes.
+	if n := p1.pour(t, p2, 4<<20); n != 4<<20 {
+		t.Errorf("%d bytes of %d came through the tunnel", n, 4<<20)
+	}
+	told(2, state.RoutingRoutes)
+	both()
+	told(3, state.RoutingVXLAN)
+	both()
+	a.stop()
+	if err := a.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if links := a.run(t, "ip", "link", "show", "type", "vxlan"); links != "" {
+		t.Errorf("left behind: %s", links)
+	}
+}
+
+// pour sends bytes to another pod and says how many came.
+func (s *space) pour(t testing.TB, to *pod, size int) int64 {
+	t.Helper()
+	var sink net.Listener
+	to.do(t, func() (err error) {
+		sink, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp4", ":9000")
+		return err
+	})
+	defer sink.Close()
+	came := make(chan int64, 1)
+	go func() {
+		c, err := sink.Accept()
+		if err != nil {
+			came <- -1
+			return
+		}
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		n, _ := io.Copy(io.Discard, c) // what came counts
+		came <- n
+	}()
+	s.do(t, func() error {
+		c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(t.Context(), "tcp4", to.ip+":9000")
+		if err != nil {
+			return err
+		}
+		_, err = c.Write(make([]byte, size))
+		return errors.Join(err, c.Close())
+	})
+	return <-came
+}
+
+// Ports of the machine lead to a pod while it is published.
+func TestHostPorts(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	a, b := newNode(t, "a", ""), newNode(t, "b", "")
+	wire(t, a.space, b.space, "192.168.7.1/24", "192.168.7.2/24")
+	a.tell(t, world(1))
+	b.tell(t, world(1))
+	p1, p2 := a.pod(t, "p1", "10.88.0.2"), a.pod(t, "p2", "10.88.0.3")
+	a.Publish(state.UID{1}, netip.MustParseAddr(p1.ip), []runtimes.Port{{Protocol: "TCP", HostPort: 9000, Container: 8080}})
+	a.Publish(state.UID{2}, netip.MustParseAddr(p2.ip), []runtimes.Port{{Protocol: "TCP", HostIP: "192.168.7.1", HostPort: 9001, Container: 8080}})
+	until := func(from *space, at, want string) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; {
+			name, _, err := from.ask(t, at)
+			if name == want && (err == nil) == (want != "") {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %q, %v, want %q", at, name, err, want)
+			}
+		}
+	}
+	for _, from := range []*space{a.space, b.space, p1.space, p2.space} {
+		until(from, "192.168.7.1:9000", "p1")
+		until(from, "192.168.7.1:9001", "p2")
+	}
+	until(a.space, "10.88.0.0:9000", "p1")
+	until(a.space, "10.88.0.0:9001", "")
+	a.Withdraw(state.UID{1})
+	until(b.space, "192.168.7.1:9000", "")
+	until(b.space, "192.168.7.1:9001", "p2")
 }

@@ -5,6 +5,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -30,6 +31,15 @@ func (*Node) Update(*state.Network) {}
 
 // Resolver refuses.
 func (*Node) Resolver(context.Context, string) ([]string, error) { return nil, runtimes.ErrUnsupported }
+
+// Services knows none.
+func (*Node) Services(string) []*state.Service { return nil }
+
+// Publish does nothing.
+func (*Node) Publish(state.UID, netip.Addr, []runtimes.Port) {}
+
+// Withdraw does nothing.
+func (*Node) Withdraw(state.UID) {}
 
 // Run does nothing.
 func (*Node) Run(context.Context) error { return nil }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 // protocol is the number by which routes say who made them.
@@ -30,7 +32,9 @@ func host(a netip.Addr) *net.IPNet { return &net.IPNet{IP: a.AsSlice(), Mask: ne
 // route gives this node its address among its pods, and routes: to Services (so
 // that a client on the host has that address as its own), to other nodes' pods,
 // and to nowhere for addresses that no pod has.
-func (n *Node) route(ctx context.Context, own netip.Prefix, cluster *ranges, peers map[netip.Prefix]netip.Addr) error {
+func (n *Node) route(ctx context.Context, at *place) error {
+	own, cluster := at.own, &at.cluster
+
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -48,7 +52,8 @@ func (n *Node) route(ctx context.Context, own netip.Prefix, cluster *ranges, pee
 		{Dst: ipNet(own), Type: unix.RTN_UNREACHABLE, Protocol: protocol},
 	}
 	devices := defaultDevices()
-	for block, gw := range peers {
+	far := map[netip.Prefix]netip.Addr{} // to be reached through the tunnel
+	for block, gw := range at.peers {
 		found, err := netlink.RouteGet(gw.AsSlice())
 		switch {
 		case err != nil || len(found) == 0:
@@ -56,14 +61,26 @@ func (n *Node) route(ctx context.Context, own netip.Prefix, cluster *ranges, pee
 			continue
 		case found[0].Type == unix.RTN_LOCAL:
 			continue // on this machine: its pods have routes of their own
+		case at.routing == state.RoutingVXLAN, found[0].Gw != nil && at.routing != state.RoutingRoutes:
+			delete(n.warned, block)
+			far[block] = gw
+			continue
 		case found[0].Gw != nil:
-			n.warn(ctx, block, "it is behind a router: put the nodes on one segment, tunnels are not there yet", gw, nil)
+			n.warn(ctx, block, "it is behind a router, and the cluster's routing is routes: put the nodes on one segment, or choose auto or vxlan", gw, nil)
 			continue
 		}
 		delete(n.warned, block)
 		devices[found[0].LinkIndex] = true
 		wanted = append(wanted, &netlink.Route{Dst: ipNet(block), Gw: gw.AsSlice(), LinkIndex: found[0].LinkIndex, Protocol: protocol})
 	}
+	routes, tunnel, err := n.tunnel(own, far)
+	if err != nil {
+		return err
+	}
+	if tunnel != 0 {
+		devices[tunnel] = true
+	}
+	wanted = append(wanted, routes...)
 	for _, r := range wanted {
 		if err := netlink.RouteReplace(r); err != nil {
 			return fmt.Errorf("route to %s: %w", r.Dst, err)
@@ -154,7 +171,7 @@ func (n *Node) clear(own netip.Prefix, cluster *ranges) error {
 			errs = append(errs, fmt.Errorf("remove the address %s: %w", own.Addr(), err))
 		}
 	}
-	errs = append(errs, n.unroute(cluster, nil))
+	errs = append(errs, n.unroute(cluster, nil), n.closeTunnel())
 	for _, name := range n.saved.Forwarding {
 		err := os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/forwarding", []byte("0"), 0)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

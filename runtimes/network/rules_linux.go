@@ -129,6 +129,7 @@ func frame(tx *knftables.Transaction, own netip.Prefix, cluster *ranges) {
 	tx.Add(&knftables.Chain{Name: "find"})
 	tx.Add(&knftables.Rule{Chain: "find", Rule: "ip daddr . meta l4proto . th dport vmap @services"})
 	tx.Add(&knftables.Rule{Chain: "find", Rule: "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @node-ports"})
+	framePorts(tx)
 	base("arriving", knftables.NATType, knftables.PreroutingHook, knftables.DNATPriority, "jump find")
 	base("from-here", knftables.NATType, knftables.OutputHook, knftables.DNATPriority, "jump find")
 	base("leaving", knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority,

@@ -192,12 +192,30 @@ func (a *api) podStatus(s *state.State, p *state.Pod) corev1.PodStatus {
 		since = p.ReadySince
 	}
 	condition(corev1.PodScheduled, true, p.Placed, "")
-	condition(corev1.PodInitialized, p.Reported && p.Reason != state.ReasonInitializing, p.Placed, "ContainersNotInitialized")
+	condition(corev1.PodInitialized, initialized(p), p.Placed, "ContainersNotInitialized")
 	condition(corev1.ContainersReady, p.Ready, since, "ContainersNotReady")
 	condition(corev1.PodReady, p.Ready, since, "ContainersNotReady")
 	st.ContainerStatuses = a.containers(p, p.Template.Spec.Spec.Containers, false)
 	st.InitContainerStatuses = a.containers(p, p.Template.Spec.Spec.InitContainers, true)
 	return st
+}
+
+// initialized says whether what begins before the others has done so.
+func initialized(p *state.Pod) bool {
+	begun := map[string]bool{}
+	for i := range p.Containers {
+		c := &p.Containers[i]
+		begun[c.Name] = c.State == state.ContainerTerminated && c.ExitCode == 0 || c.State == state.ContainerRunning && c.Started
+		if !c.Init && (c.State == state.ContainerRunning || c.LastEnd != 0) {
+			return true // an agent may know no more of init containers once the others run
+		}
+	}
+	for i := range p.Template.Spec.Spec.InitContainers {
+		if !begun[p.Template.Spec.Spec.InitContainers[i].Name] {
+			return false
+		}
+	}
+	return p.Reported
 }
 
 func truth(yes bool) corev1.ConditionStatus {
@@ -243,7 +261,7 @@ func (a *api) containers(p *state.Pod, specs []corev1.Container, init bool) []co
 		}}
 		for j := range p.Containers {
 			if p.Containers[j].Name == specs[i].Name && p.Containers[j].Init == init {
-				fillContainer(&c, p, &p.Containers[j])
+				a.fillContainer(&c, p, &p.Containers[j])
 			}
 		}
 		out = append(out, c)
@@ -258,7 +276,7 @@ func waitingReason(p *state.Pod) string {
 	return p.Reason.String()
 }
 
-func fillContainer(c *corev1.ContainerStatus, p *state.Pod, from *state.ContainerStatus) {
+func (a *api) fillContainer(c *corev1.ContainerStatus, p *state.Pod, from *state.ContainerStatus) {
 	started := from.Started
 	c.Ready, c.Started, c.RestartCount = from.Ready && !p.Lost, &started, from.Restarts
 	if !from.Image.IsZero() {
@@ -266,20 +284,32 @@ func fillContainer(c *corev1.ContainerStatus, p *state.Pod, from *state.Containe
 	}
 	c.ContainerID = "tandem://" + p.UID.String() + "/" + from.Name + "/" + strconv.Itoa(int(from.Restarts))
 	c.State = corev1.ContainerState{}
-	since := metav1.NewTime(time.Unix(0, from.Since).UTC())
+	at := func(wall int64) metav1.Time {
+		if wall == 0 {
+			return metav1.Time{}
+		}
+		return metav1.NewTime(time.Unix(0, wall).UTC())
+	}
+	since := at(from.Since)
+	said := ""
+	if !from.LastSaid.IsZero() {
+		said = a.Controller.Words(from.LastSaid)
+	}
 	switch from.State {
 	case state.ContainerRunning:
 		c.State.Running = &corev1.ContainerStateRunning{StartedAt: since}
 	case state.ContainerTerminated:
-		c.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: from.ExitCode, Reason: ended(from.Reason, from.ExitCode), FinishedAt: since, ContainerID: c.ContainerID}
+		c.State.Terminated = &corev1.ContainerStateTerminated{
+			ExitCode: from.ExitCode, Reason: ended(from.Reason, from.ExitCode), Message: said, StartedAt: at(from.LastFrom), FinishedAt: since, ContainerID: c.ContainerID,
+		}
 	case state.ContainerWaiting:
 		c.State.Waiting = &corev1.ContainerStateWaiting{Reason: from.Reason.String()}
 	default:
 		c.State.Waiting = &corev1.ContainerStateWaiting{Reason: waitingReason(p)}
 	}
-	if from.LastEnd != 0 {
+	if from.LastEnd != 0 && c.State.Terminated == nil {
 		c.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{
-			ExitCode: from.LastExit, Reason: ended(from.LastWhy, from.LastExit), FinishedAt: metav1.NewTime(time.Unix(0, from.LastEnd).UTC()),
+			ExitCode: from.LastExit, Reason: ended(from.LastWhy, from.LastExit), Message: said, StartedAt: at(from.LastFrom), FinishedAt: at(from.LastEnd),
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -30,8 +31,10 @@ type Fencer struct {
 	Version string
 }
 
-// OpenMachine takes over what a former process left below dir.
-func OpenMachine(ctx context.Context, dir string, o containerd.Options, f Fencer) (*Machine, error) {
+// OpenMachine takes over what a former process left below dir. Resolv is the
+// file that names the servers for names of the world outside; empty:
+// /etc/resolv.conf.
+func OpenMachine(ctx context.Context, dir, resolv string, o containerd.Options, f Fencer) (*Machine, error) {
 	if o.Address == "" {
 		o.Address = network.MachineAddress()
 	}
@@ -39,17 +42,19 @@ func OpenMachine(ctx context.Context, dir string, o containerd.Options, f Fencer
 	if err != nil {
 		return nil, err
 	}
-	o.Dir = filepath.Join(dir, "containerd")
-	rt, err := containerd.Open(ctx, o)
+	sum := sha256.Sum256([]byte(path))
+	var rt *containerd.Runtime
+	address, _ := netip.ParseAddr(o.Address) // none: that of the device which leads to the others
+	net, err := network.Open(network.Options{
+		Node: o.Node, ID: fmt.Sprintf("%x", sum[:4]), Dir: filepath.Join(dir, "network"), Resolv: resolv, Address: address, Logger: o.Logger,
+		Ranged: func(block netip.Prefix) error { return rt.SetRange(block) }, // not before Run
+	})
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(path))
-	net, err := network.Open(network.Options{
-		Node: o.Node, ID: fmt.Sprintf("%x", sum[:4]), Dir: filepath.Join(dir, "network"), Ranged: rt.SetRange, Logger: o.Logger,
-	})
-	if err != nil {
-		return nil, errors.Join(err, rt.Close())
+	o.Dir, o.Ports = filepath.Join(dir, "containerd"), net
+	if rt, err = containerd.Open(ctx, o); err != nil {
+		return nil, err
 	}
 	m := &Machine{Runtime: rt, Network: net, Address: o.Address}
 	if len(f.Program) > 0 {

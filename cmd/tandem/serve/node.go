@@ -24,7 +24,7 @@ type localNode struct {
 func openNode(ctx context.Context, s *Server, store *images.Store) (*localNode, error) {
 	o := &s.opts
 	dir := filepath.Join(o.Data, "node")
-	m, err := OpenMachine(ctx, dir, containerd.Options{Node: o.Node, Images: store, Logger: o.Logger}, Fencer{o.Fencer, o.Version})
+	m, err := OpenMachine(ctx, dir, "", containerd.Options{Node: o.Node, Images: store, Logger: o.Logger}, Fencer{o.Fencer, o.Version})
 	if err != nil {
 		return nil, fmt.Errorf("make this machine a node: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,12 +27,14 @@ type Options struct {
 	Ref      string
 	Path     string // of the root, in Where
 	Images   []string
+	Mirrors  map[string][]string // of registries, by host
 	Simulate map[state.OS]int
 	Node     state.NodeName // this machine as a node; empty: it isn't one
 	Fencer   []string       // program of the node's fencer, with its first arguments
 	Listen   string         // of the API; empty: DefaultListen
 	Interval time.Duration  // between looks at a remote repository; 0: the default
 	Version  string
+	Routing  state.Routing // between nodes; zero: as it was
 	Logger   *slog.Logger
 }
 
@@ -76,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 
 func (s *Server) assemble(ctx context.Context) error {
 	o := &s.opts
-	store := images.New(images.Options{Dirs: o.Images, Logger: o.Logger})
+	store := images.New(images.Options{Dirs: o.Images, Mirrors: o.Mirrors, Logger: o.Logger})
 	s.images = lookup{store, o.patience()}
 	s.Hub = agent.NewHub(agent.HubConfig{
 		Submit: func(e ...state.Event) { s.Controller.Submit(s.worded(e)...) },
@@ -85,7 +88,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	var err error
 	s.Controller, err = act.New(ctx, act.Config{
 		Log: s.Data.Store, Library: s.Data.Library, Texts: s.Data.Store.Texts(), Snapshots: snapshots{s.Data.Store},
-		Nodes: s.Hub, Images: s.images, LogID: s.Data.Store.ID(), Version: o.Version, Logger: o.Logger,
+		Nodes: s.Hub, Images: s.images, LogID: s.Data.Store.ID(), Version: o.Version, Routing: o.Routing, Logger: o.Logger,
 		Committed: s.committed, Defaults: manifest.DefaultTemplate,
 	})
 	if err != nil {
@@ -257,13 +260,29 @@ func (s *Server) worded(events []state.Event) []state.Event {
 	for _, e := range events {
 		if r, ok := e.(*state.Reported); ok {
 			for i := range r.Report.Pods {
-				if p := &r.Report.Pods[i]; p.Message != "" && p.Detail.IsZero() {
+				p := &r.Report.Pods[i]
+				if p.Message != "" && p.Detail.IsZero() {
 					p.Detail = s.Controller.Text(p.Message)
 				}
+				s.lastWords(p)
 			}
 		}
 	}
 	return events
+}
+
+// lastWords puts those of a pod's containers beside the log. The containers may
+// be an agent's of this process: they are copied.
+func (s *Server) lastWords(p *state.PodStatus) {
+	if p.Words == nil || len(p.Words) != len(p.Containers) {
+		return
+	}
+	p.Containers = slices.Clone(p.Containers)
+	for i, text := range p.Words {
+		if text != "" {
+			p.Containers[i].LastSaid = s.Controller.Text(text)
+		}
+	}
 }
 
 // committed acts on records that ask the shell for something.

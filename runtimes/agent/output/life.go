@@ -156,6 +156,30 @@ func (l *Life) Take(now time.Time) error {
 	return l.take(now, false)
 }
 
+// Rest is the beginning of a last line that has no end yet.
+func (l *Life) Rest() ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var rest []byte
+	for i := range l.raw {
+		r := &l.raw[i]
+		if l.closed {
+			break
+		}
+		info, err := r.f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		b := make([]byte, max(0, min(lineMost, info.Size()-r.taken)))
+		n, err := r.f.ReadAt(b, r.taken)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		rest = append(rest, b[:n]...)
+	}
+	return rest, nil
+}
+
 // Seal takes the rest, also a last line without end, and removes the raw files:
 // the runtime writes no more.
 func (l *Life) Seal(now time.Time) error {

@@ -70,6 +70,12 @@ type Done struct {
 	IP    string // of MakeSandbox
 }
 
+// Exceeded says that a pod took more of the node than it may: it is evicted.
+type Exceeded struct {
+	UID  state.UID
+	Text string
+}
+
 // Probed is the result of a probe that StartProbe asked for.
 type Probed struct {
 	UID       state.UID
@@ -86,6 +92,7 @@ func (*Connected) event() {}
 func (*Observed) event()  {}
 func (*Done) event()      {}
 func (*Probed) event()    {}
+func (*Exceeded) event()  {}
 
 // A Verb is what an action does.
 type Verb uint8

@@ -110,6 +110,10 @@ func (m *Machine) take(now state.Instant, e Event) {
 		} else {
 			m.droppedVolume(now, e)
 		}
+	case *Exceeded:
+		if p := m.find(e.UID); p != nil && p.life == living && p.want != nil && p.failed == state.ReasonNone {
+			p.failed, p.failText, p.dirty = state.ReasonEvicted, e.Text, true
+		}
 	case *Probed:
 		if p := m.find(e.UID); p != nil {
 			m.probed(p, e)

@@ -89,7 +89,8 @@ type container struct {
 	why                 state.PodReason
 	text                string
 	lastExit            int32
-	lastEnd             int64
+	lastEnd, lastFrom   int64
+	lastText            string
 	lastWhy             state.PodReason
 	backoff             time.Duration
 	restarted, notUntil time.Duration
@@ -112,6 +113,8 @@ type pod struct {
 	grace  time.Duration
 	held   bool // identity-bound: waits for an assignment of this boot, and for a lease
 	failed state.PodReason
+	// failText says it in words.
+	failText string
 
 	heldFor state.PodReason // why, with held
 
@@ -290,7 +293,7 @@ func (c *container) end(now state.Instant, exit int32, at int64, why state.PodRe
 		return
 	}
 	c.stage, c.exit, c.endedAt, c.why, c.text = ended, exit, at, why, text
-	c.lastExit, c.lastEnd, c.lastWhy = exit, at, why
+	c.lastExit, c.lastEnd, c.lastFrom, c.lastWhy, c.lastText = exit, at, c.startedAt, why, text
 	c.ready, c.started, c.unseen, c.wantStop = false, false, false, false
 	if c.backoff > 0 && now.Mono-c.restarted > BackoffReset {
 		c.backoff = 0

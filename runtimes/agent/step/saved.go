@@ -35,6 +35,8 @@ type SavedContainer struct {
 	At      int64           `json:"at,omitempty"` // wall nanoseconds of its start, or of its end
 	Why     state.PodReason `json:"why,omitempty"`
 	Backoff time.Duration   `json:"backoff,omitempty"`
+	From    int64           `json:"from,omitempty"` // when the life began that ended last
+	Words   string          `json:"words,omitempty"`
 }
 
 // Save is what New of a later process takes.
@@ -56,7 +58,7 @@ func (m *Machine) Save() *Saved {
 			}
 			sc := SavedContainer{
 				Name: c.spec.Name, Attempt: attempt, Started: c.started, Ready: c.ready, Exit: c.lastExit, Why: c.lastWhy,
-				Backoff: c.backoff, At: c.endedAt,
+				Backoff: c.backoff, At: c.endedAt, From: c.lastFrom, Words: c.lastText,
 			}
 			if c.stage == running || c.stage == ending {
 				sc.Running, sc.At = true, c.startedAt
@@ -119,7 +121,7 @@ func (p *pod) resume(now state.Instant) {
 // first observation says otherwise.
 func (c *container) restore(s *SavedContainer, rebooted bool) {
 	c.attempt, c.backoff = s.Attempt, s.Backoff
-	c.lastExit, c.lastWhy = s.Exit, s.Why
+	c.lastExit, c.lastWhy, c.lastFrom, c.lastText = s.Exit, s.Why, s.From, s.Words
 	switch {
 	case s.Running && rebooted:
 		c.stage, c.exit, c.why = ended, 255, state.ReasonHostRestart

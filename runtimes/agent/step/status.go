@@ -10,7 +10,14 @@ import (
 func (m *Machine) describe(p *pod) bool {
 	s := state.PodStatus{UID: p.uid, Phase: p.phase(), IP: p.ip}
 	for i := range p.containers {
-		s.Containers = append(s.Containers, m.containerStatus(p, &p.containers[i]))
+		c := &p.containers[i]
+		s.Containers = append(s.Containers, m.containerStatus(p, c))
+		if c.lastText != "" {
+			if s.Words == nil {
+				s.Words = make([]string, len(p.containers))
+			}
+			s.Words[i] = c.lastText
+		}
 	}
 	s.Ready = p.ready(s.Phase)
 	s.Reason, s.Message = p.reason(s.Containers)
@@ -23,7 +30,7 @@ func (m *Machine) describe(p *pod) bool {
 
 func same(a, b *state.PodStatus) bool {
 	return a.Phase == b.Phase && a.Ready == b.Ready && a.IP == b.IP && a.Reason == b.Reason && a.Message == b.Message &&
-		slices.Equal(a.Containers, b.Containers)
+		slices.Equal(a.Containers, b.Containers) && slices.Equal(a.Words, b.Words)
 }
 
 // phase follows the kubelet's getPhase.
@@ -93,7 +100,7 @@ func (p *pod) ready(phase state.PodPhase) bool {
 
 func (m *Machine) containerStatus(p *pod, c *container) state.ContainerStatus {
 	s := state.ContainerStatus{
-		Name: c.spec.Name, Init: c.init, Restarts: c.attempt, LastExit: c.lastExit, LastEnd: c.lastEnd, LastWhy: c.lastWhy,
+		Name: c.spec.Name, Init: c.init, Restarts: c.attempt, LastExit: c.lastExit, LastEnd: c.lastEnd, LastWhy: c.lastWhy, LastFrom: c.lastFrom,
 		Image: m.imageOf(p, c),
 	}
 	switch c.stage {
@@ -208,7 +215,7 @@ func (t *task) reason(later state.PodReason) state.PodReason {
 // kubectl prints it.
 func (p *pod) reason(cs []state.ContainerStatus) (state.PodReason, string) {
 	if p.failed != state.ReasonNone {
-		return p.failed, ""
+		return p.failed, p.failText
 	}
 	if p.held && len(p.containers) > 0 {
 		return p.obstacleText(&container{spec: p.containers[0].spec})

@@ -478,3 +478,36 @@ func TestVanishedContainerRestarts(t *testing.T) {
 	w.step(&step.Observed{Whole: true, Sandboxes: []step.Sandbox{{UID: one, IP: "10.0.0.2"}}})
 	w.did(step.Run)
 }
+
+// A pod that takes more than it may is evicted: ended, and not run again.
+func TestExceeded(t *testing.T) {
+	w := newWorld(t, nil)
+	w.step(assign(1, podOf(one, nil)))
+	w.step(&step.Observed{Whole: true})
+	w.answer(nil)
+	w.step(&step.Exceeded{UID: one, Text: "volume v holds too much"})
+	w.did(step.Stop)
+	w.answer(nil)
+	w.want(one, state.Failed, false, state.ReasonEvicted)
+	if got := w.last[one].Message; got != "volume v holds too much" {
+		t.Errorf("message %q", got)
+	}
+	w.sleep(time.Hour)
+	w.did()
+}
+
+// What a container said last is told with the life that said it, also when the
+// next one runs.
+func TestLastWords(t *testing.T) {
+	w := newWorld(t, nil)
+	w.step(assign(1, podOf(one, nil)))
+	w.step(&step.Observed{Whole: true})
+	w.answer(nil)
+	w.step(&step.Observed{Containers: []step.Container{{UID: one, Name: "main", ExitCode: 3, Started: 5, Finished: w.now.Wall, Error: "no such table"}}})
+	w.answer(nil)
+	w.want(one, state.Running, true, state.ReasonNone)
+	p := w.last[one]
+	if c := p.Containers[0]; len(p.Words) != 1 || p.Words[0] != "no such table" || c.LastExit != 3 || c.LastFrom == 0 {
+		t.Errorf("words %q, container %+v", p.Words, c)
+	}
+}
