@@ -79,11 +79,14 @@ type Controller struct {
 	cfg     Config
 	machine *reconciler.Machine
 
-	mu     sync.Mutex
-	queue  []state.Event
-	signal chan struct{}
-	ids    atomic.Uint64
-	calls  map[uint64]chan state.Reply
+	mu        sync.Mutex
+	queue     []state.Event
+	submitted uint64    // events, ever
+	stepped   uint64    // of them, those that the machine was given
+	decided   state.Seq // the machine's newest record after those
+	signal    chan struct{}
+	ids       atomic.Uint64
+	calls     map[uint64]chan state.Reply
 
 	commits chan reconciler.Output
 	failed  chan error
@@ -209,7 +212,9 @@ func (c *Controller) loop(ctx context.Context) error {
 		case <-c.signal:
 		case <-timer.C:
 		}
-		out := c.machine.Step(c.cfg.Now(), c.drain())
+		events := c.drain()
+		out := c.machine.Step(c.cfg.Now(), events)
+		c.took(len(events))
 		wake := out.Wake
 		if !c.push(out) {
 			return <-c.failed
@@ -239,6 +244,14 @@ func (c *Controller) push(out reconciler.Output) bool {
 	}
 }
 
+// took notes that the machine was given so many events more.
+func (c *Controller) took(events int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stepped += uint64(events)
+	c.decided = c.machine.State().Seq
+}
+
 func (c *Controller) drain() []state.Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -248,14 +261,30 @@ func (c *Controller) drain() []state.Event {
 }
 
 // Submit tells the machine what happened. It never blocks.
-func (c *Controller) Submit(events ...state.Event) {
+func (c *Controller) Submit(events ...state.Event) { c.mark(events...) }
+
+// mark is Submit; what it returns is for Seen.
+func (c *Controller) mark(events ...state.Event) (mark uint64) {
 	c.mu.Lock()
 	c.queue = append(c.queue, events...)
+	c.submitted += uint64(len(events))
+	mark = c.submitted
 	c.mu.Unlock()
 	select {
 	case c.signal <- struct{}{}:
 	default:
 	}
+	return mark
+}
+
+// Seen says whether readers see what the machine made of the events up to a mark.
+func (c *Controller) Seen(mark uint64) bool {
+	c.mu.Lock()
+	stepped, decided := c.stepped, c.decided
+	c.mu.Unlock()
+	c.viewMu.RLock()
+	defer c.viewMu.RUnlock()
+	return stepped >= mark && c.view.Seq >= decided
 }
 
 // Do asks for something on a person's behalf and waits until what follows from

@@ -68,8 +68,8 @@ type subscriber struct {
 	last     state.Revision
 	moved    bool // the source was another one until now: nothing follows from what was there
 	again    <-chan time.Time
-	anew     bool // the signers changed: the same snapshot is judged again; guarded by Feeds.mu
-	looked   bool // something was said of it since the start; guarded by Feeds.mu
+	anew     bool   // the signers changed: the same snapshot is judged again; guarded by Feeds.mu
+	looked   uint64 // mark of what was last said of it since the start; 0: nothing; guarded by Feeds.mu
 }
 
 // NewFeeds follows the root at path of the empty AppSource.
@@ -132,7 +132,7 @@ func (f *Feeds) HintWhere(match func(state.AppSource) bool) {
 }
 
 // Looked says whether the source of every application was looked at since the
-// start, and the machine was told.
+// start, and readers see what came of it.
 func (f *Feeds) Looked() bool {
 	paths := map[state.AppName]string{}
 	f.c.View(func(s *state.State) {
@@ -145,7 +145,7 @@ func (f *Feeds) Looked() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, path := range paths {
-		if sub := f.subs[name]; sub == nil || !sub.looked || sub.app.Path != path {
+		if sub := f.subs[name]; sub == nil || sub.looked == 0 || sub.app.Path != path || !f.c.Seen(sub.looked) {
 			return false
 		}
 	}
@@ -154,11 +154,11 @@ func (f *Feeds) Looked() bool {
 
 // say tells the machine about an application.
 func (f *Feeds) say(name state.AppName, e state.Event) {
-	f.c.Submit(e)
+	mark := f.c.mark(e)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.subs[name]; s != nil {
-		s.looked = true
+		s.looked = mark
 	}
 }
 

@@ -221,9 +221,14 @@ func (w *Watch) run(ctx context.Context, once bool) (Outcome, error) {
 		}
 		var o Outcome
 		var at state.Seq
+		// Asked before, not within View: it reads the state too, and a reader that
+		// reads again waits for ever once a writer stands between.
+		looked := w.options.Looked == nil || w.options.Looked()
 		w.controller.View(func(s *state.State) {
 			o, at = Evaluate(s, w.controller.Words, time.Since(changed), w.options.Settle), s.Seq
-			o.Converged = o.Converged && (w.options.Looked == nil || w.options.Looked())
+			if !looked { // how an earlier run ended says nothing of this one
+				o.Converged, o.Stuck = false, o.Stuck && time.Since(changed) >= w.options.Settle
+			}
 			if w.options.Terminal {
 				w.draw(s)
 			}

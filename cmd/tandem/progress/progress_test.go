@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,6 +198,59 @@ func TestOldCommitIsNotTakenForTheNewOne(t *testing.T) {
 	r.write(&state.NodeCordoned{Node: "linux-1"})
 	if o := <-done; !o.Converged {
 		t.Errorf("outcome %+v", o)
+	}
+}
+
+// Whether sources were looked at is asked of the same controller: a reader that
+// reads again within View stands still for ever once a writer waits between.
+func TestLookedReadsTheStateToo(t *testing.T) {
+	r := newRun(t)
+	template := r.begin()
+	r.pod("web-a", template)
+	r.pod("web-b", template)
+	r.write(&state.Converged{Revision: "main@sha1:3f2a91c0"})
+	w := New(r, Options{Out: new(bytes.Buffer), Looked: func() bool {
+		seen := false
+		r.View(func(*state.State) { seen = true })
+		return seen
+	}})
+	done := make(chan Outcome, 1)
+	go func() {
+		o, err := w.Until(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		done <- o
+	}()
+	select {
+	case o := <-done:
+		if !o.Converged {
+			t.Errorf("outcome %+v", o)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the run stands still")
+	}
+}
+
+// What an earlier run was stuck on may have been corrected before this one.
+func TestOldProblemsAreNotTakenForTheNewOnes(t *testing.T) {
+	r := newRun(t)
+	template := r.begin()
+	r.pod("web-a", template)
+	r.pod("web-b", template)
+	r.write(&state.RevisionRejected{Revision: "main@sha1:77d0f120", Problems: 2})
+	var looked atomic.Bool
+	w := New(r, Options{Out: new(bytes.Buffer), Looked: func() bool {
+		if !looked.Load() {
+			looked.Store(true)
+			r.write(&state.RevisionSeen{Revision: "main@sha1:3f2a91c0"}, &state.Converged{Revision: "main@sha1:3f2a91c0"})
+			return false
+		}
+		return true
+	}})
+	o, err := w.Until(t.Context())
+	if err != nil || o.Stuck || !o.Converged {
+		t.Errorf("outcome %+v, %v", o, err)
 	}
 }
 
