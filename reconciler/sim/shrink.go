@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -113,6 +114,10 @@ func (s *shrinker) lines() {
 func (s *shrinker) nodes() {
 	for i := len(s.best.Nodes) - 1; i >= 0 && len(s.best.Nodes) > 1; i-- {
 		name := s.best.Nodes[i]
+		os, _, _ := strings.Cut(name, "-")
+		if !slices.ContainsFunc(s.best.Nodes, func(o string) bool { return o != name && strings.HasPrefix(o, os) }) {
+			continue // without its last node an OS's pods wait in any world
+		}
 		s.with(func(c *Story) {
 			c.Nodes = slices.Delete(c.Nodes, i, i+1)
 			c.Lines = slices.DeleteFunc(c.Lines, func(l Line) bool { return len(l.Args) > 0 && l.Args[0] == name })
