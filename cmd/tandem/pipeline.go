@@ -161,9 +161,13 @@ func (c *cli) suspendCommands() []*cobra.Command {
 		verb  state.CommandVerb
 		short string
 		long  string
-	}{{state.CmdSuspend, "stop changing an application, or a pipeline or one of its stages",
-		"While an application is suspended, no commit of it is applied; what runs keeps running and is healed.\nWhile a pipeline or a stage is, nothing is promoted to it. Without --until it lasts until it is resumed.",
-	}, {state.CmdResume, "end a suspension", "What Git says (spec.suspend of an Application) is ended in Git."}} {
+	}{
+		{
+			state.CmdSuspend, "stop changing an application, or a pipeline or one of its stages",
+			"While an application is suspended, no commit of it is applied; what runs keeps running and is healed.\nWhile a pipeline or a stage is, nothing is promoted to it. Without --until it lasts until it is resumed.",
+		},
+		{state.CmdResume, "end a suspension", "What Git says (spec.suspend of an Application) is ended in Git."},
+	} {
 		var why, until string
 		cmd := &cobra.Command{
 			Use: v.verb.String() + " app/APPLICATION | PIPELINE [STAGE]", Short: v.short, Args: args(cobra.RangeArgs(1, 2)),

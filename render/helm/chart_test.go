@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
-
 	"sigs.k8s.io/yaml"
 
 	"github.com/tandem-gitops/tandem/render/helm"

@@ -58,7 +58,7 @@ func (c *validator) setWords(meta Path, o *appsv1.StatefulSet) {
 		c.fail(at(rollout.PausedSet), fmt.Sprintf("want true or false, got %q", clip(word)), rollout.PausedSet+": \"true\"")
 	}
 	if word, ok := o.Annotations[rollout.DeadlineOfSet]; ok {
-		if n, err := strconv.ParseInt(word, 10, 32); err != nil || int32(n) <= o.Spec.MinReadySeconds {
+		if n, err := strconv.ParseInt(word, 10, 32); err != nil || n <= int64(o.Spec.MinReadySeconds) {
 			c.fail(at(rollout.DeadlineOfSet), fmt.Sprintf("want seconds, more than minReadySeconds, got %q", clip(word)), rollout.DeadlineOfSet+": \"600\"")
 		}
 	}

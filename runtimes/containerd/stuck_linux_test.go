@@ -187,7 +187,8 @@ func TestLeftOfAttempt(t *testing.T) {
 	u := n.pod(t, 1)
 	first := n.container(u, "main", forever)
 	n.run(t, first)
-	id := strings.Split(strings.SplitN(string(n.cmdline(t, n.shim(t))), "\x00-id\x00", 2)[1], "\x00")[0]
+	_, id, _ := strings.Cut(string(n.cmdline(t, n.shim(t))), "\x00-id\x00")
+	id, _, _ = strings.Cut(id, "\x00")
 	if err := n.Stop(t.Context(), u, "main", 0); err != nil {
 		t.Fatal(err)
 	}

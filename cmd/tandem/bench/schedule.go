@@ -109,7 +109,8 @@ func newDesk(ctx context.Context, nodes int) (*desk, error) {
 		events = append(events, &state.NodeHello{Node: state.NodeName(fmt.Sprintf("node-%05d", i)), Facts: facts, BootID: "boot", Incarnation: 1})
 	}
 	d.ctl.Submit(events...)
-	return d, d.until(ctx, func(s *state.State) bool { return len(s.Nodes) == nodes })
+	err = d.until(ctx, func(s *state.State) bool { return len(s.Nodes) == nodes })
+	return d, err
 }
 
 // answer says of each assignment that it is done.

@@ -36,7 +36,7 @@ func within() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	cmd := exec.Command(self, os.Args[1:]...) //nolint:noctx // go test ends it
+	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	runtime.LockOSThread() // its end would be taken for this process's

@@ -138,7 +138,7 @@ func (t *teller) applied(s *state.State, r *state.Record, f *state.RevisionAppli
 	}
 	for _, what := range []string{"new", "changed", "gone"} {
 		if list := lists[what]; len(list) > 0 {
-			out += "; " + what + ": " + some(list)
+			out = strings.Join([]string{out, what + ": " + some(list)}, "; ")
 		}
 	}
 	return out

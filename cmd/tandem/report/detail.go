@@ -200,14 +200,15 @@ func (d *Detail) Text(w io.Writer) {
 		}
 		head = append(head, r)
 	}
-	if d.Workload != nil && d.Ref.Kind == "Job" {
+	switch {
+	case d.Workload != nil && d.Ref.Kind == "Job":
 		head = append(head, d.Workload.Pods.String()+" succeeded")
-	} else if d.Workload != nil && d.Ref.Kind != "CronJob" {
+	case d.Workload != nil && d.Ref.Kind != "CronJob":
 		head = append(head, d.Workload.Pods.String()+" ready")
 		if d.Budget != "" {
 			head = append(head, "budget: "+d.Budget)
 		}
-	} else {
+	default:
 		head = append(head, d.State)
 	}
 	_, _ = fmt.Fprintln(w, strings.Join(head, "   "))

@@ -201,11 +201,11 @@ func (p *Plan) places() []string {
 				nodes = append(nodes, string(n))
 			}
 		}
-		text := fmt.Sprintf("%s %s on %s", Short(k.workload), k.os, shorten(nodes, ", ", maxPlanNodes))
+		text := []string{fmt.Sprintf("%s %s on %s", Short(k.workload), k.os, shorten(nodes, ", ", maxPlanNodes))}
 		for _, iso := range slices.Sorted(maps.Keys(how[k])) {
-			text += ", " + isolationText(iso)
+			text = append(text, isolationText(iso))
 		}
-		out = append(out, text)
+		out = append(out, strings.Join(text, ", "))
 	}
 	return out
 }

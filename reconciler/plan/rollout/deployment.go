@@ -69,7 +69,7 @@ func deployment(w *state.Workload, d *appsv1.Deployment, now state.Instant) Step
 		surge, away = Allowance(d, want)
 	}
 	switch {
-	case old > 0 && !(recreate && !d.Spec.Paused) && s.rescale(w, parts, want, surge, alive, d.Spec.Paused):
+	case old > 0 && (!recreate || d.Spec.Paused) && s.rescale(w, parts, want, surge, alive, d.Spec.Paused):
 	case old > 0 && d.Spec.Paused:
 		s.Held = append(s.Held, state.Held{Object: w.Ref, Code: state.HoldPaused})
 		s.rest(parts, want+surge-alive)
