@@ -351,7 +351,7 @@ func (c *validator) env(p Path, ct *corev1.Container) {
 		if e.Value != "" {
 			c.fail(ep.Key("valueFrom"), "value is given too", "keep one of them")
 		}
-		c.envSource(ep.Key("valueFrom"), v, ct)
+		c.envSource(ep.Key("valueFrom"), v)
 	}
 	for i, f := range ct.EnvFrom {
 		fp := p.Key("envFrom").At(i, "")
@@ -366,7 +366,7 @@ func (c *validator) env(p Path, ct *corev1.Container) {
 	}
 }
 
-func (c *validator) envSource(p Path, v *corev1.EnvVarSource, ct *corev1.Container) {
+func (c *validator) envSource(p Path, v *corev1.EnvVarSource) {
 	sources := 0
 	if r := v.ConfigMapKeyRef; r != nil {
 		sources++

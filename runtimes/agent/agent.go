@@ -64,6 +64,8 @@ type Agent struct {
 	fencerHeard chan struct{} // closed when it is known whether there is a fencer
 	fencerKnown func()
 
+	noteMu sync.Mutex // held while the note is changed and written; taken before mu
+
 	mu      sync.Mutex // guards the rest
 	inbox   []step.Event
 	session Session
@@ -390,11 +392,6 @@ func (a *Agent) converse(ctx context.Context) error {
 	a.mu.Lock()
 	a.session, a.peer = s, p
 	changed := a.facts.Unfenced != hello.Facts.Unfenced // meanwhile: nobody told this session
-	if !welcome.Head.Log.IsZero() {
-		a.note.Head = welcome.Head
-	}
-	a.note.Parked = "" // this controller counts from what it hears of us
-	keep := a.note
 	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
@@ -404,7 +401,13 @@ func (a *Agent) converse(ctx context.Context) error {
 	if changed {
 		return errFacts
 	}
-	if err := a.store.saveNote(keep); err != nil {
+	err = a.keepNote(func(n *note) {
+		if !welcome.Head.Log.IsZero() {
+			n.Head = welcome.Head
+		}
+		n.Parked = "" // this controller counts from what it hears of us
+	})
+	if err != nil {
 		return err
 	}
 	a.post(&step.Connected{})
@@ -435,6 +438,18 @@ type sessionPeer struct {
 	lost chan error
 }
 
+// keepNote changes the note and writes it, one after the other: a lease without
+// end may come while the note of its session is being written.
+func (a *Agent) keepNote(change func(*note)) error {
+	a.noteMu.Lock()
+	defer a.noteMu.Unlock()
+	a.mu.Lock()
+	change(&a.note)
+	keep := a.note
+	a.mu.Unlock()
+	return a.store.saveNote(keep)
+}
+
 // Assign hands over the newest assignment.
 func (p *sessionPeer) Assign(a *state.Assignment) { p.post(&step.Assigned{Assignment: a}) }
 
@@ -442,11 +457,7 @@ func (p *sessionPeer) Assign(a *state.Assignment) { p.post(&step.Assigned{Assign
 // stopped together with its controller.
 func (p *sessionPeer) Grant(g state.Grant) {
 	if g.Endless {
-		p.mu.Lock()
-		p.note.Parked = p.cfg.BootID
-		keep := p.note
-		p.mu.Unlock()
-		if err := p.store.saveNote(keep); err != nil {
+		if err := p.keepNote(func(n *note) { n.Parked = p.cfg.BootID }); err != nil {
 			p.log.LogAttrs(context.Background(), slog.LevelWarn, "kept no note of a lease without end", slog.Any("err", err))
 			return
 		}

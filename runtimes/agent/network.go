@@ -134,11 +134,11 @@ func configured(lines []string, c *corev1.PodDNSConfig) []string {
 		out = append(out, "search "+strings.Join(all, " "))
 	}
 	if len(order) > 0 {
-		text := "options"
+		words := []string{"options"}
 		for _, name := range order {
-			text += " " + options[name]
+			words = append(words, options[name])
 		}
-		out = append(out, text)
+		out = append(out, strings.Join(words, " "))
 	}
 	return out
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,5 +49,29 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 	s.volatile = filepath.Join(t.TempDir(), "memory") // a reboot empties it
 	if n := objects(); n != 1 {
 		t.Errorf("%d objects after a reboot, want the ConfigMap", n)
+	}
+}
+
+// TestNotesAreWrittenOneAfterTheOther: a session that begins and a lease without
+// end both write the note. What is on disk is the newest, and whole.
+func TestNotesAreWrittenOneAfterTheOther(t *testing.T) {
+	a := &Agent{store: store{dir: t.TempDir()}}
+	var both sync.WaitGroup
+	for i := range 200 {
+		for _, parked := range []string{"", strings.Repeat("b", 100)} {
+			both.Go(func() {
+				if err := a.keepNote(func(n *note) { n.Incarnation, n.Parked = uint64(i), parked }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		kept, err := a.store.note()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept != a.note {
+			t.Fatalf("kept %+v, the agent has %+v", kept, a.note)
+		}
 	}
 }

@@ -20,7 +20,6 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -330,8 +329,6 @@ func (c *cluster) join(near net.Conn, server string) {
 	<-done
 	<-done
 }
-
-func (c *cluster) config() *rest.Config { return c.api.config }
 
 // awaitNodes waits until every machine is a node that takes pods.
 func (c *cluster) awaitNodes(ctx context.Context) error {

@@ -41,10 +41,13 @@ func writeImages(ctx context.Context, dir string) error {
 		return err
 	}
 	files := []images.File{
-		{Path: "bin/busybox", Mode: 0o755, Data: shell}, {Path: "bin/sh", Mode: 0o755, Data: shell}, {Path: "bin/tool", Mode: 0o755, Data: program},
+		{Path: "bin/busybox", Mode: 0o755, Data: shell},
+		{Path: "bin/sh", Mode: 0o755, Data: shell},
+		{Path: "bin/tool", Mode: 0o755, Data: program},
 		{Path: "etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:::\nweb:x:1234:2345:::\n")},
 		{Path: "etc/group", Mode: 0o644, Data: []byte("root:x:0:\nweb:x:2345:\nlogs:x:3456:web\n")},
-		{Path: "tmp/.keep", Mode: 0o644}, {Path: "data/kept", Mode: 0o644, Data: []byte("of the image\n")},
+		{Path: "tmp/.keep", Mode: 0o644},
+		{Path: "data/kept", Mode: 0o644, Data: []byte("of the image\n")},
 	}
 	for _, name := range applets() {
 		files = append(files, images.File{Path: "bin/" + name, Mode: 0o755, Data: []byte("#!/bin/busybox sh\nexec /bin/busybox " + name + " \"$@\"\n")})

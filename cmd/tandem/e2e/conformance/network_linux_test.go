@@ -70,7 +70,7 @@ func networkChecks() []check {
 				p.Spec.Containers = append(p.Spec.Containers, other)
 			}))
 			k.ready("web")
-			k.eventually("web", "wget -q -O- http://127.0.0.1:8080/; tool udp 127.0.0.1:8081 1", is("web\nweb"))
+			k.eventually("web", "wget -q -O- http://127.0.0.1:8080/; tool udp 127.0.0.1:8081 1", is("web\n"+"web"))
 		}},
 		{"[sig-network] Networking Granular Checks: Pods should function for inter-pod communication: http", func(k *kit) {
 			pods, clients := k.servers("web"), k.clients()

@@ -1,8 +1,6 @@
 package conformance
 
 import (
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -231,6 +229,3 @@ func probeChecks() []check {
 		}},
 	}
 }
-
-// lines are those of a text without its last line feed.
-func lines(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }
