@@ -117,7 +117,7 @@ func volumeParam(w *state.Workload, start rollout.Start, claim state.Ref, node s
 }
 
 // place answers for one batch of pods, with where their data is.
-func place(d *Decision, s *state.State, w *state.Workload, start rollout.Start, after *[]schedule.Placed, here map[state.Ref]state.NodeName) {
+func (p *Planner) place(d *Decision, s *state.State, w *state.Workload, start rollout.Start, after *[]schedule.Placed, here map[state.Ref]state.NodeName) {
 	var data storage
 	if len(start.Template.Claims) > 0 {
 		if data = storageOf(s, w, start, here); data.held != nil {
@@ -132,7 +132,7 @@ func place(d *Decision, s *state.State, w *state.Workload, start rollout.Start, 
 		rest, start.Count = start.Count-1, 1
 	}
 	req := schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count, After: *after, Node: data.node}
-	answer := schedule.Place(s, req)
+	answer := p.roster.Place(s, req)
 	*after = append(*after, schedule.Placed{Workload: w, Template: start.Template, Spots: answer.Spots})
 	first := start
 	if rest > 0 && len(start.Ordinals) > 0 {
@@ -151,7 +151,7 @@ func place(d *Decision, s *state.State, w *state.Workload, start rollout.Start, 
 		}
 		if !answer.Static {
 			req.Count, req.After = lack, *after
-			preempt(d, s, req)
+			p.preempt(d, s, req)
 		}
 		return
 	}
@@ -168,7 +168,7 @@ func place(d *Decision, s *state.State, w *state.Workload, start rollout.Start, 
 		if len(start.Ordinals) > 0 {
 			start.Ordinals = start.Ordinals[1:]
 		}
-		place(d, s, w, start, after, here)
+		p.place(d, s, w, start, after, here)
 	}
 }
 

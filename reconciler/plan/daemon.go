@@ -44,7 +44,7 @@ func (p *Planner) daemon(d *Decision, s *state.State, w *state.Workload, spec *a
 		return
 	}
 	x := &daemons{d: d, w: w, spec: spec, now: now, start: map[*state.WorkloadVariant][]state.NodeName{}}
-	x.sort(schedule.Hosts(s, w))
+	x.sort(p.roster.Hosts(s, w))
 	x.fill()
 	if spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType {
 		x.update()
@@ -56,7 +56,7 @@ func (p *Planner) daemon(d *Decision, s *state.State, w *state.Workload, spec *a
 			continue
 		}
 		start := rollout.Start{Variant: v, Template: v.Update, Count: len(nodes), Ordinal: -1}
-		answer := schedule.Each(s, schedule.Request{Workload: w, Variant: v, Template: v.Update, Count: len(nodes)}, nodes)
+		answer := p.roster.Each(s, schedule.Request{Workload: w, Variant: v, Template: v.Update, Count: len(nodes)}, nodes)
 		d.Decided = append(d.Decided, Placement{Start: start, Answer: answer})
 		if lack := len(nodes) - len(answer.Spots); lack > 0 {
 			d.Waiting = true

@@ -122,7 +122,7 @@ func spare(w *state.Workload, now state.Instant) int {
 
 // preempt stops pods of lower priority, of whatever workload, where that makes
 // room for pods that found none.
-func preempt(d *Decision, s *state.State, req schedule.Request) {
+func (p *Planner) preempt(d *Decision, s *state.State, req schedule.Request) {
 	if !schedule.MayPreempt(s, req.Template) {
 		return
 	}
@@ -130,7 +130,7 @@ func preempt(d *Decision, s *state.State, req schedule.Request) {
 	for _, b := range schedule.Disruptions(s) {
 		budgets = append(budgets, b.Budget)
 	}
-	for _, x := range schedule.Preempt(s, req, budgets) {
+	for _, x := range p.roster.Preempt(s, req, budgets) {
 		for _, victim := range x.Victims {
 			d.Stop = append(d.Stop, rollout.Stop{Pod: victim, Why: state.StopPreempted})
 		}

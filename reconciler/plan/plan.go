@@ -67,8 +67,8 @@ type Placement struct {
 	Bind   []state.ClaimBound // claims that get their volumes at the first spot
 }
 
-// A Planner decides for workloads. It remembers compiled templates, and nothing
-// that could change a decision: a new one decides the same.
+// A Planner decides for workloads. It remembers compiled templates and what it
+// worked out of the nodes, and nothing that could change a decision: a new one decides the same.
 type Planner struct {
 	// Next replaces rollout.Next where a test plants a defect; nil in earnest.
 	Next func(*state.Workload, state.Instant) rollout.Step
@@ -77,7 +77,8 @@ type Planner struct {
 	// that are equal then are one revision. Nil: none is filled in.
 	Default func(*corev1.PodTemplateSpec)
 
-	memos map[*state.WorkloadVariant]*memo
+	memos  map[*state.WorkloadVariant]*memo
+	roster schedule.Roster
 }
 
 // Forget drops what is remembered of variants that are no longer there.
@@ -135,7 +136,7 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 	var after []schedule.Placed
 	here := map[state.Ref]state.NodeName{}
 	for _, start := range step.Start {
-		place(&d, s, w, start, &after, here)
+		p.place(&d, s, w, start, &after, here)
 	}
 	forfeit(&d, s, w)
 	displace(&d, s, w, now)

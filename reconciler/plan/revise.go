@@ -116,7 +116,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 				ready = append(ready, Revise{v, t, m.raw})
 				continue
 			}
-			answer := schedule.Place(s, req)
+			answer := p.roster.Place(s, req)
 			if answer.Static {
 				h := state.Held{Object: w.Ref, Code: state.HoldNoNode, OS: t.OS, Count: v.Replicas}
 				if allGroups(answer.Groups, state.NodeImageUnknown) {

@@ -97,6 +97,7 @@ func (s *State) applyNode(r *Record) error {
 		s.NodeCount++
 		n.Epoch = uint64(r.Seq)
 		s.Nodes[f.Node] = n
+		s.facts++
 		s.returned(n)
 	case *NodeChanged:
 		n, err := s.node(f.Node)
@@ -105,6 +106,7 @@ func (s *State) applyNode(r *Record) error {
 		}
 		before := n.Facts.Taints
 		n.Facts = f.Facts
+		s.facts++
 		s.duty(r, before)
 	case *NodeReady:
 		n, err := s.node(f.Node)
@@ -149,6 +151,7 @@ func (s *State) applyNode(r *Record) error {
 			return fmt.Errorf("node %s is removed while it has %d pods", f.Node, len(n.Pods))
 		}
 		delete(s.Nodes, f.Node)
+		s.facts++
 	}
 	return nil
 }

@@ -50,6 +50,7 @@ type State struct {
 
 	blobs Blobs
 	made  map[Ref]map[Ref]*Claim // Claims, by the StatefulSet that made them
+	facts uint64                 // see Facts
 }
 
 // ImageKey is the scope in which an image name has one meaning.
@@ -320,6 +321,11 @@ func (s *State) assigned(p *Pod) *AssignedPod {
 	p.assigned = a
 	return a
 }
+
+// Facts counts, for this value of State, how often a node joined, left or said
+// something else of itself: while it stays, what was worked out of the nodes'
+// names and Facts holds.
+func (s *State) Facts() uint64 { return s.facts }
 
 // SortedNodes are the nodes by name.
 func (s *State) SortedNodes() []*Node {

@@ -9,14 +9,14 @@ import (
 
 // A candidate is a node within one batch.
 type candidate struct {
-	node    *state.Node
-	reason  state.NodeReason // why it takes no further pod; NodeFits: it may
-	iso     state.Isolation
-	allowed bool            // the pod's own rules and the machine let it there
+	*seat
 	used    state.Resources // with what the batch put there
 	fixed   int64
 	score   int64 // without what a whole group shares
+	iso     state.Isolation
 	group   int32
+	reason  state.NodeReason // why it takes no further pod; NodeFits: it may
+	allowed bool             // the pod's own rules and the machine let it there
 }
 
 // A group is the nodes that lie in the same domain of every topology with more
@@ -31,36 +31,47 @@ type group struct {
 // gives the best; placing a pod changes its node's place in the heap, and the
 // counts of its domains.
 type batch struct {
-	state *state.State
-	req   *Request
-	class *class
-	nodes []candidate
-	byKey map[state.NodeName]int32
-	after []*state.Pod // of Request.After
+	state  *state.State
+	req    *Request
+	class  *class
+	roster *Roster
+	nodes  []candidate  // by name
+	kinds  []verdict    // by kind of machine
+	after  []*state.Pod // of Request.After
 
 	reached map[reachKey][]reaches
 	local   *locality // nil: no image is worth a score
 
-	topologies []*topology
-	spreads    []*spread
-	wants      []*term // required affinity
-	avoids     []*term // required anti-affinity
-	terms      []*wish
-	sums       []*tally // preferences, one a topology
-	bans       []*ban
-	wanted     int64 // pods that match all of wants
-	wantsSelf  bool  // pods of the batch do: the first may go anywhere
+	spreads   []*spread
+	wants     []*term // required affinity
+	avoids    []*term // required anti-affinity
+	terms     []*wish
+	sums      []*tally // preferences, one a topology
+	bans      []*ban
+	wanted    int64 // pods that match all of wants
+	wantsSelf bool  // pods of the batch do: the first may go anywhere
 
 	groups []group
 	parked []int32 // too far above the lowest count for now
 	static bool    // no node could take a pod if it were empty
 }
 
-func newBatch(s *state.State, req *Request) *batch {
-	b := &batch{state: s, req: req, class: newClass(req.Template), static: true}
-	b.nodes = make([]candidate, 0, len(s.Nodes))
-	for _, n := range s.Nodes {
-		b.nodes = append(b.nodes, candidate{node: n, used: n.Used})
+// A verdict is whether a kind of machine executes the batch's pods, and how, and
+// what one of them takes there.
+type verdict struct {
+	reason state.NodeReason
+	iso    state.Isolation
+	ask    state.Resources
+}
+
+func newBatch(r *Roster, s *state.State, req *Request) *batch {
+	r.follow(s)
+	b := &batch{state: s, req: req, class: newClass(req.Template), static: true, roster: r, nodes: r.candidates()}
+	b.kinds = make([]verdict, len(r.kinds))
+	for i, n := range r.kinds {
+		v := &b.kinds[i]
+		v.reason, v.iso = b.class.runs(n)
+		v.ask = state.Charge(req.Template.Requests, v.iso)
 	}
 	b.overlay()
 	for i := range b.nodes {
@@ -69,7 +80,8 @@ func newBatch(s *state.State, req *Request) *batch {
 			c.reason = state.NodeVolumeElsewhere
 			continue
 		}
-		c.reason, c.iso = b.class.allows(c.node)
+		kind := &b.kinds[c.kind]
+		c.reason, c.iso = b.class.permits(c.node, kind.reason, kind.iso)
 		c.allowed = c.reason == state.NodeFits
 	}
 	return b
@@ -109,13 +121,7 @@ func (b *batch) portTaken(n *state.Node) bool {
 
 // index finds a node by name.
 func (b *batch) index(name state.NodeName) (int32, bool) {
-	if b.byKey == nil {
-		b.byKey = make(map[state.NodeName]int32, len(b.nodes))
-		for i := range b.nodes {
-			b.byKey[b.nodes[i].node.Name] = int32(i)
-		}
-	}
-	i, ok := b.byKey[name]
+	i, ok := b.roster.byName[name]
 	return i, ok
 }
 
@@ -126,15 +132,15 @@ func (b *batch) filter() {
 		if c.reason != state.NodeFits {
 			continue
 		}
-		ask := state.Charge(b.req.Template.Requests, c.iso)
+		ask := b.ask(int32(i))
 		c.reason = b.fixedReason(int32(i), ask)
 		if c.reason != state.NodeFits {
 			continue
 		}
 		b.static = false
+		c.reason = b.room(c, ask)
 		switch {
-		case b.room(c, ask) != state.NodeFits:
-			c.reason = b.room(c, ask)
+		case c.reason != state.NodeFits:
 		case b.portTaken(c.node):
 			c.reason = state.NodePortTaken
 		case b.reserved(c.node):
@@ -174,7 +180,7 @@ func (b *batch) fixedReason(i int32, ask state.Resources) state.NodeReason {
 	if c.node.Facts.Unfenced && b.req.Workload.NodeLoss() != lease.Wait {
 		return state.NodeUnfenced
 	}
-	if reason := short(c.node.Facts.Allocatable, ask); reason != state.NodeFits {
+	if reason := short(c.allocatable, ask); reason != state.NodeFits {
 		return reason
 	}
 	for _, t := range b.wants {
@@ -191,8 +197,11 @@ func (b *batch) fixedReason(i int32, ask state.Resources) state.NodeReason {
 }
 
 func (b *batch) room(c *candidate, ask state.Resources) state.NodeReason {
-	return short(c.node.Facts.Allocatable.Sub(c.used), ask)
+	return short(c.allocatable.Sub(c.used), ask)
 }
+
+// ask is what one pod of the batch takes on a node.
+func (b *batch) ask(i int32) state.Resources { return b.kinds[b.nodes[i].kind].ask }
 
 // banned says whether pods that run now keep the batch's pods away by their
 // anti-affinity.
@@ -233,6 +242,14 @@ func (b *batch) rank() {
 		size = int32(len(ids))
 	}
 	b.groups = make([]group, size)
+	fit := make([]int32, size)
+	for i := range b.nodes {
+		fit[b.nodes[i].group] += int32(ones(b.nodes[i].reason == state.NodeFits))
+	}
+	room := b.roster.heap()
+	for g, n := range fit {
+		b.groups[g].heap, room = room[:0:n], room[n:]
+	}
 	for i := range b.nodes {
 		c := &b.nodes[i]
 		if c.reason != state.NodeFits {
@@ -293,7 +310,7 @@ func (b *batch) pick(n int) []Spot {
 			if len(b.groups) > 1 {
 				score += b.scorePods(i, false)
 			}
-			if best == noDomain || score > top || score == top && b.nodes[i].node.Name < b.nodes[best].node.Name {
+			if best == noDomain || score > top || score == top && i < best {
 				best, top = i, score
 			}
 		}
@@ -332,7 +349,7 @@ func (b *batch) best(g *group) int32 {
 func (b *batch) place(i int32) {
 	c := &b.nodes[i]
 	g := &b.groups[c.group]
-	ask := state.Charge(b.req.Template.Requests, c.iso)
+	ask := b.ask(i)
 	c.used = c.used.Add(ask)
 	c.reason = b.room(c, ask)
 	if c.reason == state.NodeFits && len(b.class.ports) > 0 {
@@ -396,7 +413,7 @@ func (b *batch) before(i, j int32) bool {
 	if x.score != y.score {
 		return x.score > y.score
 	}
-	return x.node.Name < y.node.Name
+	return i < j // nodes lie by name
 }
 
 func (b *batch) down(h []int32, at int) {
@@ -436,8 +453,12 @@ func liesInPods(r state.NodeReason) bool {
 // the batch.
 func (b *batch) refusals() []state.ReasonGroup {
 	var by [256][]uint32
+	alone := !b.tangled()
 	for i := range b.nodes {
 		reason := b.nodes[i].reason
+		if reason == state.NodeFits && alone {
+			continue
+		}
 		if reason == state.NodeFits || liesInPods(reason) {
 			// A node may have several of these, and lie in a heap when the
 			// last pod was placed. Which is named mustn't depend on that.

@@ -81,17 +81,23 @@ func (c *class) assumedOS() state.OS {
 	return state.Linux
 }
 
+// machineOf is a node's machine, before anything is asked of it.
+func machineOf(f *state.NodeFacts) machine {
+	m := machine{os: string(f.OS), arch: f.Arch, version: f.OSVersion, simulated: f.Simulated}
+	if f.OS == state.Windows {
+		for _, iso := range Isolations(f) {
+			m.process = m.process || iso == state.Process
+			m.hyperv = m.hyperv || iso == state.HyperV
+		}
+	}
+	return m
+}
+
 // runs says whether the machine can execute the pod's images, and how it keeps
 // them apart.
 func (c *class) runs(n *state.Node) (state.NodeReason, state.Isolation) {
 	f := &n.Facts
-	key := machine{os: string(f.OS), arch: f.Arch, version: f.OSVersion, simulated: f.Simulated}
-	if f.OS == state.Windows {
-		for _, iso := range Isolations(f) {
-			key.process = key.process || iso == state.Process
-			key.hyperv = key.hyperv || iso == state.HyperV
-		}
-	}
+	key := machineOf(f)
 	for i := range c.machines {
 		m := &c.machines[i]
 		if m.os == key.os && m.arch == key.arch && m.version == key.version &&
@@ -145,10 +151,15 @@ func (c *class) match(f *state.NodeFacts, iso state.Isolation) state.NodeReason 
 // there now: spec.nodeName, what the machine executes, nodeSelector, required
 // node affinity, taints. Reasons that stay come before those that pass.
 func (c *class) allows(n *state.Node) (state.NodeReason, state.Isolation) {
+	reason, iso := c.runs(n)
+	return c.permits(n, reason, iso)
+}
+
+// permits is allows where what the machine executes is known.
+func (c *class) permits(n *state.Node, reason state.NodeReason, iso state.Isolation) (state.NodeReason, state.Isolation) {
 	if c.spec.NodeName != "" && c.spec.NodeName != string(n.Name) {
 		return state.NodeOtherName, state.NoIsolation
 	}
-	reason, iso := c.runs(n)
 	if reason != state.NodeFits {
 		return reason, iso
 	}
@@ -180,9 +191,11 @@ func (c *class) awake(n *state.Node) state.NodeReason {
 	if !n.Ready {
 		return state.NodeNotReady
 	}
-	cordon := state.Taint{Key: corev1.TaintNodeUnschedulable, Effect: string(corev1.TaintEffectNoSchedule)}
-	if n.Cordoned && !tolerates(c.spec.Tolerations, &cordon) {
-		return state.NodeIsCordoned
+	if n.Cordoned {
+		cordon := state.Taint{Key: corev1.TaintNodeUnschedulable, Effect: string(corev1.TaintEffectNoSchedule)}
+		if !tolerates(c.spec.Tolerations, &cordon) {
+			return state.NodeIsCordoned
+		}
 	}
 	return state.NodeFits
 }

@@ -6,22 +6,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// topology returns the topology of a label, made once.
-func (b *batch) topology(key string) *topology {
-	for _, t := range b.topologies {
-		if t.key == key {
-			return t
-		}
-	}
-	var t *topology
-	if key == corev1.LabelHostname {
-		t = hostnames(len(b.nodes))
-	} else {
-		t = newTopology(key, b.nodes, false)
-	}
-	b.topologies = append(b.topologies, t)
-	return t
-}
+func (b *batch) topology(key string) *topology { return b.roster.topology(key) }
 
 // self is a pod of the batch as selectors see it.
 func (b *batch) self() podLabels {
@@ -130,8 +115,7 @@ func (b *batch) newSpread(c *corev1.TopologySpreadConstraint) *spread {
 		n := b.nodes[i].node
 		ok := b.hasKeys(keys, i)
 		if ok && affinity {
-			reason, _ := b.class.runs(n)
-			ok = reason == state.NodeFits && b.class.selects(n) == state.NodeFits
+			ok = b.kinds[b.nodes[i].kind].reason == state.NodeFits && b.class.selects(n) == state.NodeFits
 		}
 		if ok && taints {
 			_, ok = b.class.untolerated(n)
@@ -173,7 +157,7 @@ func (b *batch) ownSpreads() []*spread {
 		eligible[i] = b.nodes[i].allowed
 	}
 	out := []*spread{{tally: newTally(b.topology(corev1.LabelHostname))}}
-	if zones := newTopology(corev1.LabelTopologyZone, b.nodes, true); zones.size > 1 {
+	if zones := b.topology(corev1.LabelTopologyZone).among(b.nodes); zones.size > 1 {
 		out = append(out, &spread{tally: newTally(zones)})
 	}
 	for _, p := range out {

@@ -20,15 +20,20 @@ type Host struct {
 // Hosts says of each node, by name, whether a DaemonSet wants a pod there: what
 // the machine executes, the pod's own rules, and taints. Room and readiness
 // don't matter.
-func Hosts(s *state.State, w *state.Workload) []Host {
+func Hosts(s *state.State, w *state.Workload) []Host { return new(Roster).Hosts(s, w) }
+
+// Hosts is Hosts with what the roster has of the nodes.
+func (r *Roster) Hosts(s *state.State, w *state.Workload) []Host {
+	r.follow(s)
 	classes := make([]*class, len(w.Variants))
 	for i, v := range w.Variants {
 		if v.Update != nil {
 			classes[i] = newClass(v.Update)
 		}
 	}
-	out := make([]Host, 0, len(s.Nodes))
-	for _, n := range s.SortedNodes() {
+	out := make([]Host, 0, len(r.seats))
+	for k := range r.seats {
+		n := r.seats[k].node
 		h := Host{Node: n, Reason: state.NodeOtherOS}
 		for i, v := range w.Variants {
 			if v.OS != state.AnyOS && v.OS != n.Facts.OS || classes[i] == nil {
@@ -51,8 +56,8 @@ func (c *class) evicted(n *state.Node) bool {
 }
 
 // Each places one pod on each of the named nodes that takes it now.
-func Each(s *state.State, req Request, nodes []state.NodeName) Answer {
-	b := newBatch(s, &req)
+func (r *Roster) Each(s *state.State, req Request, nodes []state.NodeName) Answer {
+	b := newBatch(r, s, &req)
 	b.constrain()
 	b.count()
 	b.filter()

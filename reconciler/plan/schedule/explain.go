@@ -443,7 +443,7 @@ func (e *Explainer) counted() *batch {
 	for _, w := range e.state.SortedWorkloads() {
 		for _, v := range w.Variants {
 			if v.Update != nil && v.Update.Digest == e.class.template.Digest {
-				e.batch = newBatch(e.state, &Request{Workload: w, Variant: v, Template: e.class.template})
+				e.batch = newBatch(new(Roster), e.state, &Request{Workload: w, Variant: v, Template: e.class.template})
 				e.batch.constrain()
 				e.batch.count()
 				return e.batch

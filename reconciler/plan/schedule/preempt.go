@@ -39,11 +39,16 @@ type Preemption struct {
 // with the lowest sum of priorities, fewest victims, whose highest victims
 // started last, and by name. Unlike there, all nodes are looked at.
 func Preempt(s *state.State, req Request, budgets []Budget) []Preemption {
+	return new(Roster).Preempt(s, req, budgets)
+}
+
+// Preempt is Preempt with what the roster has of the nodes.
+func (r *Roster) Preempt(s *state.State, req Request, budgets []Budget) []Preemption {
 	priority, may := Priority(s, req.Template)
 	if !may || req.Count <= 0 {
 		return nil
 	}
-	b := newBatch(s, &req)
+	b := newBatch(r, s, &req)
 	b.constrain()
 	b.count()
 	p := &preemption{batch: b, priority: priority, budgets: slices.Clone(budgets), gone: map[*state.Pod]bool{}, known: map[*state.Template]int32{}}
@@ -126,8 +131,8 @@ func (p *preemption) stopping() {
 }
 
 // tangled says whether what happens on one node can make another fit.
-func (p *preemption) tangled() bool {
-	return len(p.wants) > 0 || len(p.avoids) > 0 || len(p.bans) > 0 || slices.ContainsFunc(p.spreads, func(s *spread) bool { return s.hard })
+func (b *batch) tangled() bool {
+	return len(b.wants) > 0 || len(b.avoids) > 0 || len(b.bans) > 0 || slices.ContainsFunc(b.spreads, func(s *spread) bool { return s.hard })
 }
 
 // round looks at each node once and takes the best until none is left.
@@ -157,10 +162,6 @@ func (p *preemption) round(out []Preemption) []Preemption {
 		}
 	}
 	return out
-}
-
-func (p *preemption) ask(i int32) state.Resources {
-	return state.Charge(p.req.Template.Requests, p.nodes[i].iso)
 }
 
 // take decides for an option.

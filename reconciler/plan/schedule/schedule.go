@@ -55,8 +55,11 @@ type Answer struct {
 
 // Place says where the pods of a request go. With Count 0 it only says why nodes
 // couldn't take one. Ties are broken by node name.
-func Place(s *state.State, req Request) Answer {
-	b := newBatch(s, &req)
+func Place(s *state.State, req Request) Answer { return new(Roster).Place(s, req) }
+
+// Place is Place with what the roster has of the nodes.
+func (r *Roster) Place(s *state.State, req Request) Answer {
+	b := newBatch(r, s, &req)
 	b.constrain()
 	b.count()
 	b.filter()

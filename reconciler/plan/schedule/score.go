@@ -94,7 +94,7 @@ func share(part, whole int64) int64 {
 // scoreNode is what depends on the node alone and changes when it gets a pod.
 func (b *batch) scoreNode(i int32) int64 {
 	c := &b.nodes[i]
-	score := c.fixed + scoreRoom(c.node.Facts.Allocatable, c.used, state.Charge(b.req.Template.Requests, c.iso))
+	score := c.fixed + scoreRoom(c.allocatable, c.used, b.ask(i))
 	return score + b.scorePods(i, true)
 }
 

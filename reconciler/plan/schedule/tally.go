@@ -3,28 +3,25 @@ package schedule
 import "github.com/tandem-gitops/tandem/reconciler/state"
 
 // A topology puts nodes into domains: those with the same value of a label.
+// Placements share it, none changes it.
 type topology struct {
 	key    string
 	of     []int32 // by node; noDomain where the node lacks the label
 	size   int32
-	unique bool // no domain has two nodes
+	blank  int32 // the domain of the empty value; noDomain: no node has that
+	unique bool  // no domain has two nodes
 }
 
 const noDomain = -1
 
 // newTopology numbers the domains in the order in which nodes come; the numbers
-// only tell domains apart. With own, for a workload's default spread, nodes that
-// lack the label form a domain, and those that can't take the pod have none.
-func newTopology(key string, nodes []candidate, own bool) *topology {
-	t := &topology{key: key, of: make([]int32, len(nodes)), unique: true}
+// only tell domains apart.
+func newTopology(key string, seats []seat) *topology {
+	t := &topology{key: key, of: make([]int32, len(seats)), blank: noDomain, unique: true}
 	ids := map[string]int32{}
-	for i := range nodes {
-		if own && !nodes[i].allowed {
-			t.of[i] = noDomain
-			continue
-		}
-		v, ok := nodes[i].node.Label(key)
-		if !ok && !own {
+	for i := range seats {
+		v, ok := seats[i].node.Label(key)
+		if !ok {
 			t.of[i] = noDomain
 			continue
 		}
@@ -36,13 +33,48 @@ func newTopology(key string, nodes []candidate, own bool) *topology {
 		}
 		t.unique = t.unique && !seen
 		t.of[i] = id
+		if v == "" {
+			t.blank = id
+		}
 	}
 	return t
 }
 
+// among is the topology of a workload's default spread: nodes that lack the
+// label form a domain, and those that can't take the pod have none.
+func (t *topology) among(nodes []candidate) *topology {
+	out := &topology{key: t.key, of: make([]int32, len(nodes)), blank: noDomain, unique: true}
+	without := t.blank
+	if without == noDomain {
+		without = t.size
+	}
+	ids := make([]int32, t.size+1)
+	for i := range ids {
+		ids[i] = noDomain
+	}
+	for i := range nodes {
+		if !nodes[i].allowed {
+			out.of[i] = noDomain
+			continue
+		}
+		d := t.of[i]
+		if d == noDomain {
+			d = without
+		}
+		if ids[d] == noDomain {
+			ids[d] = out.size
+			out.size++
+		} else {
+			out.unique = false
+		}
+		out.of[i] = ids[d]
+	}
+	return out
+}
+
 // hostnames is the topology of kubernetes.io/hostname: each node is a domain.
 func hostnames(nodes int) *topology {
-	t := &topology{key: "kubernetes.io/hostname", of: make([]int32, nodes), size: int32(nodes), unique: true}
+	t := &topology{key: "kubernetes.io/hostname", of: make([]int32, nodes), size: int32(nodes), blank: noDomain, unique: true}
 	for i := range t.of {
 		t.of[i] = int32(i)
 	}
@@ -82,8 +114,8 @@ type spread struct {
 	eligible   []bool // by node: it counts
 	present    []bool // by domain: an eligible node has it
 	domains    int64
-	low, high  int64 // over present domains
-	having     map[int64]int64
+	low, high  int64   // over present domains
+	having     []int32 // how many present domains have a count; nil: not settled yet
 }
 
 // settle works out lowest and highest once all pods are counted.
@@ -95,7 +127,13 @@ func (p *spread) settle() {
 			p.domains++
 		}
 	}
-	p.having = map[int64]int64{}
+	most := int64(0)
+	for d, ok := range p.present {
+		if ok {
+			most = max(most, p.counts[d])
+		}
+	}
+	p.having = make([]int32, most+1, most+16)
 	first := true
 	for d, ok := range p.present {
 		if !ok {
@@ -123,6 +161,9 @@ func (p *spread) shift(node int32, by int64) bool {
 	p.counts[d] = now
 	if p.having == nil {
 		return false // not settled yet
+	}
+	for int64(len(p.having)) <= now {
+		p.having = append(p.having, 0)
 	}
 	p.having[was]--
 	p.having[now]++
