@@ -27,9 +27,10 @@ type Place func(p Path, written *Value) state.Origin
 type checker struct {
 	object   state.Ref
 	place    Place
-	fields   map[reflect.Type]map[string]bool
+	fields   map[reflect.Type]map[string]fieldClass
 	secret   bool // no value may be printed
 	problems []state.Problem
+	notes    []state.Problem // fields without an effect
 	out      []byte
 }
 
@@ -133,7 +134,7 @@ func (c *checker) structure(v *Value, t reflect.Type, p Path) {
 		return
 	}
 	known := jsonFields(t)
-	allowed := c.fields[t]
+	classes := c.fields[t]
 	c.out = append(c.out, '{')
 	first := true
 	for i := range v.Fields {
@@ -144,11 +145,9 @@ func (c *checker) structure(v *Value, t reflect.Type, p Path) {
 		case !ok:
 			c.fail(fp, f.Value, "no such field", didYouMean(f.Key, known))
 			continue
-		case f.Key == "status" && len(p) == 0, f.Value.Kind == Null:
+		case f.Value.Kind == Null:
 			continue // kubectl's --dry-run writes empty ones
-		case allowed != nil && !allowed[f.Key]:
-			cause, remedy := refusedField(t, f.Key)
-			c.fail(fp, f.Value, cause, remedy)
+		case classes != nil && classes[f.Key] != honoured && !c.dishonoured(t, classes[f.Key], v, f, fp):
 			continue
 		}
 		if !first {

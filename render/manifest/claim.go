@@ -72,6 +72,7 @@ func (c *validator) claims(p Path, s *appsv1.StatefulSetSpec) {
 		tp := p.Key("volumeClaimTemplates").At(i, "")
 		c.name(tp.Key("metadata", "name"), t.Name, nameLabel)
 		c.meta(tp.Key("metadata"), t.Labels, t.Annotations)
+		c.note(tp.Key("metadata", "namespace"), "has no effect: a claim is where its StatefulSet is", "remove it")
 		if seen[t.Name] {
 			c.fail(tp.Key("metadata", "name"), fmt.Sprintf("volume claim template %q is there twice", t.Name), "give it another name")
 		}

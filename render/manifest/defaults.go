@@ -277,6 +277,12 @@ func defaultService(s *corev1.ServiceSpec) {
 	if s.Type == corev1.ServiceTypeNodePort && s.ExternalTrafficPolicy == "" {
 		s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
 	}
+	if s.SessionAffinity == corev1.ServiceAffinityClientIP {
+		orDefault(&s.SessionAffinityConfig, corev1.SessionAffinityConfig{})
+		c := s.SessionAffinityConfig
+		orDefault(&c.ClientIP, corev1.ClientIPConfig{})
+		orDefault(&c.ClientIP.TimeoutSeconds, corev1.DefaultClientIPServiceAffinitySeconds)
+	}
 	orDefault(&s.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster)
 	for i := range s.Ports {
 		p := &s.Ports[i]

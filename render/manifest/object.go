@@ -27,12 +27,14 @@ type Decoded struct {
 	Pipeline *state.Pipeline
 	Ignored  bool // its kind is one of IgnoreKinds: nothing of it was read
 	Access   *state.Access
+
+	Notes []state.Problem // fields of Body that are accepted without an effect
 }
 
 // A Decoder decodes objects of one tree.
 type Decoder struct {
 	options Options
-	fields  map[reflect.Type]map[string]bool
+	fields  map[reflect.Type]map[string]fieldClass
 	kinds   map[string]func() state.Body
 }
 
@@ -109,9 +111,9 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 	}
 	body.SetNamespace(ref.Namespace)
 	setDefaults(body)
-	val := &validator{object: ref, place: place, value: v}
+	val := &validator{object: ref, place: place, value: v, notes: c.notes}
 	val.body(body)
-	return Decoded{Ref: ref, Body: body}, val.problems
+	return Decoded{Ref: ref, Body: body, Notes: val.notes}, val.problems
 }
 
 // ignores says whether the Application leaves a kind out: by the kind alone, or

@@ -3,7 +3,6 @@ package manifest
 import (
 	"fmt"
 	"reflect"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -60,63 +59,6 @@ func insteadOf(kind string) string {
 	return "remove it, or name it in spec.ignoreKinds of the Application; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ServiceAccount, ConfigMap, Secret, PersistentVolumeClaim, Namespace"
 }
 
-// supported lists, for the types where this version honours only a part of what
-// Kubernetes knows, the fields that it honours. A type that is not here is
-// honoured whole; a known field that is not listed is refused by name.
-func supported() map[reflect.Type]map[string]bool {
-	table := map[reflect.Type]string{
-		reflect.TypeFor[metav1.ObjectMeta](): "name namespace labels annotations",
-		reflect.TypeFor[corev1.PodSpec](): "containers initContainers restartPolicy terminationGracePeriodSeconds nodeSelector affinity tolerations priorityClassName preemptionPolicy " +
-			"topologySpreadConstraints schedulingGates os hostname subdomain volumes securityContext dnsPolicy dnsConfig hostAliases hostNetwork shareProcessNamespace activeDeadlineSeconds " +
-			"schedulerName serviceAccountName automountServiceAccountToken enableServiceLinks",
-		reflect.TypeFor[corev1.Container](): "name image command args workingDir env envFrom ports resources volumeMounts livenessProbe lifecycle restartPolicy " +
-			"readinessProbe startupProbe imagePullPolicy securityContext terminationMessagePath terminationMessagePolicy stdin tty",
-		reflect.TypeFor[corev1.Affinity]():             "nodeAffinity podAffinity podAntiAffinity",
-		reflect.TypeFor[corev1.NodeAffinity]():         "requiredDuringSchedulingIgnoredDuringExecution preferredDuringSchedulingIgnoredDuringExecution",
-		reflect.TypeFor[corev1.Volume]():               "name configMap secret emptyDir hostPath projected downwardAPI persistentVolumeClaim",
-		reflect.TypeFor[corev1.VolumeProjection]():     "configMap secret downwardAPI",
-		reflect.TypeFor[corev1.VolumeMount]():          "name mountPath readOnly subPath subPathExpr mountPropagation",
-		reflect.TypeFor[corev1.EnvVarSource]():         "configMapKeyRef secretKeyRef fieldRef resourceFieldRef",
-		reflect.TypeFor[corev1.Probe]():                "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds",
-		reflect.TypeFor[corev1.Lifecycle]():            "postStart preStop",
-		reflect.TypeFor[corev1.LifecycleHandler]():     "exec httpGet sleep",
-		reflect.TypeFor[corev1.ContainerPort]():        "name containerPort protocol hostPort hostIP",
-		reflect.TypeFor[corev1.ResourceRequirements](): "requests limits",
-		reflect.TypeFor[corev1.PodSecurityContext]():   "runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup seccompProfile sysctls windowsOptions",
-		reflect.TypeFor[corev1.SecurityContext](): "runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged capabilities " +
-			"allowPrivilegeEscalation seccompProfile windowsOptions",
-		reflect.TypeFor[corev1.WindowsSecurityContextOptions](): "runAsUserName",
-		reflect.TypeFor[corev1.TopologySpreadConstraint]():      "maxSkew topologyKey whenUnsatisfiable labelSelector minDomains nodeAffinityPolicy nodeTaintsPolicy matchLabelKeys",
-		reflect.TypeFor[appsv1.DaemonSetSpec]():                 "selector template updateStrategy minReadySeconds revisionHistoryLimit",
-		reflect.TypeFor[batchv1.JobSpec](): "parallelism completions completionMode backoffLimit backoffLimitPerIndex maxFailedIndexes " +
-			"activeDeadlineSeconds suspend ttlSecondsAfterFinished podFailurePolicy successPolicy podReplacementPolicy template",
-		reflect.TypeFor[appsv1.DeploymentSpec](): "replicas selector template strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
-		reflect.TypeFor[appsv1.StatefulSetSpec](): "replicas selector template serviceName podManagementPolicy updateStrategy revisionHistoryLimit " +
-			"minReadySeconds ordinals volumeClaimTemplates persistentVolumeClaimRetentionPolicy",
-		reflect.TypeFor[corev1.PersistentVolumeClaimSpec]():  "accessModes resources storageClassName volumeMode",
-		reflect.TypeFor[corev1.VolumeResourceRequirements](): "requests",
-		reflect.TypeFor[corev1.ServiceSpec](): "ports selector clusterIP clusterIPs type sessionAffinity publishNotReadyAddresses ipFamilies ipFamilyPolicy " +
-			"externalTrafficPolicy internalTrafficPolicy",
-		reflect.TypeFor[applicationSpec]():      "source path namespace variants prune suspend substitute helm ignoreKinds notes rollout dependsOn sync syncWindows",
-		reflect.TypeFor[applicationRollout]():   "onFailure healthTimeout",
-		reflect.TypeFor[applicationHelm]():      "releaseName valueFiles",
-		reflect.TypeFor[applicationSetSpec]():   "paths exclude template",
-		reflect.TypeFor[applicationSource]():    "repo ref commit tag semver verify",
-		reflect.TypeFor[corev1.NamespaceSpec](): "finalizers",
-		// An identity label: no pod gets a token, since there is nobody to show it to.
-		reflect.TypeFor[corev1.ServiceAccount](): "apiVersion kind metadata automountServiceAccountToken",
-	}
-	out := make(map[reflect.Type]map[string]bool, len(table))
-	for t, names := range table {
-		set := map[string]bool{}
-		for n := range strings.FieldsSeq(names) {
-			set[n] = true
-		}
-		out[t] = set
-	}
-	return out
-}
-
 // laterOfPods says what to write in place of fields of a pod that a later version
 // will honour.
 func laterOfPods(name string) string {
@@ -125,8 +67,26 @@ func laterOfPods(name string) string {
 		return "remove " + name + "; containers of one pod see each other's processes with shareProcessNamespace: true"
 	case "ephemeralContainers":
 		return "remove it; look into a running container with `tandem exec`"
+	case "imagePullSecrets":
+		return "remove it, and log in to the registry on the nodes, as with `docker login`: they use its configuration and helpers"
+	case "hostUsers":
+		return "remove it, and give securityContext.runAsUser and runAsNonRoot"
+	case "runtimeClassName":
+		return "remove it; isolation follows from the image, the node and what nodeSelector says"
+	case "readinessGates":
+		return "remove it, and let a readinessProbe say it"
 	}
 	return ""
+}
+
+func refusedServiceField(name string) (cause, remedy string) {
+	switch name {
+	case "externalName":
+		return "belongs to type ExternalName, which is not supported yet", "give the name to the containers, in env"
+	case "externalIPs":
+		return "not supported yet: nodes answer at their own addresses", "use type: NodePort, and remove it"
+	}
+	return "belongs to type LoadBalancer, which is not supported yet", "use type: NodePort, and remove it"
 }
 
 // refusedField says why a field that Kubernetes knows is refused, and what to do.
@@ -134,8 +94,13 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 	cause = "not supported yet"
 	switch t {
 	case reflect.TypeFor[metav1.ObjectMeta]():
-		if name == "generateName" {
+		switch name {
+		case "generateName":
 			return "has no meaning in Git: every apply would make another object", "give metadata.name"
+		case "finalizers":
+			return "nobody would take them away: there are no controllers besides Tandem", "remove it"
+		case "ownerReferences":
+			return "what Git says is owned by its Application", "remove it; what is taken out of Git is pruned"
 		}
 		return "is written by a cluster, not by people", "remove it"
 	case reflect.TypeFor[batchv1.JobSpec]():
@@ -149,13 +114,17 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		return "is said of each workload", "annotate the workload: tandem.dev/os-order: linux,windows"
 	case reflect.TypeFor[corev1.ServiceAccount]():
 		if name == "imagePullSecrets" {
-			return cause, "write imagePullSecrets into the pod template"
+			return cause, laterOfPods(name)
 		}
 		return "Tandem makes no tokens: it has no Kubernetes API server inside", "remove " + name
 	case reflect.TypeFor[applicationHelm]():
 		return "values lie in files, so that they are never recorded", "write them into a file beside the chart and name it in valueFiles"
 	case reflect.TypeFor[corev1.Volume]():
 		return cause + ": a volume of kind " + name, "use persistentVolumeClaim, configMap, secret, projected, downwardAPI, emptyDir or hostPath, or remove it"
+	case reflect.TypeFor[corev1.VolumeProjection]():
+		if name == "serviceAccountToken" {
+			return "Tandem makes no tokens: it has no Kubernetes API server inside", "remove it, and give what the program must show in a Secret"
+		}
 	case reflect.TypeFor[corev1.PersistentVolumeClaimSpec]():
 		return refusedClaimField(name)
 	case reflect.TypeFor[corev1.VolumeResourceRequirements]():
@@ -181,10 +150,21 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		if name == "appArmorProfile" {
 			return cause + ": AppArmor", "remove it, and confine the container with seccompProfile, capabilities and allowPrivilegeEscalation: false"
 		}
+		if name == "seLinuxOptions" || name == "seLinuxChangePolicy" {
+			return cause + ": SELinux", "remove " + name
+		}
 	case reflect.TypeFor[corev1.Lifecycle]():
 		if name == "stopSignal" {
 			return cause, "set STOPSIGNAL in the image"
 		}
+	case reflect.TypeFor[corev1.Container]():
+		if name == "stdin" || name == "stdinOnce" || name == "tty" {
+			return cause + ": nobody is attached to a container's own process", "remove " + name + "; `tandem exec` opens a terminal in it"
+		}
+	case reflect.TypeFor[corev1.SeccompProfile]():
+		return cause + ": profiles of the node", "use type: RuntimeDefault, and remove it"
+	case reflect.TypeFor[corev1.ServiceSpec]():
+		return refusedServiceField(name)
 	}
 	return cause, fmt.Sprintf("remove %s; what this version runs can't honour it", name)
 }

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -33,6 +32,7 @@ type validator struct {
 	place    Place
 	value    *Value
 	problems []state.Problem
+	notes    []state.Problem // fields without an effect
 
 	templates []string // volumes that a StatefulSet's claim templates make
 	everyNode bool     // a DaemonSet's pods
@@ -48,6 +48,13 @@ func (c *validator) fail(p Path, cause, remedy string) {
 		val, _, _, ok = c.value.Lookup(at)
 	}
 	c.problems = append(c.problems, state.Problem{Object: c.object, Field: p.String(), At: c.place(at, val), Cause: cause, Remedy: remedy})
+}
+
+// note says that a field which is written has no effect.
+func (c *validator) note(p Path, cause, remedy string) {
+	if val, _, _, ok := c.value.Lookup(p); ok && val.Kind != Null {
+		c.notes = append(c.notes, state.Problem{Object: c.object, Field: p.String(), At: c.place(p, val), Cause: cause, Remedy: remedy})
+	}
 }
 
 func (c *validator) missing(p Path, remedy string) { c.fail(p, "is missing", remedy) }
@@ -289,69 +296,6 @@ func (c *validator) statefulSet(p Path, s *appsv1.StatefulSetSpec) {
 	c.template(p.Key("template"), &s.Template, corev1.RestartPolicyAlways)
 }
 
-func (c *validator) service(p Path, s *corev1.ServiceSpec) {
-	switch s.Type {
-	case corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort:
-	case corev1.ServiceTypeLoadBalancer:
-		c.fail(p.Key("type"), "not supported yet: LoadBalancer", "use type: NodePort")
-	case corev1.ServiceTypeExternalName:
-		c.fail(p.Key("type"), "not supported yet: ExternalName", "give the name to the containers, in env")
-	default:
-		c.fail(p.Key("type"), fmt.Sprintf("want ClusterIP or NodePort, got %q", clip(string(s.Type))), "type: ClusterIP")
-	}
-	if s.SessionAffinity != corev1.ServiceAffinityNone && s.SessionAffinity != corev1.ServiceAffinityClientIP {
-		c.fail(p.Key("sessionAffinity"), fmt.Sprintf("want None or ClientIP, got %q", clip(string(s.SessionAffinity))), "sessionAffinity: None")
-	}
-	c.families(p, s)
-	if len(s.Ports) == 0 && s.ClusterIP != corev1.ClusterIPNone {
-		c.missing(p.Key("ports"), "add  ports: [{port: 80}], or clusterIP: None")
-	}
-	for _, k := range sortedKeys(s.Selector) {
-		c.labelKey(p.Key("selector", k), k)
-	}
-	names, numbers := map[string]bool{}, map[string]bool{}
-	for i := range s.Ports {
-		port := &s.Ports[i]
-		pp := p.Key("ports").At(i, port.Name)
-		c.port(pp.Key("port"), int64(port.Port))
-		c.protocol(pp.Key("protocol"), port.Protocol)
-		if port.TargetPort.Type == intstr.Int {
-			c.port(pp.Key("targetPort"), int64(port.TargetPort.IntVal))
-		} else {
-			c.portName(pp.Key("targetPort"), port.TargetPort.StrVal)
-		}
-		if port.NodePort != 0 {
-			c.port(pp.Key("nodePort"), int64(port.NodePort))
-			if s.Type == corev1.ServiceTypeClusterIP {
-				c.fail(pp.Key("nodePort"), "has no meaning with type ClusterIP", "set type: NodePort or remove it")
-			}
-		}
-		if port.Name == "" && len(s.Ports) > 1 {
-			c.missing(pp.Key("name"), "name each port where there are several")
-		} else if port.Name != "" {
-			c.name(pp.Key("name"), port.Name, nameLabel)
-		}
-		number := fmt.Sprintf("%d/%s", port.Port, port.Protocol)
-		if (port.Name != "" && names[port.Name]) || numbers[number] {
-			c.fail(pp, "is there twice", "give it another name and port")
-		}
-		names[port.Name], numbers[number] = true, true
-	}
-}
-
-// families refuses what needs IPv6.
-func (c *validator) families(p Path, s *corev1.ServiceSpec) {
-	if slices.Contains(s.IPFamilies, corev1.IPv6Protocol) {
-		c.fail(p.Key("ipFamilies"), "not supported yet: IPv6", "leave it out, or say [IPv4]")
-	}
-	if s.IPFamilyPolicy != nil && *s.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
-		c.fail(p.Key("ipFamilyPolicy"), "not supported yet: IPv6", "ipFamilyPolicy: SingleStack")
-	}
-	if ip, err := netip.ParseAddr(s.ClusterIP); s.ClusterIP != "" && s.ClusterIP != corev1.ClusterIPNone && (err != nil || !ip.Is4()) {
-		c.fail(p.Key("clusterIP"), fmt.Sprintf("want None or an IPv4 address, got %q", clip(s.ClusterIP)), "leave it out: one is given")
-	}
-}
-
 func (c *validator) port(p Path, n int64) {
 	if n < 1 || n > 65535 {
 		c.fail(p, fmt.Sprintf("must be between 1 and 65535, is %d", n), "give a port in that range")
@@ -387,6 +331,9 @@ func (c *validator) configMap(o *corev1.ConfigMap) {
 }
 
 func (c *validator) secret(o *corev1.Secret) {
+	if o.Type == corev1.SecretTypeServiceAccountToken {
+		c.fail(Path(nil).Key("type"), "asks for a token of a ServiceAccount: there are none, since there is no Kubernetes API server inside", "remove the Secret")
+	}
 	size := 0
 	for _, k := range sortedKeys(o.Data) {
 		c.dataKey(Path(nil).Key("data", k), k)

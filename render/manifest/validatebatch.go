@@ -212,6 +212,7 @@ func (c *validator) cronJob(p Path, o *batchv1.CronJob) {
 		c.notNegative(p.Key("startingDeadlineSeconds"), *d)
 	}
 	c.meta(p.Key("jobTemplate", "metadata"), s.JobTemplate.Labels, s.JobTemplate.Annotations)
+	c.noName(p.Key("jobTemplate", "metadata"))
 	c.job(p.Key("jobTemplate", "spec"), &s.JobTemplate.Spec)
 }
 

@@ -67,6 +67,7 @@ func (c *validator) onWindows(p Path, s *corev1.PodSpec) {
 	c.cannot(sp.Key("seccompProfile"), sc.SeccompProfile != nil, "Windows", move)
 	c.cannot(sp.Key("sysctls"), len(sc.Sysctls) > 0, "Windows", move)
 	c.cannot(sp.Key("seLinuxOptions"), sc.SELinuxOptions != nil, "Windows", move)
+	c.cannot(p.Key("hostAliases"), len(s.HostAliases) > 0, "Windows", move)
 	c.cannot(p.Key("hostNetwork"), s.HostNetwork, "Windows", move)
 	c.cannot(p.Key("hostPID"), s.HostPID, "Windows", move)
 	c.cannot(p.Key("hostIPC"), s.HostIPC, "Windows", move)
@@ -82,7 +83,11 @@ func (c *validator) onWindows(p Path, s *corev1.PodSpec) {
 			m := &ct.VolumeMounts[j]
 			mp := cp.Key("volumeMounts").At(j, m.Name)
 			c.cannot(mp.Key("subPath"), m.SubPath != "", "Windows", "mount the whole volume")
+			c.cannot(mp.Key("subPathExpr"), m.SubPathExpr != "", "Windows", "mount the whole volume")
 			c.cannot(mp.Key("mountPropagation"), m.MountPropagation != nil, "Windows", move)
+		}
+		if ct.TerminationMessagePath != corev1.TerminationMessagePathDefault {
+			c.note(cp.Key("terminationMessagePath"), "has no effect on Windows, which mounts no single files", "remove it, and write terminationMessagePolicy: FallbackToLogsOnError")
 		}
 		if ct.SecurityContext != nil {
 			c.containerOnWindows(cp.Key("securityContext"), ct.SecurityContext)
@@ -93,7 +98,7 @@ func (c *validator) onWindows(p Path, s *corev1.PodSpec) {
 // modes finds file modes that the text itself gives; the default means nothing
 // on Windows.
 func (c *validator) modes(p Path, v *corev1.Volume) {
-	for _, key := range []string{"configMap", "secret"} {
+	for _, key := range []string{"configMap", "secret", "projected", "downwardAPI"} {
 		mp := p.Key(key, "defaultMode")
 		if _, _, _, ok := c.value.Lookup(mp); ok {
 			c.cannot(mp, true, "Windows", "move it to the linux variant")
@@ -110,6 +115,42 @@ func (c *validator) modes(p Path, v *corev1.Volume) {
 	if v.Secret != nil {
 		items("secret", v.Secret.Items)
 	}
+	downward := func(p Path, list []corev1.DownwardAPIVolumeFile) {
+		for i := range list {
+			c.cannot(p.Key("items").At(i, "").Key("mode"), list[i].Mode != nil, "Windows", "move it to the linux variant")
+		}
+	}
+	if v.DownwardAPI != nil {
+		downward(p.Key("downwardAPI"), v.DownwardAPI.Items)
+	}
+	if v.Projected == nil {
+		return
+	}
+	for i := range v.Projected.Sources {
+		s, sp := &v.Projected.Sources[i], p.Key("projected", "sources").At(i, "")
+		if s.DownwardAPI != nil {
+			downward(sp.Key("downwardAPI"), s.DownwardAPI.Items)
+		}
+		for key, list := range map[string][]corev1.KeyToPath{"configMap": keysOf(s.ConfigMap), "secret": secretKeysOf(s.Secret)} {
+			for j := range list {
+				c.cannot(sp.Key(key, "items").At(j, "").Key("mode"), list[j].Mode != nil, "Windows", "move it to the linux variant")
+			}
+		}
+	}
+}
+
+func keysOf(c *corev1.ConfigMapProjection) []corev1.KeyToPath {
+	if c == nil {
+		return nil
+	}
+	return c.Items
+}
+
+func secretKeysOf(s *corev1.SecretProjection) []corev1.KeyToPath {
+	if s == nil {
+		return nil
+	}
+	return s.Items
 }
 
 func (c *validator) containerOnWindows(p Path, sc *corev1.SecurityContext) {
@@ -215,6 +256,9 @@ func (c *validator) nodeTerm(p Path, t *corev1.NodeSelectorTerm) {
 		check(p.Key("matchExpressions").At(i, ""), &t.MatchExpressions[i])
 	}
 	for i := range t.MatchFields {
+		if key := t.MatchFields[i].Key; key != "metadata.name" {
+			c.fail(p.Key("matchFields").At(i, "").Key("key"), fmt.Sprintf("want metadata.name, got %q", clip(key)), "use matchExpressions for labels")
+		}
 		check(p.Key("matchFields").At(i, ""), &t.MatchFields[i])
 	}
 }

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -16,7 +15,18 @@ import (
 // template validates a workload's pods, which may restart in the given ways.
 func (c *validator) template(p Path, t *corev1.PodTemplateSpec, restart ...corev1.RestartPolicy) {
 	c.meta(p.Key("metadata"), t.Labels, t.Annotations)
+	c.noName(p.Key("metadata"))
+	if t.Spec.ActiveDeadlineSeconds != nil && restart[0] == corev1.RestartPolicyAlways {
+		c.fail(p.Key("spec", "activeDeadlineSeconds"), "is for pods that end", "remove it, or use a Job")
+	}
 	c.podSpec(p.Key("spec"), &t.Spec, restart...)
+}
+
+// noName says that what a template is called is of no account.
+func (c *validator) noName(meta Path) {
+	for _, key := range []string{"name", "namespace"} {
+		c.note(meta.Key(key), "has no effect: what a template makes gets its name and namespace from what keeps it", "remove it")
+	}
 }
 
 func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.RestartPolicy) {
@@ -229,24 +239,6 @@ func (c *validator) otherVolume(p Path, v *corev1.Volume) (kinds int) {
 	return kinds + 1
 }
 
-func (c *validator) downward(p Path, items []corev1.DownwardAPIVolumeFile) {
-	for i := range items {
-		it := &items[i]
-		ip := p.At(i, "")
-		if it.Path == "" || strings.HasPrefix(it.Path, "/") || slices.Contains(strings.Split(it.Path, "/"), "..") {
-			c.fail(ip.Key("path"), "want a path inside the volume", "give a relative path without ..")
-		}
-		switch {
-		case (it.FieldRef == nil) == (it.ResourceFieldRef == nil):
-			c.fail(ip, "want exactly one of fieldRef and resourceFieldRef", "name one of them")
-		case it.FieldRef != nil && it.FieldRef.FieldPath != "metadata.labels" && it.FieldRef.FieldPath != "metadata.annotations" && !knownFieldRef(it.FieldRef.FieldPath):
-			c.fail(ip.Key("fieldRef", "fieldPath"), fmt.Sprintf("there is no field %q", clip(it.FieldRef.FieldPath)), "use metadata.name, metadata.namespace, metadata.uid, metadata.labels or metadata.annotations")
-		case it.ResourceFieldRef != nil && it.ResourceFieldRef.ContainerName == "":
-			c.missing(ip.Key("resourceFieldRef", "containerName"), "name the container")
-		}
-	}
-}
-
 func (c *validator) items(p Path, items []corev1.KeyToPath) {
 	for i, it := range items {
 		if it.Key == "" {
@@ -336,80 +328,6 @@ func (c *validator) ports(p Path, ports []corev1.ContainerPort) map[string]bool 
 		names[port.Name] = true
 	}
 	return names
-}
-
-func (c *validator) env(p Path, ct *corev1.Container) {
-	for i, e := range ct.Env {
-		ep := p.Key("env").At(i, e.Name)
-		if wrong := validation.IsEnvVarName(e.Name); e.Name == "" || len(wrong) > 0 {
-			c.fail(ep.Key("name"), fmt.Sprintf("%q is no valid name of a variable", clip(e.Name)), "use letters, digits, '_', '-' and '.', no digit first")
-		}
-		v := e.ValueFrom
-		if v == nil {
-			continue
-		}
-		if e.Value != "" {
-			c.fail(ep.Key("valueFrom"), "value is given too", "keep one of them")
-		}
-		c.envSource(ep.Key("valueFrom"), v)
-	}
-	for i, f := range ct.EnvFrom {
-		fp := p.Key("envFrom").At(i, "")
-		switch {
-		case (f.ConfigMapRef == nil) == (f.SecretRef == nil):
-			c.fail(fp, "want exactly one of configMapRef and secretRef", "name one of them")
-		case f.ConfigMapRef != nil && f.ConfigMapRef.Name == "":
-			c.missing(fp.Key("configMapRef", "name"), "name the ConfigMap")
-		case f.SecretRef != nil && f.SecretRef.Name == "":
-			c.missing(fp.Key("secretRef", "name"), "name the Secret")
-		}
-	}
-}
-
-func (c *validator) envSource(p Path, v *corev1.EnvVarSource) {
-	sources := 0
-	if r := v.ConfigMapKeyRef; r != nil {
-		sources++
-		if r.Name == "" || r.Key == "" {
-			c.fail(p.Key("configMapKeyRef"), "needs name and key", "name the ConfigMap and the key in it")
-		}
-	}
-	if r := v.SecretKeyRef; r != nil {
-		sources++
-		if r.Name == "" || r.Key == "" {
-			c.fail(p.Key("secretKeyRef"), "needs name and key", "name the Secret and the key in it")
-		}
-	}
-	if r := v.FieldRef; r != nil {
-		sources++
-		if !knownFieldRef(r.FieldPath) {
-			c.fail(p.Key("fieldRef", "fieldPath"), fmt.Sprintf("there is no field %q", clip(r.FieldPath)), "use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName, spec.serviceAccountName, status.hostIP or status.podIP")
-		}
-	}
-	if r := v.ResourceFieldRef; r != nil {
-		sources++
-		switch r.Resource {
-		case "limits.cpu", "limits.memory", "limits.ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage":
-		default:
-			c.fail(p.Key("resourceFieldRef", "resource"), fmt.Sprintf("there is no resource %q", clip(r.Resource)), "use limits.cpu, limits.memory, requests.cpu or requests.memory")
-		}
-	}
-	if sources != 1 {
-		c.fail(p, fmt.Sprintf("want exactly one source, has %d", sources), "keep one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef")
-	}
-}
-
-func knownFieldRef(path string) bool {
-	switch path {
-	case "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs":
-		return true
-	}
-	for _, prefix := range []string{"metadata.labels['", "metadata.annotations['"} {
-		if key, ok := strings.CutPrefix(path, prefix); ok && strings.HasSuffix(key, "']") && len(key) > 2 {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *validator) resources(p Path, r *corev1.ResourceRequirements) {

@@ -244,6 +244,7 @@ func (r *run) side(w *walker, os state.OS) *half {
 		}
 		h.objects[d.Ref] = &decoded{ref: d.Ref, body: d.Body, digest: digest, at: o.at, place: o.place}
 		h.order = append(h.order, d.Ref)
+		w.warnings = append(w.warnings, d.Notes...)
 		w.warnings = append(w.warnings, longGrace(&o, &d)...)
 	}
 	members, problems := r.members(w, decoder, sets, h.apps)
@@ -268,8 +269,12 @@ func (r *run) result(m *merger, pairs []string) render.Result {
 		}
 		return render.Result{Problems: problems}
 	}
+	warnings := state.SortProblems(r.warnings)
+	if more := len(warnings) - MaxProblems; more > 0 {
+		warnings = append(warnings[:MaxProblems:MaxProblems], state.Problem{Cause: fmt.Sprintf("and %d more warnings", more), Remedy: "attend to the first ones"})
+	}
 	res.Manifest = &state.Manifest{
-		App: r.app.Name, Objects: objects, Reads: r.trace.sorted(), Pairs: pairs, Warnings: state.SortProblems(r.warnings), Digest: manifest.Digest(objects),
+		App: r.app.Name, Objects: objects, Reads: r.trace.sorted(), Pairs: pairs, Warnings: warnings, Digest: manifest.Digest(objects),
 	}
 	return res
 }
