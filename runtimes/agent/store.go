@@ -38,8 +38,10 @@ const (
 
 func (s store) note() (note, error) {
 	var n note
-	err := s.readJSON(noteFile, &n)
-	return n, err
+	if err := s.readJSON(noteFile, &n); err != nil {
+		return n, fmt.Errorf("%w; a damaged note isn't guessed at: move the file away, and the node goes on without what it remembers of the controller's log", err)
+	}
+	return n, nil
 }
 
 func (s store) saveNote(n note) error { return s.writeJSON(noteFile, n, true) }
