@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +27,16 @@ func TestWhatIsLeftIsNoticed(t *testing.T) {
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	// A process that has just begun has no command line yet.
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the process has the command line %q: %v", line, err)
+		}
+		if strings.Contains(string(line), dir) {
+			break
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
