@@ -89,7 +89,7 @@ func asksNothing(t reflect.Type, around *Value, f *Field) bool {
 	case List:
 		return len(v.Items) == 0
 	case Map:
-		return len(v.Fields) == 0 && jsonFields(t)[f.Key].Kind() == reflect.Map
+		return len(v.Fields) == 0 && (jsonFields(t)[f.Key].Kind() == reflect.Map || f.Key == "seLinuxOptions")
 	case Null, Float:
 	}
 	return false
