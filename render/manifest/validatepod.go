@@ -331,6 +331,7 @@ func (c *validator) ports(p Path, ports []corev1.ContainerPort) map[string]bool 
 }
 
 func (c *validator) resources(p Path, r *corev1.ResourceRequirements) {
+	c.note(p.Key("limits", string(corev1.ResourceEphemeralStorage)), "stops nobody who writes more; it counts as the request where none is given", "limit volumes: emptyDir: {sizeLimit: 1Gi}")
 	for _, list := range []struct {
 		key  string
 		list corev1.ResourceList
