@@ -27,8 +27,7 @@ func allFields() map[reflect.Type]fieldList {
 // reached goes through the types below t whose fields are read: not below
 // fields that are refused, nor through what a cluster writes.
 func reached(t reflect.Type, classes map[reflect.Type]map[string]fieldClass, seen map[reflect.Type]bool) {
-	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Map:
+	if k := t.Kind(); k == reflect.Pointer || k == reflect.Slice || k == reflect.Map {
 		reached(t.Elem(), classes, seen)
 		return
 	}

@@ -33,9 +33,7 @@ func (c *checker) dishonoured(t reflect.Type, class fieldClass, around *Value, f
 func noteOf(t reflect.Type, name string) (cause, remedy string) {
 	const ignored = "has no effect: "
 	switch {
-	case name == "status":
-		return ignored + "it is written by a cluster", "remove it"
-	case t == reflect.TypeFor[metav1.ObjectMeta]():
+	case name == "status", t == reflect.TypeFor[metav1.ObjectMeta]():
 		return ignored + "it is written by a cluster", "remove it"
 	case name == "automountServiceAccountToken":
 		return ignored + "there are no tokens, since there is no Kubernetes API server inside", "remove it, or write false"

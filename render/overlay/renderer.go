@@ -254,6 +254,18 @@ func (r *run) side(w *walker, os state.OS) *half {
 	return h
 }
 
+// saidOnce sorts warnings. What both renders read is said as the first one has it.
+func saidOnce(warnings []state.Problem) []state.Problem {
+	all := slices.CompactFunc(state.SortProblems(warnings), func(a, b state.Problem) bool {
+		a.At.Via, b.At.Via = "", ""
+		return a == b
+	})
+	if more := len(all) - MaxProblems; more > 0 {
+		all = append(all[:MaxProblems:MaxProblems], state.Problem{Cause: fmt.Sprintf("and %d more warnings", more), Remedy: "attend to the first ones"})
+	}
+	return all
+}
+
 // result sorts and finishes. m is nil where nothing could be read.
 func (r *run) result(m *merger, pairs []string) render.Result {
 	var res render.Result
@@ -269,12 +281,8 @@ func (r *run) result(m *merger, pairs []string) render.Result {
 		}
 		return render.Result{Problems: problems}
 	}
-	warnings := state.SortProblems(r.warnings)
-	if more := len(warnings) - MaxProblems; more > 0 {
-		warnings = append(warnings[:MaxProblems:MaxProblems], state.Problem{Cause: fmt.Sprintf("and %d more warnings", more), Remedy: "attend to the first ones"})
-	}
 	res.Manifest = &state.Manifest{
-		App: r.app.Name, Objects: objects, Reads: r.trace.sorted(), Pairs: pairs, Warnings: warnings, Digest: manifest.Digest(objects),
+		App: r.app.Name, Objects: objects, Reads: r.trace.sorted(), Pairs: pairs, Warnings: saidOnce(r.warnings), Digest: manifest.Digest(objects),
 	}
 	return res
 }
