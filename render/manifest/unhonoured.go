@@ -134,3 +134,21 @@ func empty(v *Value) bool {
 	}
 	return v.Text == ""
 }
+
+// annotation notes those by which Kubernetes itself does something that nothing
+// does here. All others are somebody's own.
+func (c *validator) annotation(p Path, key string) {
+	prefix, _, _ := strings.Cut(key, "/")
+	switch {
+	case prefix == "container.apparmor.security.beta.kubernetes.io":
+		c.note(p, "has no effect: there is no AppArmor", "remove it, and confine the container with seccompProfile, capabilities and allowPrivilegeEscalation: false")
+	case key == corev1.BetaStorageClassAnnotation:
+		c.note(p, "has no effect: volumes are directories of their node", "remove it")
+	case key == corev1.PodDeletionCost:
+		c.note(p, "has no effect: which pods go first is the planner's to choose", "remove it")
+	case key == corev1.AnnotationTopologyMode:
+		c.note(p, "has no effect: every ready pod has the same share of the connections", "remove it, or write internalTrafficPolicy: Local")
+	case strings.HasPrefix(key, "service.beta.kubernetes.io/"):
+		c.note(p, "has no effect: no cloud makes a load balancer", "remove it")
+	}
+}

@@ -162,6 +162,7 @@ func (c *validator) meta(p Path, lbls, annotations map[string]string) {
 	size := 0
 	for _, k := range sortedKeys(annotations) {
 		c.labelKey(p.Key("annotations", k), strings.ToLower(k))
+		c.annotation(p.Key("annotations", k), k)
 		size += len(k) + len(annotations[k])
 	}
 	if size > 256<<10 {

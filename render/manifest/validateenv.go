@@ -95,6 +95,7 @@ func (c *validator) downward(p Path, items []corev1.DownwardAPIVolumeFile) {
 		case it.ResourceFieldRef != nil && it.ResourceFieldRef.ContainerName == "":
 			c.missing(ip.Key("resourceFieldRef", "containerName"), "name the container")
 		}
+		c.mode(ip.Key("mode"), it.Mode)
 		c.fieldVersion(ip.Key("fieldRef"), it.FieldRef)
 		c.resourceField(ip.Key("resourceFieldRef"), it.ResourceFieldRef)
 	}

@@ -45,6 +45,13 @@ func (c *validator) podOS(p Path, s *corev1.PodSpec) {
 		c.onLinux(p, s)
 	case state.AnyOS:
 	}
+	sp := p.Key("securityContext")
+	c.id(sp.Key("runAsUser"), s.SecurityContext.RunAsUser)
+	c.id(sp.Key("runAsGroup"), s.SecurityContext.RunAsGroup)
+	c.id(sp.Key("fsGroup"), s.SecurityContext.FSGroup)
+	for i := range s.SecurityContext.SupplementalGroups {
+		c.id(sp.Key("supplementalGroups").At(i, ""), &s.SecurityContext.SupplementalGroups[i])
+	}
 	if s.SecurityContext.SeccompProfile != nil {
 		c.seccomp(p.Key("securityContext", "seccompProfile"), s.SecurityContext.SeccompProfile)
 	}

@@ -174,6 +174,7 @@ func (c *validator) volumes(p Path, vs []corev1.Volume) map[string]bool {
 				c.fail(vp.Key("emptyDir", "medium"), fmt.Sprintf("want Memory, got %q", clip(string(m))), "remove it, or medium: Memory")
 			}
 		}
+		c.volumeModes(vp, v)
 		kinds += c.otherVolume(vp, v)
 		if kinds > 1 {
 			c.fail(vp, "has more than one kind", "keep one of persistentVolumeClaim, configMap, secret, emptyDir, hostPath, projected, downwardAPI")
@@ -247,6 +248,7 @@ func (c *validator) items(p Path, items []corev1.KeyToPath) {
 		if it.Path == "" || strings.HasPrefix(it.Path, "/") || slices.Contains(strings.Split(it.Path, "/"), "..") {
 			c.fail(p.At(i, "").Key("path"), "want a path inside the volume", "give a relative path without ..")
 		}
+		c.mode(p.At(i, "").Key("mode"), it.Mode)
 	}
 }
 
@@ -301,8 +303,12 @@ func (c *validator) container(p Path, ct *corev1.Container, volumes map[string]b
 	default:
 		c.fail(p.Key("terminationMessagePolicy"), fmt.Sprintf("want File or FallbackToLogsOnError, got %q", clip(string(ct.TerminationMessagePolicy))), "terminationMessagePolicy: File, or remove it")
 	}
-	if sc := ct.SecurityContext; sc != nil && sc.SeccompProfile != nil {
-		c.seccomp(p.Key("securityContext", "seccompProfile"), sc.SeccompProfile)
+	if sc := ct.SecurityContext; sc != nil {
+		c.id(p.Key("securityContext", "runAsUser"), sc.RunAsUser)
+		c.id(p.Key("securityContext", "runAsGroup"), sc.RunAsGroup)
+		if sc.SeccompProfile != nil {
+			c.seccomp(p.Key("securityContext", "seccompProfile"), sc.SeccompProfile)
+		}
 	}
 }
 
