@@ -89,9 +89,11 @@ func refusedServiceField(name string) (cause, remedy string) {
 	return "belongs to type LoadBalancer, which is not supported yet", "use type: NodePort, and remove it"
 }
 
+const notYet = "not supported yet"
+
 // refusedField says why a field that Kubernetes knows is refused, and what to do.
 func refusedField(t reflect.Type, name string) (cause, remedy string) {
-	cause = "not supported yet"
+	cause = notYet
 	switch t {
 	case reflect.TypeFor[metav1.ObjectMeta]():
 		switch name {
@@ -129,6 +131,16 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		return refusedClaimField(name)
 	case reflect.TypeFor[corev1.VolumeResourceRequirements]():
 		return "a directory has no size that could be limited", "remove " + name + "; requests.storage is recorded and shown"
+	case reflect.TypeFor[corev1.ServiceSpec]():
+		return refusedServiceField(name)
+	}
+	return refusedPodField(t, name)
+}
+
+// refusedPodField is refusedField of a pod and of what it consists of.
+func refusedPodField(t reflect.Type, name string) (cause, remedy string) {
+	cause = notYet
+	switch t {
 	case reflect.TypeFor[corev1.PodSpec]():
 		if name == "priority" {
 			return "is written by a cluster, from the class", "use priorityClassName"
@@ -163,8 +175,6 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 		}
 	case reflect.TypeFor[corev1.SeccompProfile]():
 		return cause + ": profiles of the node", "use type: RuntimeDefault, and remove it"
-	case reflect.TypeFor[corev1.ServiceSpec]():
-		return refusedServiceField(name)
 	}
 	return cause, fmt.Sprintf("remove %s; what this version runs can't honour it", name)
 }

@@ -256,6 +256,10 @@ func refuseSandbox(s *runtimes.Sandbox) error {
 		return fmt.Errorf("%w: hostNetwork: Windows gives it to HostProcess pods alone, which are not there yet; remove it", runtimes.ErrUnsupported)
 	case s.SharePID:
 		return fmt.Errorf("%w: shareProcessNamespace: Windows containers have process trees of their own; remove it", runtimes.ErrUnsupported)
+	case len(s.Hosts) > 0:
+		return fmt.Errorf("%w: hostAliases are not there yet on Windows; remove them", runtimes.ErrUnsupported)
+	case len(s.Sysctls) > 0:
+		return fmt.Errorf("%w: sysctls: Windows has none; remove them", runtimes.ErrUnsupported)
 	}
 	return nil
 }

@@ -132,6 +132,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for name, s := range map[string]runtimes.Sandbox{
 		"Hyper-V": {Isolation: "hyperv"}, "hostNetwork": {HostNetwork: true}, "shareProcessNamespace": {SharePID: true},
+		"hostAliases": {Hosts: []string{"192.0.2.7\ta"}}, "sysctls": {Sysctls: map[string]string{"net.ipv4.tcp_syncookies": "1"}},
 	} {
 		if err := refuseSandbox(&s); !errors.Is(err, runtimes.ErrUnsupported) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
