@@ -127,8 +127,7 @@ func (d *desk) answer(ctx context.Context) {
 		d.mu.Unlock()
 		var events []state.Event
 		for _, a := range todo {
-			d.numbers[a.Node]++
-			r := state.Report{Node: a.Node, Epoch: a.Epoch, BootID: "boot", Incarnation: 1, Number: d.numbers[a.Node], Applied: a.Generation}
+			r := state.Report{Node: a.Node, Epoch: a.Epoch, BootID: "boot", Incarnation: 1, Number: d.number(a.Node), Applied: a.Generation}
 			for _, p := range a.Pods {
 				switch {
 				case p.Stop:
@@ -146,6 +145,14 @@ func (d *desk) answer(ctx context.Context) {
 			d.ctl.Submit(events...)
 		}
 	}
+}
+
+// number is that of a node's next report.
+func (d *desk) number(node state.NodeName) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.numbers[node]++
+	return d.numbers[node]
 }
 
 // shaped is a Deployment whose pod template is changed.
@@ -378,14 +385,14 @@ func large(ctx context.Context, b *board) error {
 	var samples []time.Duration
 	for range 100 {
 		var victim *state.Pod
-		d.ctl.View(func(s *state.State) { victim = s.Workloads[ref].Pods[0] })
+		var epoch uint64
+		d.ctl.View(func(s *state.State) {
+			victim = s.Workloads[ref].Pods[0]
+			epoch = s.Nodes[victim.Node].Epoch
+		})
 		start := time.Now()
-		d.mu.Lock()
-		d.numbers[victim.Node] += 1000
-		number := d.numbers[victim.Node]
-		d.mu.Unlock()
 		d.ctl.Submit(&state.Reported{Report: state.Report{
-			Node: victim.Node, Epoch: 1, BootID: "boot", Incarnation: 1, Number: number, Applied: 1 << 40, Gone: []state.UID{victim.UID},
+			Node: victim.Node, Epoch: epoch, BootID: "boot", Incarnation: 1, Number: d.number(victim.Node), Applied: 1 << 40, Gone: []state.UID{victim.UID},
 		}})
 		if err := d.until(ctx, func(s *state.State) bool {
 			return s.Pods[victim.UID] == nil && len(s.Workloads[ref].Pods) == 5000
