@@ -392,15 +392,27 @@ func (m *Machine) newest(name state.AppName) state.Seq {
 }
 
 // unavailable is the application's first workload that isn't rolled out and
-// available as a whole.
+// available as a whole. Pods are counted only of workloads that come before one
+// of which that is known without.
 func (m *Machine) unavailable(name state.AppName) state.Ref {
 	var first state.Ref
+	var complete []*state.Workload
 	for ref, w := range m.fold.Workloads {
-		if w.App != name || w.Parent != nil {
-			continue // a CronJob's Jobs come and go
-		}
-		if (w.Deleting || !w.Complete || m.waiting[ref] || !up(w, m.now)) && (first.IsZero() || ref.Compare(first) < 0) {
+		switch {
+		case w.App != name || w.Parent != nil: // a CronJob's Jobs come and go
+		case !w.Deleting && w.Complete && !m.waiting[ref]:
+			complete = append(complete, w)
+		case first.IsZero() || ref.Compare(first) < 0:
 			first = ref
+		}
+	}
+	slices.SortFunc(complete, func(a, b *state.Workload) int { return a.Ref.Compare(b.Ref) })
+	for _, w := range complete {
+		if !first.IsZero() && first.Compare(w.Ref) < 0 {
+			break
+		}
+		if !up(w, m.now) {
+			return w.Ref
 		}
 	}
 	return first
