@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // stockKubectl is the public program, built once: `make test` has it.
@@ -153,6 +154,9 @@ func streamChecks() []check {
 				srv := *c.DeepCopy()
 				srv.Name = "server"
 				serves(&srv)
+				srv.ReadinessProbe = &corev1.Probe{ // a server that runs may not listen yet
+					ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1,
+				}
 				p.Spec.Containers = append(p.Spec.Containers, srv)
 			}))
 			k.ready("web")
