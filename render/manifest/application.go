@@ -131,6 +131,19 @@ func (d *Decoder) tandem(v *Value, apiVersion string, ref state.Ref, place Place
 	return Decoded{Ref: ref, App: &app}, val.problems
 }
 
+// read decodes a Tandem kind strictly, for a validator to go on with.
+func (d *Decoder) read(v *Value, into any, ref state.Ref, place Place) (*validator, []state.Problem) {
+	c := &checker{object: ref, place: place, fields: d.fields}
+	raw := c.check(v, into)
+	if len(c.problems) > 0 {
+		return nil, c.problems
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return nil, []state.Problem{{Object: ref, At: place(nil, v), Cause: "can't be decoded: " + err.Error(), Remedy: "compare it with the documentation"}}
+	}
+	return &validator{object: ref, place: place, value: v}, nil
+}
+
 func (c *validator) application(a *application) state.Application {
 	spec := Path(nil).Key("spec")
 	c.name(Path(nil).Key("metadata", "name"), a.Name, nameLabel)

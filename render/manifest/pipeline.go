@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,15 +87,10 @@ const maxStages = 32
 // pipeline decodes a Pipeline.
 func (d *Decoder) pipeline(v *Value, ref state.Ref, place Place) (Decoded, []state.Problem) {
 	var in pipeline
-	c := &checker{object: ref, place: place, fields: d.fields}
-	raw := c.check(v, &in)
-	if len(c.problems) > 0 {
-		return Decoded{Ref: ref}, c.problems
+	val, problems := d.read(v, &in, ref, place)
+	if len(problems) > 0 {
+		return Decoded{Ref: ref}, problems
 	}
-	if err := json.Unmarshal(raw, &in); err != nil {
-		return Decoded{Ref: ref}, []state.Problem{{Object: ref, At: place(nil, v), Cause: "can't be decoded: " + err.Error(), Remedy: "compare it with the documentation"}}
-	}
-	val := &validator{object: ref, place: place, value: v}
 	out := val.pipeline(&in)
 	out.At = place(Path(nil).Key("metadata", "name"), v.Find("metadata").Find("name"))
 	return Decoded{Ref: ref, Pipeline: &out}, val.problems
