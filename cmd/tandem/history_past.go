@@ -25,6 +25,7 @@ import (
 // also beside a running controller.
 type past interface {
 	at(ctx context.Context, when string) (*report.Moment, error)
+	whyThen(ctx context.Context, object, namespace, when string) (*report.Why, error)
 	diff(ctx context.Context, from, to string) (*report.Difference, error)
 	prove(ctx context.Context, seq state.Seq) ([]byte, error)
 	export(ctx context.Context, w io.Writer, format string, f report.Filter) error
@@ -58,6 +59,14 @@ func (f files) at(ctx context.Context, when string) (*report.Moment, error) {
 	return f.At(ctx, seq)
 }
 
+func (f files) whyThen(ctx context.Context, object, namespace, when string) (*report.Why, error) {
+	seq, err := f.Find(when, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return f.Why(ctx, object, namespace, seq)
+}
+
 func (f files) diff(ctx context.Context, from, to string) (*report.Difference, error) {
 	return f.Between(ctx, from, to, time.Now())
 }
@@ -71,6 +80,13 @@ func (f files) export(ctx context.Context, w io.Writer, format string, filter re
 func (c *client) at(ctx context.Context, when string) (*report.Moment, error) {
 	var v report.Moment
 	return &v, c.ask(ctx, http.MethodGet, kubeapi.AtPath, url.Values{"time": {when}}, nil, &v)
+}
+
+func (c *client) whyThen(ctx context.Context, object, namespace, when string) (*report.Why, error) {
+	var v report.Why
+	q := objectQuery(object, namespace)
+	q.Set("time", when)
+	return &v, c.ask(ctx, http.MethodGet, kubeapi.WhyPath, q, nil, &v)
 }
 
 func (c *client) diff(ctx context.Context, from, to string) (*report.Difference, error) {

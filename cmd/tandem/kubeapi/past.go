@@ -29,6 +29,8 @@ type Past interface {
 	// Find is the last record at or before a moment as people write it.
 	Find(when string, now time.Time) (state.Seq, error)
 	At(ctx context.Context, seq state.Seq) (*report.Moment, error)
+	// Why says why an object was as it was at a record.
+	Why(ctx context.Context, object, namespace string, seq state.Seq) (*report.Why, error)
 	Between(ctx context.Context, from, to string, now time.Time) (*report.Difference, error)
 	Prove(seq state.Seq) ([]byte, error)
 	Export(ctx context.Context, w io.Writer, format string, f report.Filter) error
@@ -55,6 +57,28 @@ func (a *api) at(c *call) error {
 		return fmt.Errorf("look at record %d: %w", seq, err)
 	}
 	writeJSON(c.w, http.StatusOK, m)
+	return nil
+}
+
+// whyThen answers why for a past moment.
+func (a *api) whyThen(c *call) error {
+	p, err := a.past()
+	if err != nil {
+		return err
+	}
+	q := c.r.URL.Query()
+	seq, err := p.Find(q.Get("time"), time.Now())
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	v, err := p.Why(c.r.Context(), q.Get("object"), q.Get("namespace"), seq)
+	if _, ok := errors.AsType[*report.NameError](err); ok {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if err != nil {
+		return fmt.Errorf("look at record %d: %w", seq, err)
+	}
+	writeJSON(c.w, http.StatusOK, v)
 	return nil
 }
 

@@ -134,6 +134,9 @@ func (a *api) status(c *call) error {
 }
 
 func (a *api) why(c *call) error {
+	if c.r.URL.Query().Get("time") != "" {
+		return a.whyThen(c)
+	}
 	ref, err := a.object(c.r.URL.Query())
 	if err != nil {
 		return err

@@ -25,6 +25,15 @@ func kinds() map[string]string {
 	}
 }
 
+// A NameError says why a name names no object, or several.
+type NameError struct{ text string }
+
+func (e *NameError) Error() string { return e.text }
+
+func nameError(format string, args ...any) error {
+	return &NameError{fmt.Sprintf(format, args...)}
+}
+
 // Find reads an object's name as people write it: deploy/web, db-2, node/win-1.
 // With no namespace, the one namespace in which there is such an object.
 func Find(s *state.State, name, namespace string) (state.Ref, error) {
@@ -34,7 +43,7 @@ func Find(s *state.State, name, namespace string) (state.Ref, error) {
 	}
 	kind, known := kinds()[strings.ToLower(short)]
 	if !known || rest == "" {
-		return state.Ref{}, fmt.Errorf("object %q: want KIND/NAME with a kind such as deploy, sts, pod, node or app", name)
+		return state.Ref{}, nameError("object %q: want KIND/NAME with a kind such as deploy, sts, pod, node or app", name)
 	}
 	ref := state.Ref{Kind: kind, Namespace: namespace, Name: rest}
 	if kind == "Node" || kind == "Application" || kind == "Namespace" || kind == "PriorityClass" {
@@ -85,12 +94,12 @@ func findOne(s *state.State, ref state.Ref) (state.Ref, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return ref, fmt.Errorf("there is no %s", ref)
+		return ref, nameError("there is no %s", ref)
 	default:
 		var in []string
 		for _, r := range found {
 			in = append(in, r.Namespace)
 		}
-		return ref, fmt.Errorf("%s is in several namespaces (%s): name one with -n", Short(ref), strings.Join(in, ", "))
+		return ref, nameError("%s is in several namespaces (%s): name one with -n", Short(ref), strings.Join(in, ", "))
 	}
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -19,6 +20,7 @@ type Why struct {
 	Held    []Hold    `json:"held,omitempty"`
 	Records []Line    `json:"records"` // that were used, oldest first
 	At      time.Time `json:"at"`
+	AsOf    state.Seq `json:"asOf,omitempty"` // the last record that counts, where a past moment was asked about
 }
 
 // A Because is one cause, nearest first.
@@ -37,6 +39,7 @@ type Inquiry struct {
 
 	decided  map[state.OS]*state.Record
 	placed   *state.Record
+	answered *state.Record // the decision that placed the pod
 	revised  map[state.OS]*state.Record
 	applied  *state.Record
 	stopping *state.Record
@@ -48,11 +51,12 @@ type Inquiry struct {
 	bound    *state.Record
 	dropped  *state.Record
 	causes   map[state.Seq]*state.Record // commands, by position
+	then     map[state.Seq][]string      // the nodes' reasons, as they were when decided
 }
 
 // NewInquiry asks about one object.
 func NewInquiry(ref state.Ref) *Inquiry {
-	return &Inquiry{ref: ref, decided: map[state.OS]*state.Record{}, revised: map[state.OS]*state.Record{}, causes: map[state.Seq]*state.Record{}}
+	return &Inquiry{ref: ref, decided: map[state.OS]*state.Record{}, revised: map[state.OS]*state.Record{}, causes: map[state.Seq]*state.Record{}, then: map[state.Seq][]string{}}
 }
 
 // Begin looks up to which workload and application the object belongs.
@@ -87,7 +91,12 @@ func (q *Inquiry) Read(r *state.Record) {
 		}
 	case *state.PodPlaced:
 		if q.ref.Kind == "Pod" && podRef(f.Pod) == q.ref {
-			q.placed = r
+			q.placed, q.answered = r, nil
+			for _, d := range q.decided {
+				if d.Seq == r.Cause {
+					q.answered = d
+				}
+			}
 		}
 	case *state.PodStopping:
 		if f.UID == q.pod && !q.pod.IsZero() {
@@ -229,27 +238,48 @@ func commanded(r *state.Record, words Words) string {
 	return out
 }
 
-// decisions are the scheduler's newest answers, with every node that it refused.
-func (q *Inquiry) decisions(s *state.State, add func(*state.Record, string, ...string)) {
-	w := s.Workloads[q.workload]
-	var oses []state.OS
-	for os := range q.decided {
-		oses = append(oses, os)
+// Decisions are the scheduler's answers that count, oldest first: the one that
+// placed the pod, else the newest of each variant of the workload.
+func (q *Inquiry) Decisions(s *state.State) []*state.Record {
+	if q.answered != nil && s.Pods[q.pod] != nil {
+		return []*state.Record{q.answered}
 	}
-	slices.Sort(oses)
-	for _, os := range oses {
-		r := q.decided[os]
-		f, ok := r.Fact.(*state.Decided)
-		if !ok || w == nil {
+	var out []*state.Record
+	w := s.Workloads[q.workload]
+	if w == nil {
+		return nil
+	}
+	for os, r := range q.decided {
+		if p := s.Pods[q.pod]; p != nil && w.Variant(p.OS) != nil && w.Variant(p.OS).OS != os {
 			continue
 		}
-		if q.ref.Kind == "Pod" {
-			if p := s.Pods[q.pod]; p != nil && w.Variant(p.OS) != nil && w.Variant(p.OS).OS != os {
-				continue
-			}
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b *state.Record) int { return cmp.Compare(a.Seq, b.Seq) })
+	return out
+}
+
+// Explain says the nodes' reasons of one decision with the amounts of the state
+// in which its pods had just been placed. A decision that isn't explained so is
+// told with the amounts as they are when Answer is asked.
+func (q *Inquiry) Explain(s *state.State, decision *state.Record) {
+	if f, ok := decision.Fact.(*state.Decided); ok {
+		q.then[decision.Seq] = append(nodeReasons(s, f), fits(s, f)...)
+	}
+}
+
+// decisions are the scheduler's answers, with every node that it refused.
+func (q *Inquiry) decisions(s *state.State, add func(*state.Record, string, ...string)) {
+	for _, r := range q.Decisions(s) {
+		f, ok := r.Fact.(*state.Decided)
+		if !ok {
+			continue
 		}
-		text := fmt.Sprintf("scheduler placed %d of %d %s", f.Placed, f.Asked, strings.TrimSpace(string(os)+" pods"))
-		add(r, text, append(nodeReasons(s, f), fits(s, f)...)...)
+		why, told := q.then[r.Seq]
+		if !told {
+			why = append(nodeReasons(s, f), fits(s, f)...)
+		}
+		add(r, fmt.Sprintf("scheduler placed %d of %d %s", f.Placed, f.Asked, strings.TrimSpace(string(f.OS)+" pods")), why...)
 	}
 }
 
@@ -360,6 +390,9 @@ func (q *Inquiry) commit(s *state.State, add func(*state.Record, string, ...stri
 // Text prints it for people.
 func (w *Why) Text(out io.Writer) {
 	_, _ = fmt.Fprintf(out, "%s: %s\n", w.Ref, w.State)
+	if w.AsOf > 0 {
+		_, _ = fmt.Fprintf(out, " as of    record %d, %s\n", w.AsOf, w.At.Local().Format(time.DateTime))
+	}
 	for i := range w.Held {
 		_, _ = fmt.Fprintf(out, " held     %s  %s, for %s\n", w.Held[i].ID, w.Held[i].Text, ago(w.At.Sub(w.Held[i].Since)))
 		if w.Held[i].Fix != "" {

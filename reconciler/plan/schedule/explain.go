@@ -318,7 +318,11 @@ func (e *Explainer) resource(n *state.Node, r state.NodeReason, iso state.Isolat
 	if ask > all {
 		return fmt.Sprintf("%s: %s asked%s, node has %s in all", d.name, d.text(ask), with, d.text(all))
 	}
-	text := fmt.Sprintf("%s: %s asked%s, %s free", d.name, d.text(ask), with, d.text(free))
+	was := ""
+	if ask <= free {
+		was = " by now" // it was short when the decision was made
+	}
+	text := fmt.Sprintf("%s: %s asked%s, %s free%s", d.name, d.text(ask), with, d.text(free), was)
 	if users := usersOf(n, d); users != "" {
 		text += " (" + users + ")"
 	}
