@@ -25,7 +25,7 @@ func (w *world) populate() {
 		facts.Capacity = facts.Allocatable
 		n := &node{
 			w: w, name: state.NodeName(name), facts: facts, boot: 1, dice: w.throw("node " + name),
-			sandboxes: map[state.UID]step.Sandbox{}, containers: map[ckey]*container{}, mounts: map[state.UID]bool{},
+			sandboxes: map[state.UID]step.Sandbox{}, containers: map[ckey]*container{}, mounts: map[state.UID]bool{}, pulling: map[pullKey]bool{},
 		}
 		n.rate = n.drift()
 		w.nodes = append(w.nodes, n)
@@ -372,5 +372,26 @@ func (w *world) apps() map[state.AppName]bool {
 // tend is a person who looks every ten seconds whether something waits for one.
 func (w *world) tend() {
 	w.approve()
+	w.retry()
 	w.after(10*time.Second, w.tend)
+}
+
+// retry writes another text for a Job that failed with a machine that was still
+// off when peace came: by itself it never runs again.
+func (w *world) retry() {
+	if !w.settled() || w.repo.due || w.repo.polling {
+		return
+	}
+	for _, n := range w.nodes {
+		if !n.dead && !n.online {
+			return
+		}
+	}
+	s := w.ctl.machine.State()
+	for _, job := range w.repo.specs {
+		if wl := s.Workloads[state.Ref{Kind: "Job", Namespace: "default", Name: job.name}]; wl != nil && wl.Job != nil && wl.Job.Stage == state.JobFailed {
+			w.logf("somebody looks at %s, which failed, and lets it run again", wl.Ref)
+			w.repo.edit(job.name, func(s *spec) { s.version++ })
+		}
+	}
 }

@@ -36,6 +36,7 @@ func Laws() []Law {
 		{"gone", "what counts as gone does not run"},
 		{"records first", "nothing leaves before the records that it rests on are durable"},
 		{"one meaning", "a revision, and an image name within it, has one meaning"},
+		{"pulls", "a node pulls the newest manifest that it can run, and once for all who want it"},
 		{"incremental = full", "planning what was touched decides what planning everything would"},
 	}
 }

@@ -56,6 +56,7 @@ type node struct {
 	volumes    map[state.UID]state.Ref // the claims whose data is here: they outlive reboots
 	containers map[ckey]*container
 	mounts     map[state.UID]bool // pods that have volumes
+	pulling    map[pullKey]bool   // images that are on their way
 	address    int
 	runtime    int               // counts processes of the runtime
 	flying     map[uint64]func() // calls that the runtime has not answered, and how each fails with it
@@ -64,6 +65,12 @@ type node struct {
 
 	createHangs, probesHang, slowPull time.Duration // until when
 	startDies                         int           // how many starts succeed and die at once
+}
+
+// pullKey is an image that a process of the agent has asked for.
+type pullKey struct {
+	life  int
+	image state.Digest
 }
 
 type ckey struct {
@@ -87,7 +94,7 @@ func (n *node) startAgent() {
 	n.life++
 	n.incarnation++
 	n.hung, n.backlog = false, nil
-	n.machine = step.New(step.Config{Node: n.name, Facts: &n.facts, BootID: n.bootID(), Incarnation: n.incarnation}, n.saved)
+	n.machine = step.New(step.Config{Node: n.name, Facts: &n.facts, BootID: n.bootID(), Incarnation: n.incarnation, Image: n.w.opts.Image}, n.saved)
 	n.w.logf("%s: agent %d starts", n.name, n.incarnation)
 	n.drive(n.everything())
 	n.dial()

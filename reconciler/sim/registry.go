@@ -17,29 +17,32 @@ type hub struct {
 	tag  map[string]int    // workload: how often its tags were moved
 }
 
-// hostBuild is what Windows nodes run, and what images are built for.
-const hostBuild = "10.0.20348.2113"
+// hostBuild is what Windows nodes run, and what images are built for. Each has an
+// older revision too, whose text sorts after it.
+const (
+	hostBuild = "10.0.20348.2113"
+	oldBuild  = "10.0.20348.587"
+)
 
 // image is what a name means now.
 func (h *hub) image(name string) state.Image {
 	platform := func(os state.OS, version string) state.Platform {
-		digest := state.DigestOf(fmt.Appendf(nil, "%s/%s/%d", name, os, h.tag[repository(name)]))
+		digest := state.DigestOf(fmt.Appendf(nil, "%s/%s%s/%d", name, os, version, h.tag[repository(name)]))
 		return state.Platform{OS: os, Arch: "amd64", OSVersion: version, Digest: digest}
 	}
 	im := state.Image{Name: name, Index: state.DigestOf(fmt.Appendf(nil, "%s/%d", name, h.tag[repository(name)]))}
 	linux, windows := platform(state.Linux, ""), platform(state.Windows, hostBuild)
+	im.Platforms = []state.Platform{linux, windows, platform(state.Windows, oldBuild)}
 	switch h.odd[repository(name)] {
 	case "no-os-version":
-		windows.OSVersion = ""
+		im.Platforms = []state.Platform{linux, platform(state.Windows, "")}
 	case "newer-build":
-		windows.OSVersion = "10.0.26100.1742"
+		im.Platforms = []state.Platform{linux, platform(state.Windows, "10.0.26100.1742")}
 	case "linux-only":
 		im.Platforms = []state.Platform{linux}
-		return im
 	case "wrong-media-type":
 		return state.Image{Name: name, Assumed: true, Failure: state.LookupMalformed}
 	}
-	im.Platforms = []state.Platform{linux, windows}
 	return im
 }
 

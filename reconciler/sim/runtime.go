@@ -3,6 +3,9 @@ package sim
 import (
 	"fmt"
 	"maps"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -23,7 +26,7 @@ func (n *node) act(a step.Action) {
 	}
 	switch a.Do {
 	case step.Pull:
-		n.pull(done)
+		n.pull(a, done)
 	case step.Prepare:
 		n.call(done, n.dice.between(time.Millisecond, 5*time.Millisecond), func() {
 			n.mounts[a.UID] = true
@@ -103,19 +106,69 @@ func (n *node) resumed(boot int, id uint64, do func()) {
 	}
 }
 
-func (n *node) pull(done answer) {
+// pull brings an image: the one that the node can run best, and once.
+func (n *node) pull(a step.Action, done answer) {
 	w := n.w
 	took := n.dice.between(time.Millisecond, 3*time.Second)
 	if w.now < n.slowPull {
 		took = n.dice.between(30*time.Second, 3*time.Minute)
 	}
-	n.call(done, took, func() {
+	w.obeyPull(n, &a)
+	digest, ok := step.ImageDigest(a.Pod, a.Image, &n.facts)
+	if !ok {
+		n.call(done, time.Millisecond, func() { done(step.Unsupported, "the image has nothing for this machine", "") })
+		return
+	}
+	key := pullKey{n.life, digest}
+	if n.pulling[key] {
+		w.fail("pulls", "%s pulls %s again while it is on its way", n.name, a.Image)
+	}
+	n.pulling[key] = true
+	ended := func(class step.Class, text, ip string) {
+		delete(n.pulling, key)
+		done(class, text, ip)
+	}
+	n.call(ended, took, func() {
 		if w.now < w.hub.down || n.dice.chance("pull-fails") {
-			done(step.Unavailable, "the registry does not answer", "")
+			ended(step.Unavailable, "the registry does not answer", "")
 			return
 		}
-		done(step.OK, "", "")
+		ended(step.OK, "", "")
 	})
+}
+
+// obeyPull: what a node pulls is of its own OS and, of what its build runs, the
+// newest.
+func (w *world) obeyPull(n *node, a *step.Action) {
+	meaning := step.ImageDigest
+	if w.opts.Image != nil {
+		meaning = w.opts.Image
+	}
+	im, _ := a.Pod.Template.Image(a.Image)
+	got, _ := meaning(a.Pod, a.Image, &n.facts)
+	var pulled, best *state.Platform
+	for i := range im.Platforms {
+		p := &im.Platforms[i]
+		if p.Digest == got {
+			pulled = p
+		}
+		fits := p.OS == n.facts.OS && (p.OSVersion == "" || runs(n.facts.OSVersion, p.OSVersion))
+		if fits && (best == nil || newer(p.OSVersion, best.OSVersion)) {
+			best = p
+		}
+	}
+	if best != nil && pulled != best {
+		w.fail("pulls", "%s (%s %s) pulls another manifest of %s than %s, which it can run", n.name, n.facts.OS, n.facts.OSVersion, a.Image, best.OSVersion)
+	}
+}
+
+// newer says whether a Windows version is a later one than another.
+func newer(a, b string) bool {
+	return slices.CompareFunc(strings.Split(a, "."), strings.Split(b, "."), func(x, y string) int {
+		m, _ := strconv.Atoi(x)
+		n, _ := strconv.Atoi(y)
+		return m - n
+	}) > 0
 }
 
 // start is a call that begins a container. One that times out may have begun it

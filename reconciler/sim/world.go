@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step"
 )
 
 // Options make a run.
@@ -29,6 +30,9 @@ type Options struct {
 	// Step calls the machine, where a test does it wrongly on purpose; nil in
 	// earnest.
 	Step func(*reconciler.Machine, state.Instant, []state.Event) reconciler.Output
+	// Image is what agents take an image to mean, where a test does it wrongly on
+	// purpose; nil in earnest.
+	Image step.Meaning
 	// Unchecked is for the second run of a seed: only its digest counts, and
 	// what the laws say of equal traces is known.
 	Unchecked bool

@@ -156,7 +156,11 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 	rt := a.cfg.Runtime
 	switch x.Do {
 	case step.Pull:
-		image := a.image(x.Pod.Template, x.Image, specByImage(x.Pod.Template, x.Image))
+		image := a.image(x.Pod, x.Image, specByImage(x.Pod.Template, x.Image))
+		if known, ok := x.Pod.Template.Image(x.Image); ok && !known.Assumed && image.Digest.IsZero() {
+			return "", fmt.Errorf("pull %s: %w: it has nothing for %s/%s %s; `tandem why` names nodes that it has something for",
+				x.Image, runtimes.ErrUnsupported, a.facts.OS, a.facts.Arch, a.facts.OSVersion)
+		}
 		err := rt.Pull(ctx, image)
 		if image.Policy == string(corev1.PullNever) && errors.Is(err, runtimes.ErrNotFound) {
 			err = errors.Join(errNeverPull, err)
@@ -267,8 +271,8 @@ func specByName(t *state.Template, name string) (found *corev1.Container) {
 	return found
 }
 
-func (a *Agent) image(t *state.Template, name string, c *corev1.Container) runtimes.Image {
-	digest, _ := step.ImageDigest(t, name, &a.facts)
+func (a *Agent) image(p *state.AssignedPod, name string, c *corev1.Container) runtimes.Image {
+	digest, _ := step.ImageDigest(p, name, &a.facts)
 	im := runtimes.Image{Name: name, Digest: digest, Policy: string(corev1.PullIfNotPresent)}
 	if c != nil && c.ImagePullPolicy != "" {
 		im.Policy = string(c.ImagePullPolicy)

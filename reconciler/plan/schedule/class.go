@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/reconciler/state/platform"
 )
 
 // A class is a template made ready to be compared with nodes: what is the same
@@ -49,23 +50,8 @@ func newClass(t *state.Template) *class {
 		c.unknown = c.unknown || !ok
 		c.images = append(c.images, img)
 	}
-	c.hostProcess = isHostProcess(c.spec)
+	c.hostProcess = platform.HostProcess(c.spec)
 	return c
-}
-
-func isHostProcess(spec *corev1.PodSpec) bool {
-	yes := func(o *corev1.WindowsSecurityContextOptions) bool {
-		return o != nil && o.HostProcess != nil && *o.HostProcess
-	}
-	if spec.SecurityContext != nil && yes(spec.SecurityContext.WindowsOptions) {
-		return true
-	}
-	for i := range spec.Containers {
-		if sc := spec.Containers[i].SecurityContext; sc != nil && yes(sc.WindowsOptions) {
-			return true
-		}
-	}
-	return false
 }
 
 // assumedOS is where an image that couldn't be looked up is taken to run: on
@@ -85,7 +71,7 @@ func (c *class) assumedOS() state.OS {
 func machineOf(f *state.NodeFacts) machine {
 	m := machine{os: string(f.OS), arch: f.Arch, version: f.OSVersion, simulated: f.Simulated}
 	if f.OS == state.Windows {
-		for _, iso := range Isolations(f) {
+		for _, iso := range platform.Isolations(f) {
 			m.process = m.process || iso == state.Process
 			m.hyperv = m.hyperv || iso == state.HyperV
 		}
@@ -118,7 +104,7 @@ func (c *class) execute(f *state.NodeFacts) (state.NodeReason, state.Isolation) 
 		return state.NodeImageUnknown, state.NoIsolation
 	}
 	reason := state.NodeNoIsolation
-	for _, iso := range Isolations(f) {
+	for _, iso := range platform.Isolations(f) {
 		if c.hostProcess && iso == state.HyperV {
 			continue // the host's own processes can't be in a guest
 		}
@@ -140,7 +126,7 @@ func (c *class) match(f *state.NodeFacts, iso state.Isolation) state.NodeReason 
 			}
 			continue
 		}
-		if _, reason := matchImage(img, f, iso, c.hostProcess); reason != state.NodeFits {
+		if _, reason := platform.Match(img, f, iso, c.hostProcess); reason != state.NodeFits {
 			return reason
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/reconciler/state/platform"
 )
 
 // An Explainer says reasons in words, for one template as things are now.
@@ -113,8 +114,8 @@ func (e *Explainer) machine(n *state.Node, r state.NodeReason) string {
 }
 
 func (e *Explainer) runsImage(img *state.Image, f *state.NodeFacts) bool {
-	return slices.ContainsFunc(Isolations(f), func(iso state.Isolation) bool {
-		_, r := matchImage(img, f, iso, e.class.hostProcess)
+	return slices.ContainsFunc(platform.Isolations(f), func(iso state.Isolation) bool {
+		_, r := platform.Match(img, f, iso, e.class.hostProcess)
 		return r == state.NodeFits
 	})
 }
@@ -140,41 +141,41 @@ func platformNames(img *state.Image) string {
 }
 
 // imageBuilds are the Windows builds that an image has for an architecture, ascending.
-func imageBuilds(img *state.Image, arch string) []build {
-	var out []build
+func imageBuilds(img *state.Image, arch string) []platform.Build {
+	var out []platform.Build
 	for i := range img.Platforms {
 		p := &img.Platforms[i]
 		if p.OS != state.Windows || p.Arch != "" && p.Arch != arch {
 			continue
 		}
-		if b, ok := parseBuild(p.OSVersion); ok {
+		if b, ok := platform.Parse(p.OSVersion); ok {
 			out = append(out, b)
 		}
 	}
-	slices.SortFunc(out, build.compare)
+	slices.SortFunc(out, platform.Build.Compare)
 	return out
 }
 
 func buildMismatch(img *state.Image, f *state.NodeFacts) string {
-	host, ok := parseBuild(f.OSVersion)
+	host, ok := platform.Parse(f.OSVersion)
 	if !ok {
 		return fmt.Sprintf("node does not say its Windows build (%q)", f.OSVersion)
 	}
 	var needs []string
 	builds := imageBuilds(img, f.Arch)
 	for _, b := range builds {
-		needs = append(needs, buildName(b.number))
+		needs = append(needs, platform.Name(b.Number))
 	}
 	needs = slices.Compact(needs)
 	if len(needs) == 0 {
-		return fmt.Sprintf("runs build %s; image %s has no readable os.version", buildName(host.number), img.Name)
+		return fmt.Sprintf("runs build %s; image %s has no readable os.version", platform.Name(host.Number), img.Name)
 	}
-	text := fmt.Sprintf("runs build %s; image %s needs %s (process)", buildName(host.number), img.Name, strings.Join(needs, " or "))
-	if lowest := builds[0].number; lowest > host.number {
+	text := fmt.Sprintf("runs build %s; image %s needs %s (process)", platform.Name(host.Number), img.Name, strings.Join(needs, " or "))
+	if lowest := builds[0].Number; lowest > host.Number {
 		return fmt.Sprintf("%s or a host ≥ %d (Hyper-V)", text, lowest)
 	}
-	if r, ok := hostRangeOf(host.number); ok && r.revision && builds[0].number == host.number {
-		return fmt.Sprintf("runs build %d.%d (%s), which needs the image's revision to be the same; image %s has %d", host.number, host.revision, r.name, img.Name, builds[0].revision)
+	if name, only := platform.OnlyItsRevision(host.Number); only && builds[0].Number == host.Number {
+		return fmt.Sprintf("runs build %d.%d (%s), which needs the image's revision to be the same; image %s has %d", host.Number, host.Revision, name, img.Name, builds[0].Revision)
 	}
 	return text + ", or Hyper-V on this node"
 }

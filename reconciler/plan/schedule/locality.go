@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/reconciler/state/platform"
 )
 
 // Where images are is known from the pods: a node has an image if a pod that it
@@ -101,7 +102,7 @@ func (b *batch) scoreImages(node int32) int64 {
 			continue
 		}
 		img, _ := b.class.template.Image(b.local.names[i])
-		if p, ok := ImagePlatform(img, c.node.Facts, c.iso); ok && p.Size >= localityFloor {
+		if p, ok := platform.Of(img, c.node.Facts, c.iso); ok && p.Size >= localityFloor {
 			bytes += min(p.Size, localityTop)
 		}
 	}

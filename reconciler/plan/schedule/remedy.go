@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/reconciler/state/platform"
 )
 
 // Remedy says what would make one more pod of a template fit, given why each
@@ -182,8 +183,8 @@ func (r *remedy) images(reason state.NodeReason, nodes []*state.Node) {
 			r.add("image %s can be looked up", name)
 		case reason == state.NodeImageUnknown || img.Assumed || e.runsImage(img, f):
 		case reason == state.NodeOtherBuild:
-			if host, ok := parseBuild(f.OSVersion); ok {
-				r.add("image %s for Windows build %s", name, buildName(host.number))
+			if host, ok := platform.Parse(f.OSVersion); ok {
+				r.add("image %s for Windows build %s", name, platform.Name(host.Number))
 			}
 		default:
 			r.add("image %s for %s/%s", name, f.OS, f.Arch)
@@ -215,7 +216,7 @@ func (r *remedy) moreNodes(groups []state.ReasonGroup) string {
 		need := 0
 		for i := range r.class.images {
 			if builds := imageBuilds(&r.class.images[i], "amd64"); len(builds) > 0 {
-				need = max(need, builds[0].number)
+				need = max(need, builds[0].Number)
 			}
 		}
 		if need > 0 {

@@ -16,7 +16,12 @@ type Config struct {
 	Incarnation uint64 // grows with every start of the agent on this node
 	Parked      bool   // the controller left this boot's leases for ever when it stopped
 	Fenced      bool   // a fencer guards identities: none starts that it hasn't opened
+	Image       Meaning
 }
+
+// A Meaning says which manifest an image name of a pod means on a node. Nil is
+// ImageDigest; a test means something else, to see that it is noticed.
+type Meaning func(p *state.AssignedPod, name string, facts *state.NodeFacts) (state.Digest, bool)
 
 // A Machine is one node's agent without its goroutines. Same events at the same
 // instants: same actions, same reports.
@@ -35,13 +40,17 @@ type Machine struct {
 	dropped    []state.UID
 	actions    []Action
 	lease      lease.Keeper
-	floor      state.Grant // the newest, by the assignment that it was given for
-	guards     []state.UID // identities that the fencer guards and lets run
+	floor      state.Grant             // the newest, by the assignment that it was given for
+	guards     []state.UID             // identities that the fencer guards and lets run
+	pulls      map[uint64]state.Digest // that are under way, by action
 }
 
 // New is a machine that goes on from what a former process saved; nil: nothing.
 func New(cfg Config, saved *Saved) *Machine {
 	m := &Machine{cfg: cfg, full: true}
+	if cfg.Image == nil {
+		m.cfg.Image = ImageDigest
+	}
 	m.lease.Endless = cfg.Parked
 	if saved != nil {
 		m.restore(saved)
@@ -104,6 +113,7 @@ func (m *Machine) take(now state.Instant, e Event) {
 	case *Observed:
 		m.observe(now, e)
 	case *Done:
+		m.pulled(e)
 		if p := m.find(e.UID); p != nil {
 			p.dirty = true
 			m.done(now, p, e)

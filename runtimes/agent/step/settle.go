@@ -97,7 +97,7 @@ func (m *Machine) provide(now state.Instant, p *pod) bool {
 	for i := range p.images {
 		im := &p.images[i]
 		if p.needs(im.name) {
-			m.try(now, p, &im.task, Action{Do: Pull, Image: im.name})
+			m.pull(now, p, im)
 		}
 	}
 	return p.sandbox.done && p.prepare.done

@@ -250,6 +250,6 @@ func (m *Machine) imageOf(p *pod, c *container) state.Digest {
 	if p.want == nil || p.want.Template == nil || m.cfg.Facts == nil {
 		return state.Digest{}
 	}
-	d, _ := ImageDigest(p.want.Template, c.spec.Image, m.cfg.Facts)
+	d, _ := m.cfg.Image(p.want, c.spec.Image, m.cfg.Facts)
 	return d
 }

@@ -1,26 +1,28 @@
-package schedule
+package platform
 
 import (
 	"slices"
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// A build is a Windows version: the build of the kernel and the monthly
+// A Build is a Windows version: the build of the kernel and the monthly
 // revision (UBR). "10.0.20348.587" is {10, 0, 20348, 587}. A text may end
 // early; what it doesn't say is -1 and matches anything.
-type build struct{ major, minor, number, revision int }
+type Build struct{ Major, Minor, Number, Revision int }
 
-// parseBuild reads an os.version. It is false for text that isn't a version.
-func parseBuild(text string) (build, bool) {
-	b := build{-1, -1, -1, -1}
+// Parse reads an os.version. It is false for text that isn't a version.
+func Parse(text string) (Build, bool) {
+	b := Build{-1, -1, -1, -1}
 	parts := strings.Split(text, ".")
 	if len(parts) < 3 {
 		return b, false
 	}
-	for i, to := range []*int{&b.major, &b.minor, &b.number, &b.revision} {
+	for i, to := range []*int{&b.Major, &b.Minor, &b.Number, &b.Revision} {
 		if i == len(parts) {
 			break
 		}
@@ -33,10 +35,10 @@ func parseBuild(text string) (build, bool) {
 	return b, true
 }
 
-// compare orders builds as numbers; a string comparison would put revision 587
+// Compare orders builds as numbers; a string comparison would put revision 587
 // after 1000.
-func (b build) compare(o build) int {
-	return slices.Compare([]int{b.major, b.minor, b.number, b.revision}, []int{o.major, o.minor, o.number, o.revision})
+func (b Build) Compare(o Build) int {
+	return slices.Compare([]int{b.Major, b.Minor, b.Number, b.Revision}, []int{o.Major, o.Minor, o.Number, o.Revision})
 }
 
 // A hostRange says which image builds a range of hosts runs by process
@@ -83,52 +85,75 @@ func hostRangeOf(number int) (hostRange, bool) {
 	return hostRange{}, false
 }
 
-// buildName is a build for people: "17763 (Server 2019)".
-func buildName(number int) string {
+// OnlyItsRevision says whether hosts of a build run images of their own monthly
+// revision alone, and what such a host is called.
+func OnlyItsRevision(number int) (name string, only bool) {
+	r, ok := hostRangeOf(number)
+	return r.name, ok && r.revision
+}
+
+// HostProcess says whether a pod's containers are processes of the host itself.
+func HostProcess(spec *corev1.PodSpec) bool {
+	yes := func(o *corev1.WindowsSecurityContextOptions) bool {
+		return o != nil && o.HostProcess != nil && *o.HostProcess
+	}
+	if spec.SecurityContext != nil && yes(spec.SecurityContext.WindowsOptions) {
+		return true
+	}
+	for i := range spec.Containers {
+		if sc := spec.Containers[i].SecurityContext; sc != nil && yes(sc.WindowsOptions) {
+			return true
+		}
+	}
+	return false
+}
+
+// Name is a build for people: "17763 (Server 2019)".
+func Name(number int) string {
 	if r, ok := hostRangeOf(number); ok && r.first == r.last {
 		return strconv.Itoa(number) + " (" + r.name + ")"
 	}
 	return strconv.Itoa(number)
 }
 
-// runsBuild says whether a host runs an image of a build under an isolation.
-func runsBuild(host, image build, iso state.Isolation) bool {
-	if host.major != image.major || host.minor != image.minor || image.number > host.number {
+// runs says whether a host runs an image of a build under an isolation.
+func runs(host, image Build, iso state.Isolation) bool {
+	if host.Major != image.Major || host.Minor != image.Minor || image.Number > host.Number {
 		return false // never a newer image on an older host
 	}
 	if iso == state.HyperV {
-		return image.number >= hyperVFloor
+		return image.Number >= hyperVFloor
 	}
-	r, ok := hostRangeOf(host.number)
+	r, ok := hostRangeOf(host.Number)
 	switch {
 	case !ok:
 		return false
-	case r.floor == 0 && image.number != host.number, image.number < r.floor:
+	case r.floor == 0 && image.Number != host.Number, image.Number < r.floor:
 		return false
-	case r.revision && image.revision >= 0 && host.revision >= 0:
-		return image.revision == host.revision
+	case r.revision && image.Revision >= 0 && host.Revision >= 0:
+		return image.Revision == host.Revision
 	}
 	return true
 }
 
-// ImagePlatform is the manifest of an image that a node runs under an
-// isolation: same OS and architecture and, on Windows, the numerically highest
-// version that the node's build runs. A manifest without os.version runs
+// Of is the manifest of an image that a node runs under an isolation: same OS
+// and architecture and, on Windows, the numerically highest version that the
+// node's build runs. A manifest without os.version runs
 // anywhere (the field is optional in OCI) and is taken where none says its
 // version. Among equals the first of the index is taken.
-func ImagePlatform(img state.Image, facts state.NodeFacts, iso state.Isolation) (state.Platform, bool) {
-	p, reason := matchImage(&img, &facts, iso, false)
+func Of(img state.Image, facts state.NodeFacts, iso state.Isolation) (state.Platform, bool) {
+	p, reason := Match(&img, &facts, iso, false)
 	return p, reason == state.NodeFits
 }
 
-// matchImage is ImagePlatform with the reason why nothing matches. HostProcess
-// containers ignore the version (anyBuild): they have the host's own files.
-func matchImage(img *state.Image, facts *state.NodeFacts, iso state.Isolation, anyBuild bool) (state.Platform, state.NodeReason) {
-	var host build
+// Match is Of with the reason why nothing matches. HostProcess containers ignore
+// the version (anyBuild): they have the host's own files.
+func Match(img *state.Image, facts *state.NodeFacts, iso state.Isolation, anyBuild bool) (state.Platform, state.NodeReason) {
+	var host Build
 	if facts.OS == state.Windows {
-		host, _ = parseBuild(facts.OSVersion) // unknown: only images without a version match
+		host, _ = Parse(facts.OSVersion) // unknown: only images without a version match
 	}
-	best, bestBuild, found := state.Platform{}, build{-1, -1, -1, -1}, false
+	best, bestBuild, found := state.Platform{}, Build{-1, -1, -1, -1}, false
 	reason := state.NodeNoImage
 	for i := range img.Platforms {
 		p := &img.Platforms[i]
@@ -141,16 +166,16 @@ func matchImage(img *state.Image, facts *state.NodeFacts, iso state.Isolation, a
 			}
 			continue
 		}
-		at := build{-1, -1, -1, -1}
+		at := Build{-1, -1, -1, -1}
 		if facts.OS == state.Windows && p.OSVersion != "" {
-			v, ok := parseBuild(p.OSVersion)
-			if !ok || !anyBuild && !runsBuild(host, v, iso) {
+			v, ok := Parse(p.OSVersion)
+			if !ok || !anyBuild && !runs(host, v, iso) {
 				reason = state.NodeOtherBuild
 				continue
 			}
 			at = v
 		}
-		if !found || at.compare(bestBuild) > 0 {
+		if !found || at.Compare(bestBuild) > 0 {
 			best, bestBuild, found = *p, at, true
 		}
 	}

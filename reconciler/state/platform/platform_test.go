@@ -1,9 +1,7 @@
-package schedule
+package platform
 
 import (
 	"testing"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -39,8 +37,8 @@ func TestWindowsMatrix(t *testing.T) {
 			for _, image := range servers() {
 				img := state.Image{Name: "i", Platforms: []state.Platform{{OS: state.Windows, Arch: "amd64", OSVersion: image}}}
 				facts := state.NodeFacts{OS: state.Windows, Arch: "amd64", OSVersion: tt.version}
-				_, process := ImagePlatform(img, facts, state.Process)
-				_, hyperv := ImagePlatform(img, facts, state.HyperV)
+				_, process := Of(img, facts, state.Process)
+				_, hyperv := Of(img, facts, state.HyperV)
 				switch {
 				case process && !hyperv:
 					t.Errorf("image %s runs by process isolation but not by Hyper-V", image)
@@ -77,18 +75,18 @@ func TestRunsBuild(t *testing.T) {
 		{"older than containers, Hyper-V", "10.0.20348.1", "10.0.10586.1", state.HyperV, false},
 	}
 	for _, tt := range tests {
-		host, ok1 := parseBuild(tt.host)
-		image, ok2 := parseBuild(tt.image)
+		host, ok1 := Parse(tt.host)
+		image, ok2 := Parse(tt.image)
 		if !ok1 || !ok2 {
 			t.Fatalf("%s: not versions", tt.name)
 		}
-		if got := runsBuild(host, image, tt.iso); got != tt.want {
+		if got := runs(host, image, tt.iso); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
 }
 
-func TestImagePlatform(t *testing.T) {
+func TestOf(t *testing.T) {
 	index := func(versions ...string) state.Image {
 		img := state.Image{Name: "i", Platforms: []state.Platform{{OS: state.Linux, Arch: "amd64", Digest: state.DigestOf([]byte("linux"))}}}
 		for _, v := range versions {
@@ -116,7 +114,7 @@ func TestImagePlatform(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, ok := ImagePlatform(tt.img, state.NodeFacts{OS: state.Windows, Arch: "amd64", OSVersion: tt.host}, tt.iso)
+			p, ok := Of(tt.img, state.NodeFacts{OS: state.Windows, Arch: "amd64", OSVersion: tt.host}, tt.iso)
 			switch {
 			case ok != (tt.want != "!"):
 				t.Fatalf("found %v (%s)", ok, p.OSVersion)
@@ -125,60 +123,7 @@ func TestImagePlatform(t *testing.T) {
 			}
 		})
 	}
-	if p, ok := ImagePlatform(index("10.0.20348.1"), state.NodeFacts{OS: state.Linux, Arch: "amd64"}, state.NoIsolation); !ok || p.Digest != state.DigestOf([]byte("linux")) {
+	if p, ok := Of(index("10.0.20348.1"), state.NodeFacts{OS: state.Linux, Arch: "amd64"}, state.NoIsolation); !ok || p.Digest != state.DigestOf([]byte("linux")) {
 		t.Errorf("linux: %v %v", p, ok)
-	}
-}
-
-// Process isolation is taken where it can be, Hyper-V where it can't and the
-// node offers it; the guest's overhead counts.
-func TestIsolationIsChosen(t *testing.T) {
-	tests := []struct {
-		name    string
-		host    string
-		offers  []state.Isolation
-		image   string
-		want    state.NodeReason
-		iso     state.Isolation
-		hostPro bool
-	}{
-		{"process preferred", "10.0.26100.1", []state.Isolation{state.HyperV, state.Process}, "10.0.20348.1", state.NodeFits, state.Process, false},
-		{"Hyper-V where process can't", "10.0.26100.1", []state.Isolation{state.Process, state.HyperV}, "10.0.17763.1", state.NodeFits, state.HyperV, false},
-		{"not offered", "10.0.26100.1", []state.Isolation{state.Process}, "10.0.17763.1", state.NodeOtherBuild, state.NoIsolation, false},
-		{"none said is process", "10.0.26100.1", nil, "10.0.26100.1", state.NodeFits, state.Process, false},
-		{"only Hyper-V offered", "10.0.22621.1", []state.Isolation{state.HyperV}, "10.0.20348.1", state.NodeFits, state.HyperV, false},
-		{"HostProcess needs process", "10.0.22621.1", []state.Isolation{state.HyperV}, "10.0.20348.1", state.NodeNoIsolation, state.NoIsolation, true},
-		{"HostProcess ignores the build", "10.0.20348.1", []state.Isolation{state.Process}, "10.0.17763.1", state.NodeFits, state.Process, true},
-		{"unknown isolation", "10.0.20348.1", []state.Isolation{"vm"}, "10.0.20348.1", state.NodeNoIsolation, state.NoIsolation, false},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld()
-			n := w.node("n", windows(tt.host, tt.offers...))
-			spec := corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: "i"}}}}
-			if tt.hostPro {
-				yes := true
-				spec.Spec.SecurityContext = &corev1.PodSecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{HostProcess: &yes}}
-			}
-			tmpl, _ := state.NewTemplate(state.Windows, &spec, []state.Image{{Name: "i", Platforms: []state.Platform{{OS: state.Windows, Arch: "amd64", OSVersion: tt.image}}}})
-			reason, iso := Runs(tmpl, n)
-			if reason != tt.want || iso != tt.iso {
-				t.Errorf("got reason %d, isolation %q", reason, iso)
-			}
-		})
-	}
-}
-
-// A four-core node has room for two guests of two processors and nothing else.
-func TestHyperVOverheadIsCharged(t *testing.T) {
-	w := newWorld()
-	w.node("n", windows("10.0.26100.1", state.HyperV))
-	req := w.workload("web", state.Windows, ask("", "64Mi"))
-	req.Count = 5
-	if a := Place(w.State, req); names(a.Spots) != "n n" || a.Spots[0].Isolation != state.HyperV {
-		t.Errorf("placed %q", names(a.Spots))
-	}
-	if spots := w.placeOne(req); names(spots) != "n n" {
-		t.Errorf("one by one: placed %q", names(spots))
 	}
 }
