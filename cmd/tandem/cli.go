@@ -128,7 +128,7 @@ Exit status: 0 done; 1 failed, not converged or problems; 2 plan: there are chan
 	add("what", c.pipelineCommand())
 	add("run", c.userCommand())
 	add("back", c.historyCommand(), c.verifyCommand())
-	root.AddCommand(c.versionCommand())
+	root.AddCommand(c.versionCommand(), c.renderWorker())
 	return root
 }
 

@@ -35,7 +35,7 @@ serves the API and the agents of other machines on one TLS address. Machines joi
 }
 
 func (c *cli) controller(ctx context.Context, where string, f *upFlags) error {
-	o := serve.Options{Data: c.data, Where: where, Ref: f.ref, Path: f.path, Images: f.images, Listen: f.listen, Version: version}
+	o := serve.Options{Data: c.data, Where: where, Ref: f.ref, Path: f.path, Images: f.images, Listen: f.listen, Version: version, Renders: renderProgram()}
 	var err error
 	if o.Mirrors, err = parseMirrors(f.mirrors); err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render"
-	"github.com/tandem-gitops/tandem/render/overlay"
+	"github.com/tandem-gitops/tandem/render/worker"
 	"github.com/tandem-gitops/tandem/sources"
 	"github.com/tandem-gitops/tandem/sources/open"
 )
@@ -66,24 +66,24 @@ func (r *rendering) label() string {
 
 // render reads one snapshot of a place and renders the root, or one of its
 // Applications.
-func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (*rendering, error) {
+func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (out *rendering, err error) {
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
-	options := overlay.Options{Tokens: keyed(key)}
+	options := worker.Options{Command: renderProgram(), Tokens: keyed(key), Workers: 1, Logger: logger}
 	if file := os.Getenv("SOPS_AGE_KEY_FILE"); file != "" {
-		var err error
 		if options.Keys, err = serve.AgeKeys(file); err != nil {
 			return nil, err
 		}
 	}
-	renderer := overlay.New(options)
+	renderer := worker.New(options)
+	defer func() { err = errors.Join(err, renderer.Close()) }()
 	snap, err := snapshot(ctx, open.Spec{Where: where, Ref: t.ref, Commit: t.commit, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
-	out := &rendering{snapshot: snap, app: state.Application{Name: state.RootApp, Path: t.path}}
+	out = &rendering{snapshot: snap, app: state.Application{Name: state.RootApp, Path: t.path}}
 	if out.result, err = renderer.Render(ctx, snap, out.app); err != nil {
 		return nil, err
 	}

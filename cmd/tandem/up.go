@@ -133,7 +133,7 @@ func (c *cli) show(ctx context.Context, s *serve.Server, once bool) (progress.Ou
 // upOptions says what the flags mean on this machine.
 func (c *cli) upOptions(where string, f *upFlags) (serve.Options, error) {
 	o := serve.Options{
-		Data: c.data, Where: where, Ref: f.ref, Path: f.path, Images: f.images, Listen: f.listen, Version: version,
+		Data: c.data, Where: where, Ref: f.ref, Path: f.path, Images: f.images, Listen: f.listen, Version: version, Renders: renderProgram(),
 	}
 	var err error
 	if o.Mirrors, err = parseMirrors(f.mirrors); err != nil {

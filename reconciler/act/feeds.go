@@ -356,6 +356,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	if err != nil {
 		if ctx.Err() == nil {
 			f.status(app.Name, false, fmt.Errorf("render %s: %w", snap.Revision.Short(), err))
+			s.again = time.After(judgeAgain)
 		}
 		return
 	}

@@ -53,6 +53,24 @@ func ParseKeys(raw []byte) (*Keys, error) {
 	return &Keys{identities: ids}, nil
 }
 
+// KeysOf are identities of any kind, such as ones that lie elsewhere.
+func KeysOf(identities ...age.Identity) *Keys { return &Keys{identities: identities} }
+
+// Unwrap opens the key of one file for who has its stanzas alone, or says
+// age.ErrIncorrectIdentity.
+func (k *Keys) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	if k == nil {
+		return nil, age.ErrIncorrectIdentity
+	}
+	for _, id := range k.identities {
+		key, err := id.Unwrap(stanzas)
+		if !errors.Is(err, age.ErrIncorrectIdentity) {
+			return key, err
+		}
+	}
+	return nil, age.ErrIncorrectIdentity
+}
+
 // An Error is why a file stays encrypted, and where. It quotes no value.
 type Error struct {
 	At     *manifest.Value

@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render/manifest"
-	"github.com/tandem-gitops/tandem/render/overlay"
+	"github.com/tandem-gitops/tandem/render/worker"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 	"github.com/tandem-gitops/tandem/runtimes/simulated"
@@ -35,6 +35,7 @@ type Options struct {
 	Interval time.Duration  // between looks at a remote repository; 0: the default
 	Version  string
 	Routing  state.Routing // between nodes; zero: as it was
+	Renders  []string      // program of the workers that render, with its first arguments
 	Logger   *slog.Logger
 }
 
@@ -55,6 +56,7 @@ type Server struct {
 	api        *api
 	node       *localNode
 	downMu     sync.Mutex
+	renders    *worker.Pool
 	down       bool // a person asked to take everything down
 	ending     chan struct{}
 }
@@ -105,8 +107,8 @@ func (s *Server) assemble(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		renderer := overlay.New(overlay.Options{Tokens: s.Data.Secrets, Keys: keys})
-		s.feeds = act.NewFeeds(s.Controller, origins, renderer, o.Path, o.Logger)
+		s.renders = worker.New(worker.Options{Command: o.Renders, Tokens: s.Data.Secrets, Keys: keys, Logger: o.Logger})
+		s.feeds = act.NewFeeds(s.Controller, origins, s.renders, o.Path, o.Logger)
 		s.Controller.Promote(s.feeds)
 	}
 	if s.api, err = newAPI(s); err != nil {
@@ -244,6 +246,9 @@ func (s *Server) Close() error {
 }
 
 // Address is where the API is.
+	if s.renders != nil {
+		err = errors.Join(err, s.renders.Close())
+	}
 func (s *Server) Address() string { return s.api.address() }
 
 // Kubeconfig is the path of the file that kubectl needs.
