@@ -28,6 +28,7 @@ serves the API and the agents of other machines on one TLS address. Machines joi
 	fl.StringVar(&f.simulate, "simulate", "", "simulated nodes, `OS=N,…`: linux=2,windows=1")
 	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
 	mirrorFlag(cmd, &f.mirrors)
+	credentialsFlag(cmd, &f.credentials)
 	fl.StringVar(&f.listen, "listen", ":7443", "`ADDRESS` of the API and of the agents' streams")
 	fl.StringVar(&f.routing, "routing", "", "how nodes reach each other's pods: auto (routes on one segment, VXLAN between segments), routes or vxlan; recorded, and kept until another is given")
 	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
@@ -38,6 +39,9 @@ func (c *cli) controller(ctx context.Context, where string, f *upFlags) error {
 	o := serve.Options{Data: c.data, Where: where, Ref: f.ref, Path: f.path, Images: f.images, Listen: f.listen, Version: version, Renders: renderProgram()}
 	var err error
 	if o.Mirrors, err = parseMirrors(f.mirrors); err != nil {
+		return err
+	}
+	if o.Credentials, err = credentials(f.credentials); err != nil {
 		return err
 	}
 	if f.routing != "" {

@@ -28,6 +28,7 @@ import (
 // A tree is what render, validate and plan read.
 type tree struct {
 	ref, commit, path, app string
+	credentials            string
 }
 
 func (t *tree) flags(cmd *cobra.Command) {
@@ -36,6 +37,7 @@ func (t *tree) flags(cmd *cobra.Command) {
 	f.StringVar(&t.commit, "commit", "", "`HASH` of a commit, instead of --ref")
 	f.StringVar(&t.path, "path", ".", "`PATH` in the tree that the root is read from")
 	f.StringVar(&t.app, "app", "", "`NAME` of an Application of the root to render instead of the root's own objects")
+	credentialsFlag(cmd, &t.credentials)
 }
 
 // keyed makes tokens of secret values, with a key that nobody keeps.
@@ -77,9 +79,13 @@ func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (o
 			return nil, err
 		}
 	}
+	known, err := credentials(t.credentials)
+	if err != nil {
+		return nil, err
+	}
 	renderer := worker.New(options)
 	defer func() { err = errors.Join(err, renderer.Close()) }()
-	snap, err := snapshot(ctx, open.Spec{Where: where, Ref: t.ref, Commit: t.commit, Logger: logger})
+	snap, err := snapshot(ctx, open.Spec{Where: where, Ref: t.ref, Commit: t.commit, Credentials: known, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +107,7 @@ func (t *tree) render(ctx context.Context, where string, logger *slog.Logger) (o
 	}
 	out.app = out.others[i]
 	if s := out.app.Source; s.Repo != "" {
-		if out.snapshot, err = snapshot(ctx, open.Spec{Where: s.Repo, Ref: s.Ref, Commit: s.Commit, Tag: s.Tag, Semver: s.Semver, Logger: logger}); err != nil {
+		if out.snapshot, err = snapshot(ctx, open.Spec{Where: s.Repo, Ref: s.Ref, Commit: s.Commit, Tag: s.Tag, Semver: s.Semver, Credentials: known, Logger: logger}); err != nil {
 			return nil, err
 		}
 	}

@@ -22,6 +22,7 @@ import (
 // upFlags are the flags of up.
 type upFlags struct {
 	ref, path, simulate, listen, level string
+	credentials                        string
 	routing                            string // of controller alone
 	images, mirrors                    []string
 	once                               bool
@@ -53,6 +54,7 @@ tandem down removes them. Simulated pods end with the process.`,
 	fl.StringVar(&f.simulate, "simulate", "", "simulated nodes, `OS=N,…`: linux=2,windows=1")
 	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
 	mirrorFlag(cmd, &f.mirrors)
+	credentialsFlag(cmd, &f.credentials)
 	fl.BoolVar(&f.once, "once", false, "end when all has converged (exit 0) or can't (exit 1, with the reasons)")
 	fl.StringVar(&f.listen, "listen", "", "`ADDRESS` of the API; by default "+serve.DefaultListen+", or any free port with --once")
 	fl.StringVar(&f.level, "log-level", "error", "what is logged to standard error: debug, info, warn or error")
@@ -137,6 +139,9 @@ func (c *cli) upOptions(where string, f *upFlags) (serve.Options, error) {
 	}
 	var err error
 	if o.Mirrors, err = parseMirrors(f.mirrors); err != nil {
+		return o, err
+	}
+	if o.Credentials, err = credentials(f.credentials); err != nil {
 		return o, err
 	}
 	if o.Simulate, err = parseSimulate(f.simulate); err != nil {

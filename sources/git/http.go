@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -30,7 +31,7 @@ func dialHTTP(a address, auth Auth) (session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &httpSession{UploadPackSession: s, base: w.base}, nil
+	return &httpSession{UploadPackSession: s, way: w}, nil
 }
 
 // httpWay is what fetching and pushing have in common.
@@ -39,6 +40,14 @@ type httpWay struct {
 	endpoint *transport.Endpoint
 	method   transport.AuthMethod
 	base     *nethttp.Transport
+
+	elsewhere *nethttp.Transport // to hosts that a redirect leads to: without our certificate
+}
+
+// closeIdle lets go of connections: nothing is kept between two looks.
+func (w *httpWay) closeIdle() {
+	w.base.CloseIdleConnections()
+	w.elsewhere.CloseIdleConnections()
 }
 
 func prepareHTTP(a address, auth Auth) (*httpWay, error) {
@@ -48,11 +57,14 @@ func prepareHTTP(a address, auth Auth) (*httpWay, error) {
 	}
 	base := nethttp.DefaultTransport.(*nethttp.Transport).Clone()
 	base.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
-	base.ResponseHeaderTimeout = idleTimeout
+	idle := cmp.Or(a.idle, idleTimeout)
+	base.ResponseHeaderTimeout = idle
 	if base.TLSClientConfig, err = auth.tls(); err != nil {
 		return nil, err
 	}
-	client := http.NewClient(&nethttp.Client{Transport: &guard{base: base}})
+	elsewhere := base.Clone()
+	elsewhere.TLSClientConfig.Certificates = nil
+	client := http.NewClient(&nethttp.Client{Transport: &guard{base: base, host: a.url.Host, elsewhere: elsewhere, idle: idle}})
 	port, err := strconv.Atoi(or(a.url.Port(), "0"))
 	if err != nil {
 		return nil, fmt.Errorf("port %q: %w", a.url.Port(), err)
@@ -62,23 +74,30 @@ func prepareHTTP(a address, auth Auth) (*httpWay, error) {
 		host = "[" + host + "]"
 	}
 	endpoint := &transport.Endpoint{Protocol: a.url.Scheme, Host: host, Port: port, Path: strings.TrimSuffix(a.url.EscapedPath(), "/")}
-	return &httpWay{client: client, endpoint: endpoint, method: method, base: base}, nil
+	return &httpWay{client: client, endpoint: endpoint, method: method, base: base, elsewhere: elsewhere}, nil
 }
 
-// httpSession closes its connections with it: nothing is kept between two looks.
+// httpSession closes its connections with it.
 type httpSession struct {
 	transport.UploadPackSession
-	base *nethttp.Transport
+	way *httpWay
 }
 
 func (s *httpSession) Close() error {
 	err := s.UploadPackSession.Close()
-	s.base.CloseIdleConnections()
+	s.way.closeIdle()
 	return err
 }
 
 func (a Auth) tls() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if a.ClientCertFile != "" {
+		ours, err := tls.LoadX509KeyPair(a.ClientCertFile, a.ClientKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read our certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{ours}
+	}
 	if a.CAFile == "" {
 		return config, nil
 	}
@@ -135,11 +154,20 @@ func (a Auth) secret() (string, error) {
 }
 
 // A guard gives up transfers that stand still or never end.
-type guard struct{ base nethttp.RoundTripper }
+type guard struct {
+	base      nethttp.RoundTripper
+	host      string
+	elsewhere nethttp.RoundTripper
+	idle      time.Duration
+}
 
 func (g *guard) RoundTrip(request *nethttp.Request) (*nethttp.Response, error) {
 	ctx, cancel := context.WithCancel(request.Context())
-	response, err := g.base.RoundTrip(request.WithContext(ctx))
+	base := g.base
+	if request.URL.Host != g.host {
+		base = g.elsewhere
+	}
+	response, err := base.RoundTrip(request.WithContext(ctx))
 	if err != nil {
 		cancel()
 		return nil, err
@@ -148,7 +176,7 @@ func (g *guard) RoundTrip(request *nethttp.Request) (*nethttp.Response, error) {
 	if request.Method == nethttp.MethodPost {
 		most = MaxPack + MaxPack/64 // the frames around the pack
 	}
-	response.Body = &guardedBody{body: response.Body, cancel: cancel, left: most, timer: time.AfterFunc(idleTimeout, cancel)}
+	response.Body = &guardedBody{body: response.Body, cancel: cancel, left: most, idle: g.idle, timer: time.AfterFunc(g.idle, cancel)}
 	return response, nil
 }
 
@@ -156,6 +184,7 @@ type guardedBody struct {
 	body   io.ReadCloser
 	cancel context.CancelFunc
 	timer  *time.Timer
+	idle   time.Duration
 	left   int64
 }
 
@@ -163,7 +192,7 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, errors.New("the server's answer is endless: gave up (limits git.MaxPack and 64 MiB of refs)")
 	}
-	b.timer.Reset(idleTimeout)
+	b.timer.Reset(b.idle)
 	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
 	return n, err

@@ -265,13 +265,18 @@ func (b *builder) dir(hash plumbing.Hash, depth int) (*tree.Dir, error) {
 		b.keep(hash, d)
 		return d, nil
 	}
+	if size, err := b.objects.sizeOf(hash); err == nil && size > maxTreeObject {
+		return nil, &tree.LimitError{Name: "git.maxTreeObject", Limit: maxTreeObject, What: fmt.Sprintf("a directory's listing has %d bytes", size), Remedy: "put fewer files into one directory"}
+	}
 	encoded, err := b.objects.decoded(hash, plumbing.TreeObject, maxTreeObject)
 	if err != nil {
 		return nil, err
 	}
 	listing, err := object.DecodeTree(nil, encoded)
-	if err != nil {
-		return nil, fmt.Errorf("directory %s: %w", hash, err)
+	if err != nil { // its hash is right: that is how it was committed
+		d := tree.Broken(fmt.Errorf("the directory's listing %s can't be read (%w): commit it anew", hash, err))
+		b.dirs[hash] = d
+		return d, nil
 	}
 	entries := make([]tree.Entry, len(listing.Entries))
 	for i := range listing.Entries {

@@ -43,6 +43,8 @@ type Options struct {
 	Auth Auth
 	// Logger tells what was tried again; nil discards it.
 	Logger *slog.Logger
+
+	idle time.Duration // without a byte, a transfer is given up; 0: idleTimeout
 }
 
 // Auth says who we are to the other side, and how it proves what it is. Secrets
@@ -54,6 +56,9 @@ type Auth struct {
 	PasswordEnv  string // or the environment variable that holds it
 	Bearer       bool   // send the token as a bearer token, not as a password
 	CAFile       string // certificates to trust besides the system's, PEM
+
+	ClientCertFile string // a certificate of ours, PEM; its key
+	ClientKeyFile  string
 
 	SSHKeyFile        string // empty: the agent at $SSH_AUTH_SOCK, then ~/.ssh/id_*
 	SSHPassphraseFile string
@@ -87,6 +92,7 @@ type address struct {
 	host   string   // overSSH, with port
 	path   string   // local, overSSH
 	text   string   // for people; holds no secret
+	idle   time.Duration
 }
 
 var scpLike = regexp.MustCompile(`^(?:([A-Za-z0-9._~+-]+)@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([^:].*)$`)

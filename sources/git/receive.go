@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	nethttp "net/http"
 
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
@@ -30,18 +29,18 @@ func dialReceiver(ctx context.Context, a address, auth Auth) (receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &httpReceiver{ReceivePackSession: s, base: w.base}, nil
+	return &httpReceiver{ReceivePackSession: s, way: w}, nil
 }
 
 // httpReceiver closes its connections with it.
 type httpReceiver struct {
 	transport.ReceivePackSession
-	base *nethttp.Transport
+	way *httpWay
 }
 
 func (s *httpReceiver) Close() error {
 	err := s.ReceivePackSession.Close()
-	s.base.CloseIdleConnections()
+	s.way.closeIdle()
 	return err
 }
 

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,7 @@ func New(options Options) (*Source, error) {
 	if err := options.check(a); err != nil {
 		return nil, err
 	}
+	a.idle = cmp.Or(options.idle, idleTimeout)
 	if options.Interval <= 0 {
 		options.Interval = DefaultInterval
 	}

@@ -3,6 +3,7 @@ package git_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -356,6 +357,41 @@ func TestHostileTrees(t *testing.T) {
 	repo.Reset("main", repo.Object("commit", "tree "+bomb+"\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx\n"))
 	if _, err := sourcetest.Await(t, open(t, git.Options{URL: repo.Dir}), "").FS.ReadDir("."); err == nil || !strings.Contains(err.Error(), "MaxFiles") {
 		t.Errorf("a tree of 8^20 files: %v", err)
+	}
+}
+
+// A directory of very many files, and one whose listing is none, are for who
+// wrote the commit to mend: they are told where they are read.
+func TestHostileListings(t *testing.T) {
+	t.Parallel()
+	repo := sourcetest.NewRepo(t)
+	blob := repo.Object("blob", "x")
+	commit := func(tree string) {
+		repo.Reset("main", repo.Object("commit", "tree "+tree+"\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx\n"))
+	}
+	many := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "100644 %08d\x00%s", i, unhexed(blob))
+		}
+		return repo.Object("tree", b.String())
+	}
+	for n, want := range map[int]string{200_000: "tree.MaxFiles", 1_000_000: "git.maxTreeObject"} {
+		commit(many(n))
+		for _, url := range []string{repo.Dir, sourcetest.ServeHTTP(t, repo, sourcetest.HTTPOptions{}).URL} {
+			if _, err := sourcetest.Await(t, open(t, git.Options{URL: url}), "").FS.ReadDir("."); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%d files: %v, want %s", n, err, want)
+			}
+		}
+	}
+	bad := repo.Object("tree", "100644 a\x00short")
+	commit(repo.Object("tree", "40000 bad\x00"+unhexed(bad)+"100644 good\x00"+unhexed(blob)))
+	fsys := sourcetest.Await(t, open(t, git.Options{URL: repo.Dir}), "").FS
+	if data, err := fsys.ReadFile("good"); err != nil || string(data) != "x" {
+		t.Errorf("beside it: %q, %v", data, err)
+	}
+	if _, err := fsys.ReadFile("bad/a"); err == nil || !strings.Contains(err.Error(), "commit it anew") {
+		t.Errorf("in it: %v", err)
 	}
 }
 

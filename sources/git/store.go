@@ -226,11 +226,17 @@ func (s *store) index(incoming string) (err error) {
 	if err != nil {
 		return err
 	}
+	info, err := f.Stat()
+	if err == nil {
+		err = checkPack(f, info.Size())
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
 	writer := new(idxfile.Writer)
-	parser, err := packfile.NewParser(packfile.NewScanner(f), writer)
 	var sum plumbing.Hash
 	if err == nil {
-		sum, err = parser.Parse()
+		sum, err = parsePack(f, writer)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("the pack is damaged: %w", err)
@@ -251,6 +257,15 @@ func (s *store) index(incoming string) (err error) {
 		return err
 	}
 	return replace(base+".idx", encoded.Bytes())
+}
+
+// parsePack computes the hash of every object in a pack.
+func parsePack(f *os.File, to packfile.Observer) (plumbing.Hash, error) {
+	parser, err := packfile.NewParser(packfile.NewScanner(f), to)
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	return parser.Parse()
 }
 
 // keep remembers commits as whole.

@@ -34,8 +34,10 @@ type Spec struct {
 	Cache    string        // a directory of this source's own, for what is fetched
 	Interval time.Duration // between looks at a remote repository; 0 means git.DefaultInterval
 	Auth     git.Auth
-	Ignore   []string // paths that are no part of a directory, such as our own data
-	Logger   *slog.Logger
+	// Credentials are of all hosts; those of Where's count where Auth is empty.
+	Credentials git.Credentials
+	Ignore      []string // paths that are no part of a directory, such as our own data
+	Logger      *slog.Logger
 }
 
 // Kind is what a Where turned out to be.
@@ -76,6 +78,9 @@ func Source(spec Spec) (sources.Source, Kind, error) {
 			return nil, 0, err
 		}
 		return s, kind, nil
+	}
+	if spec.Auth == (git.Auth{}) {
+		spec.Auth = spec.Credentials.For(spec.Where)
 	}
 	s, err := git.New(git.Options{URL: spec.Where, Ref: spec.Ref, Commit: spec.Commit, Tag: spec.Tag, Semver: spec.Semver, Cache: spec.Cache, Interval: spec.Interval, Auth: spec.Auth, Logger: spec.Logger})
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 type HTTPOptions struct {
 	TLS                bool
 	Username, Password string // wanted where Password isn't empty
+	ClientCert         bool   // HTTPS: who asks must have the server's own certificate
 	Redirect           string // answers every request with a redirect to this URL's path
 }
 
@@ -34,6 +35,7 @@ type HTTPOptions struct {
 type Server struct {
 	URL            string
 	CAFile         string // of an HTTPS server: what to trust
+	CertKeyFile    string // of an HTTPS server: the key of its certificate
 	KeyFile        string // of an SSH server: the private key that it lets in
 	KnownHostsFile string // of an SSH server
 
@@ -121,7 +123,7 @@ func ServeHTTP(t testing.TB, repo *Repo, options HTTPOptions) *Server {
 	scheme := "http"
 	if options.TLS {
 		scheme = "https"
-		config = s.certificate(t)
+		config = s.certificate(t, options.ClientCert)
 	}
 	s.serve = func(listener net.Listener) func() {
 		server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(nobody{}, "", 0)}
@@ -146,7 +148,7 @@ func ServeHTTP(t testing.TB, repo *Repo, options HTTPOptions) *Server {
 }
 
 // certificate makes one for this address, and the file that says to trust it.
-func (s *Server) certificate(t testing.TB) *tls.Config {
+func (s *Server) certificate(t testing.TB, wanted bool) *tls.Config {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -164,7 +166,20 @@ func (s *Server) certificate(t testing.TB) *tls.Config {
 	if err := os.WriteFile(s.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	raw, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.CertKeyFile = filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(s.CertKeyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	if wanted {
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		config.ClientCAs.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	return config
 }
 
 // cutWriter breaks the connection after so many bytes.

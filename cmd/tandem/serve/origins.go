@@ -26,12 +26,13 @@ type origins struct {
 	cache    string
 	interval time.Duration
 	logger   *slog.Logger
+	known    git.Credentials
 	// checkpoint is the log's signed head.
 	checkpoint func() ([]byte, error)
 }
 
 func newOrigins(o *Options) (*origins, error) {
-	g := &origins{cache: filepath.Join(o.Data, "sources"), interval: o.Interval, logger: o.Logger}
+	g := &origins{cache: filepath.Join(o.Data, "sources"), interval: o.Interval, logger: o.Logger, known: o.Credentials}
 	g.root = open.Spec{Where: o.Where, Ref: o.Ref, Interval: o.Interval, Logger: o.Logger}
 	if abs, err := filepath.Abs(o.Data); err == nil {
 		g.root.Ignore = []string{abs}
@@ -56,6 +57,7 @@ func (g *origins) spec(s state.AppSource) open.Spec {
 			spec.Ref, spec.Tag, spec.Semver, spec.Commit = s.Ref, s.Tag, s.Semver, s.Commit
 		}
 	}
+	spec.Credentials, spec.Auth = g.known, g.known.For(spec.Where)
 	key := g.key(spec)
 	spec.Cache = filepath.Join(g.cache, state.DigestOf([]byte(key)).Short())
 	return spec

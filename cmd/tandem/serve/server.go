@@ -17,26 +17,29 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 	"github.com/tandem-gitops/tandem/runtimes/simulated"
+	"github.com/tandem-gitops/tandem/sources/git"
 )
 
 // Options say what a process follows, where it keeps its data, and which nodes
 // it brings along.
 type Options struct {
-	Data     string
-	Where    string // a directory, a repository or a URL; empty: nothing is followed
-	Ref      string
-	Path     string // of the root, in Where
-	Images   []string
-	Mirrors  map[string][]string // of registries, by host
-	Simulate map[state.OS]int
-	Node     state.NodeName // this machine as a node; empty: it isn't one
-	Fencer   []string       // program of the node's fencer, with its first arguments
-	Listen   string         // of the API; empty: DefaultListen
-	Interval time.Duration  // between looks at a remote repository; 0: the default
-	Version  string
-	Routing  state.Routing // between nodes; zero: as it was
-	Renders  []string      // program of the workers that render, with its first arguments
-	Logger   *slog.Logger
+	Data  string
+	Where string // a directory, a repository or a URL; empty: nothing is followed
+	Ref   string
+	Path  string // of the root, in Where
+	// Credentials are who we are to each Git host.
+	Credentials git.Credentials
+	Images      []string
+	Mirrors     map[string][]string // of registries, by host
+	Simulate    map[state.OS]int
+	Node        state.NodeName // this machine as a node; empty: it isn't one
+	Fencer      []string       // program of the node's fencer, with its first arguments
+	Listen      string         // of the API; empty: DefaultListen
+	Interval    time.Duration  // between looks at a remote repository; 0: the default
+	Version     string
+	Routing     state.Routing // between nodes; zero: as it was
+	Renders     []string      // program of the workers that render, with its first arguments
+	Logger      *slog.Logger
 }
 
 // DefaultListen is where the API, the agents' streams and the metrics are.
@@ -52,11 +55,11 @@ type Server struct {
 	images     lookup
 	feeds      *act.Feeds
 	origins    *origins
+	renders    *worker.Pool
 	fleet      *simulated.Fleet
 	api        *api
 	node       *localNode
 	downMu     sync.Mutex
-	renders    *worker.Pool
 	down       bool // a person asked to take everything down
 	ending     chan struct{}
 }
@@ -242,13 +245,13 @@ func (s *Server) Close() error {
 	if s.api != nil {
 		err = errors.Join(err, s.api.close())
 	}
+	if s.renders != nil {
+		err = errors.Join(err, s.renders.Close())
+	}
 	return errors.Join(err, s.Data.Close())
 }
 
 // Address is where the API is.
-	if s.renders != nil {
-		err = errors.Join(err, s.renders.Close())
-	}
 func (s *Server) Address() string { return s.api.address() }
 
 // Kubeconfig is the path of the file that kubectl needs.
