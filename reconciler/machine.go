@@ -225,11 +225,13 @@ func (m *Machine) finish() Output {
 			continue
 		}
 		m.converge()
-		if again := m.admit(); !m.uncontest() && !again {
-			break
+		if again := m.admit(); m.uncontest() || again {
+			continue
+		}
+		if m.promotions(); len(m.dirty) == 0 {
+			break // no Job began that judges a commit
 		}
 	}
-	m.promotions()
 	m.askNotes()
 	m.lookUps()
 	for _, name := range sorted(m.touched) {
@@ -344,6 +346,9 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		m.touchWorkload(f.Job)
 	case *state.JobDropped:
 		m.touchJob(f.Job)
+	case *state.GateJobStarted:
+		m.touchWorkload(f.CronJob)
+		m.touchWorkload(f.Job)
 	case *state.ObjectGone:
 		m.touchJob(f.Ref)
 	case *state.ClaimBound:

@@ -93,6 +93,7 @@ func (m *Machine) touchLines(r *state.Record) {
 	if len(m.fold.Lines) == 0 || r.App == "" {
 		return
 	}
+	m.touchGates(r)
 	if m.lines.byApp == nil {
 		m.lines.byApp = map[state.AppName][]state.PipelineName{}
 		for name, l := range m.fold.Lines {
@@ -175,6 +176,11 @@ func (m *Machine) promoted(l *state.Line, f state.Fact) {
 		stage = f.Stage
 	case *state.StageSuspended:
 		stage = f.Stage
+	case *state.GateJobStarted:
+		stage = f.Stage
+	case *state.GateJobEnded:
+		m.gateJobEnded(l, f)
+		return
 	}
 	if p := m.fold.Promotions[id]; p != nil {
 		m.emitFor(p, f)
@@ -185,6 +191,45 @@ func (m *Machine) promoted(l *state.Line, f state.Fact) {
 		app = spec.App
 	}
 	m.emit(app, f)
+}
+
+// gateJobEnded records what a gate's Job says, and stops one that says nothing any
+// more.
+func (m *Machine) gateJobEnded(l *state.Line, f *state.GateJobEnded) {
+	spec, up := l.Stage(f.Stage)
+	cause := m.cause
+	defer func() { m.cause = cause }()
+	for i := range up.Jobs {
+		if j := &up.Jobs[i]; j.Job == f.Job && m.cause == 0 {
+			m.cause = max(j.Moved, j.Started)
+		}
+	}
+	r := m.emit(spec.App, f)
+	if w := m.fold.Workloads[f.Job]; f.Outcome == state.GateVoid && w != nil && !w.Deleting && !w.Job.Over() {
+		m.cause = r.Seq
+		m.emit(w.App, &state.JobDropped{Job: f.Job, Why: state.DropVoid})
+	}
+}
+
+// touchGates marks the pipelines with a gate that waits for one of the root's Jobs.
+func (m *Machine) touchGates(r *state.Record) {
+	if r.App != state.RootApp {
+		return
+	}
+	switch r.Fact.(type) {
+	case *state.RevisionApplied, *state.AppRemoved, *state.Revised, *state.RolledOut, *state.JobMoved, *state.JobDropped, *state.ObjectGone:
+	default:
+		return
+	}
+	for name, l := range m.fold.Lines {
+		for i := range l.Spec.Stages {
+			for j := range l.Spec.Stages[i].Gates {
+				if l.Spec.Stages[i].Gates[j].Kind == state.GateJobs {
+					m.lines.dirty[name] = true
+				}
+			}
+		}
+	}
 }
 
 // emitFor records something about a promotion.

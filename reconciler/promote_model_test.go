@@ -97,6 +97,7 @@ type modelWorld struct {
 	path    []string
 	left    map[string]bool // who has left the group, where the root says who is in it
 	stopped bool            // prod is suspended
+	jobs    *modelJobs      // nil: prod waits for no Job
 
 	// The books of the world: what is true whatever the machine thinks.
 	healthy                map[string]state.Instant // since when a stage is, by stage
@@ -126,9 +127,12 @@ func modelPipeline() state.Pipeline {
 	}}
 }
 
-func newModel(t *testing.T) *modelWorld {
+func newModel(t *testing.T) *modelWorld { return newModelWith(t, nil) }
+
+func newModelWith(t *testing.T, jobs *modelJobs) *modelWorld {
 	w := &modelWorld{
-		t: t, shelf: &shelf{map[state.Digest]*state.Manifest{}, map[state.Digest]*state.Template{}},
+		jobs: jobs,
+		t:    t, shelf: &shelf{map[state.Digest]*state.Manifest{}, map[state.Digest]*state.Template{}},
 		now:     state.Instant{Mono: time.Second, Wall: time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC).UnixNano()},
 		commits: map[string]modelCommit{modelHash(1): {tree: "t1", author: "zoe"}}, refs: map[string]string{}, seen: map[string]string{},
 		used: map[string]int{}, healthy: map[string]state.Instant{}, sound: map[string]time.Duration{}, failed: map[string]bool{},
@@ -141,15 +145,24 @@ func newModel(t *testing.T) *modelWorld {
 		apps = append(apps, state.Application{Name: state.AppName(s), Path: s, Source: state.AppSource{Ref: s}})
 		w.refs[s] = modelHash(1)
 	}
-	w.take(w.m.Step(w.now, []state.Event{&state.RootRendered{Revision: "main@sha1:" + state.Revision(modelHash(99)), Apps: apps, Pipelines: []state.Pipeline{modelPipeline()}}}))
+	line, manifest := modelPipeline(), (*state.Manifest)(nil)
+	if jobs != nil {
+		line, manifest = jobs.pipeline(line), jobs.root(w)
+		w.take(w.m.Step(w.now, jobs.node()))
+	}
+	w.take(w.m.Step(w.now, []state.Event{&state.RootRendered{
+		Revision: "main@sha1:" + state.Revision(modelHash(99)), Apps: apps, Pipelines: []state.Pipeline{line}, Manifest: manifest,
+	}}))
 	for _, s := range modelStages() {
 		w.see(s)
 	}
 	return w
 }
 
-func playModel(t *testing.T, path []string) *modelWorld {
-	w := newModel(t)
+func playModel(t *testing.T, path []string) *modelWorld { return playModelWith(t, path, nil) }
+
+func playModelWith(t *testing.T, path []string, jobs *modelJobs) *modelWorld {
+	w := newModelWith(t, jobs)
 	w.path = path
 	for _, a := range path {
 		w.do(a)
@@ -162,7 +175,13 @@ func (w *modelWorld) take(out reconciler.Output) {
 	for _, b := range out.Blobs {
 		if b.Manifest != nil {
 			w.shelf.manifests[b.Digest] = b.Manifest
+			continue
 		}
+		tpl, err := state.ParseTemplate(b.Template)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.shelf.templates[b.Digest] = tpl
 	}
 	for _, r := range out.Records {
 		w.log = append(w.log, r)
@@ -177,6 +196,8 @@ func (w *modelWorld) take(out reconciler.Output) {
 			w.pending = append(w.pending, e)
 		case *state.NoteWanted:
 			w.notes = append(w.notes, e)
+		case *state.LookUp:
+			answers = append(answers, &state.ImageLooked{App: e.App, Manifest: e.Manifest, Image: modelImage(e.Image)})
 		}
 	}
 	if err := w.m.Check(); err != nil {
@@ -229,6 +250,7 @@ func (w *modelWorld) review(e *state.ReviewWanted) *state.Reviewed {
 func (w *modelWorld) see(stage string) {
 	h := w.refs[stage]
 	w.seen[stage] = h
+	w.jobs.leave(stage, w.commits[h].tree)
 	w.healthy[stage] = w.now
 	tree := w.commits[h].tree
 	m := &state.Manifest{App: state.AppName(stage), Digest: state.DigestOf([]byte(stage + tree))}
@@ -270,6 +292,13 @@ func (w *modelWorld) actions() []string {
 	few("suspend", 1)
 	if w.stopped {
 		out = append(out, "resume")
+	}
+	if w.jobs != nil {
+		if w.jobs.running(w) != nil {
+			few("job succeeds", 2)
+			few("job fails", 1)
+		}
+		few("rejudge", 1)
 	}
 	if w.often > 0 {
 		few("leave sam", 1)
@@ -315,7 +344,7 @@ func (w *modelWorld) do(action string) {
 				w.sound[k] = max(w.sound[k], w.now.Since(since))
 			}
 		}
-		w.take(w.m.Step(w.now, nil))
+		w.take(w.m.Step(w.now, w.jobs.renewed(w)))
 	case "degrade":
 		w.healthy[what] = state.Instant{}
 		w.sound[what+"/"+w.commits[w.seen[what]].tree] = 0
@@ -340,6 +369,10 @@ func (w *modelWorld) do(action string) {
 	case "resume":
 		w.stopped = false
 		w.command("rita", &state.Command{Verb: state.CmdResume, Object: state.Ref{Kind: "Pipeline", Name: "shop/prod"}})
+	case "job":
+		w.jobs.end(w, what == "succeeds")
+	case "rejudge":
+		w.jobs.rejudge(w)
 	case "approve":
 		w.command(what, &state.Command{Verb: state.CmdApprove, Hold: w.open()})
 	case "reject":
@@ -426,6 +459,9 @@ func (w *modelWorld) restart() {
 		}
 	}
 	w.take(w.m.Start(w.now, state.Digest{}, "test"))
+	if w.jobs != nil {
+		w.take(w.m.Step(w.now, w.jobs.node()))
+	}
 }
 
 // judge holds what was decided against the world's own books.
@@ -436,6 +472,8 @@ func (w *modelWorld) judge(r *state.Record) {
 		if stage := string(r.App); w.healthy[stage].IsZero() {
 			w.healthy[stage] = r.At
 		}
+	case *state.GateJobStarted:
+		w.jobs.begins(w, f)
 	case *state.PromotionVoted:
 		if w.votes[f.ID] == nil {
 			w.votes[f.ID] = map[string]bool{}
@@ -453,7 +491,11 @@ func (w *modelWorld) judge(r *state.Record) {
 		before, soak := "dev", modelTick
 		if p.Stage == "prod" {
 			before, soak = "staging", modelSoak
-			w.judgeVotes(p, f)
+			if w.jobs != nil {
+				w.jobs.judge(w, p)
+			} else {
+				w.judgeVotes(p, f)
+			}
 		}
 		if got := w.sound[before+"/"+p.Commit.Tree]; got < soak {
 			w.t.Errorf("%v: %s goes to %s after %s in %s, not %s: a skipped soak", w.path, p.Commit.Tree, p.Stage, got, before, soak)
@@ -541,6 +583,7 @@ func (w *modelWorld) key() string {
 			fmt.Fprintf(&b, "|%s=%d", k, w.used[k])
 		}
 	}
+	w.jobs.key(&b, s)
 	fmt.Fprintf(&b, "|%d %v", len(w.pending), s.Lines["shop"].Failed)
 	return b.String()
 }

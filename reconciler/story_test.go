@@ -33,6 +33,7 @@ type story struct {
 	out     strings.Builder
 	commits int
 	apps    []state.Application
+	lines   []state.Pipeline
 	wake    state.Instant
 	number  uint64
 	agents  map[state.NodeName]*agentDouble
@@ -211,8 +212,13 @@ func (s *story) take(out reconciler.Output) {
 		}
 	}
 	for _, e := range out.Effects {
-		if l, ok := e.(*state.LookUp); ok {
-			s.step(&state.ImageLooked{App: l.App, Manifest: l.Manifest, Image: s.lookUp(l.Image)})
+		switch e := e.(type) {
+		case *state.LookUp:
+			s.step(&state.ImageLooked{App: e.App, Manifest: e.Manifest, Image: s.lookUp(e.Image)})
+		case *state.ReviewWanted: // one commit, of which nothing is wrong
+			s.step(&state.Reviewed{Pipeline: e.Pipeline, Stage: e.Stage, From: e.From, To: e.To, Commits: 1, Forward: true})
+		case *state.Push:
+			s.step(&state.Pushed{ID: e.ID, Outcome: state.PromotionDone, Found: e.New})
 		}
 	}
 }
@@ -332,10 +338,15 @@ func (s *story) commit(t *testing.T, d *datadriven.TestData) {
 	m.Digest = manifest.Digest(m.Objects)
 	if app := appArg(d); app != state.RootApp {
 		m.App = app
-		s.step(&state.Rendered{App: app, Revision: s.revision(), Manifest: m, Rewound: d.HasArg("rewound")})
+		e := &state.Rendered{App: app, Revision: s.revision(), Manifest: m, Rewound: d.HasArg("rewound")}
+		if d.HasArg("tree") { // a commit that can be promoted, by its tree's name
+			d.ScanArgs(t, "tree", &e.Commit.Tree)
+			e.Commit.Hash = "c-" + e.Commit.Tree
+		}
+		s.step(e)
 		return
 	}
-	s.step(&state.RootRendered{Revision: s.revision(), Manifest: m, Apps: s.apps, Rewound: d.HasArg("rewound")})
+	s.step(&state.RootRendered{Revision: s.revision(), Manifest: m, Apps: s.apps, Pipelines: s.lines, Rewound: d.HasArg("rewound")})
 }
 
 // pass lets time go by: the machine is called whenever it asked to be.
@@ -505,9 +516,13 @@ func (s *story) pod(name string) *state.Pod {
 // nth is the nth pod that was ever placed of a workload, or of a Job's index.
 func (s *story) nth(of, nth string) *state.Pod {
 	n := 0
+	judges := map[state.Ref]string{} // gates' Jobs go by their CronJob's name
 	for _, r := range s.log {
+		if f, ok := r.Fact.(*state.GateJobStarted); ok {
+			judges[f.Job] = f.CronJob.Name
+		}
 		f, ok := r.Fact.(*state.PodPlaced)
-		if !ok || of != f.Workload.Name && of != fmt.Sprintf("%s-%d", f.Workload.Name, f.Ordinal) {
+		if !ok || of != f.Workload.Name && of != judges[f.Workload] && of != fmt.Sprintf("%s-%d", f.Workload.Name, f.Ordinal) {
 			continue
 		}
 		if n++; fmt.Sprint(n) == nth {
@@ -534,9 +549,9 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 	verbs := map[string]state.CommandVerb{
 		"approve": state.CmdApprove, "cordon": state.CmdCordon, "uncordon": state.CmdUncordon, "delete": state.CmdDeletePod,
 		"restart": state.CmdRestart, "remove-node": state.CmdRemoveNode, "down": state.CmdDown, "sync": state.CmdSync, "suspend": state.CmdSuspend, "resume": state.CmdResume,
-		"drain": state.CmdDrain, "evict": state.CmdEvict, "delete-data": state.CmdDropClaim,
+		"drain": state.CmdDrain, "evict": state.CmdEvict, "delete-data": state.CmdDropClaim, "promote": state.CmdPromote, "reject": state.CmdReject,
 	}
-	c := &state.Command{ID: 1, Verb: verbs[d.CmdArgs[0].Key]}
+	c := &state.Command{ID: 1, Verb: verbs[d.CmdArgs[0].Key], Actor: state.Text{1}}
 	if len(d.CmdArgs) > 1 {
 		kind, name, _ := strings.Cut(d.CmdArgs[1].Key, "/")
 		c.Object, c.Hold = state.Ref{Kind: kind, Namespace: "default", Name: name}, kind

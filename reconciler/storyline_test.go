@@ -79,6 +79,22 @@ func (s *story) line(r *state.Record) string {
 		return fmt.Sprintf("shares of %s %s for %d", f.Workload.Name, f.OS, f.Replicas)
 	case *state.CronFired:
 		return fmt.Sprintf("%s begins %s, missed %d", f.CronJob.Name, f.Job.Name, f.Missed)
+	case *state.GateJobStarted:
+		return fmt.Sprintf("%s judges %s for %s/%s, try %d", f.Job.Name, f.Commit.Tree, f.Pipeline, f.Stage, f.Try)
+	case *state.GateJobEnded:
+		return strings.TrimSuffix(fmt.Sprintf("%s says of %s: %s, %s", f.Job.Name, f.Commit, f.Outcome, f.Why), ", ")
+	case *state.PromotionStarted:
+		line := "move the branch to " + f.Tree
+		for _, e := range f.Evidence {
+			if e.Gate == state.GateJobs {
+				line += fmt.Sprintf(", %s %d of %d by %d", e.Name, e.Have, e.Want, len(e.Votes))
+			}
+		}
+		return line
+	case *state.PromotionEnded:
+		return fmt.Sprintf("%s %s", f.ID, f.Outcome)
+	case *state.PromotionRequested:
+		return fmt.Sprintf("%s asked for: %s", f.ID, f.Commit.Tree)
 	case *state.JobDropped:
 		return fmt.Sprintf("drop %s: %s", f.Job.Name, f.Why)
 	case *state.ClaimBound:

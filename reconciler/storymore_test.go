@@ -90,7 +90,7 @@ func appArg(d *datadriven.TestData) state.AppName {
 func (s *story) declare(t *testing.T, d *datadriven.TestData) {
 	t.Helper()
 	s.commits++
-	s.apps = nil
+	s.apps, s.lines = nil, nil
 	at := state.Origin{Path: "story.yaml"}
 	values, problems := manifest.Parse(at, []byte(d.Input))
 	for _, v := range values {
@@ -99,6 +99,9 @@ func (s *story) declare(t *testing.T, d *datadriven.TestData) {
 		if decoded.App != nil {
 			s.apps = append(s.apps, *decoded.App)
 		}
+		if decoded.Pipeline != nil {
+			s.lines = append(s.lines, *decoded.Pipeline)
+		}
 	}
 	for _, p := range problems {
 		t.Fatalf("%s: %v", d.Pos, p)
@@ -106,7 +109,7 @@ func (s *story) declare(t *testing.T, d *datadriven.TestData) {
 	for _, name := range argNames(d) {
 		s.apps = append(s.apps, state.Application{Name: state.AppName(name)})
 	}
-	s.step(&state.RootRendered{Revision: s.revision(), Apps: s.apps, Manifest: &state.Manifest{App: state.RootApp, Digest: manifest.Digest(nil)}})
+	s.step(&state.RootRendered{Revision: s.revision(), Apps: s.apps, Pipelines: s.lines, Manifest: &state.Manifest{App: state.RootApp, Digest: manifest.Digest(nil)}})
 }
 
 // flap makes a pod ready and unready, once a second, so many times.

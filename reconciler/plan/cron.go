@@ -54,7 +54,7 @@ func (p *Planner) cron(d *Decision, s *state.State, w *state.Workload, spec *bat
 	}
 	var active []*state.Workload
 	for _, c := range children {
-		if !c.Job.Over() && !c.Deleting {
+		if !c.Job.Over() && !c.Deleting && c.Parent.Gate == "" {
 			active = append(active, c)
 		}
 	}

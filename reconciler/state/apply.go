@@ -43,6 +43,8 @@ func (s *State) apply(r *Record) error {
 		return s.applyJob(r)
 	case *CronFired, *JobDropped:
 		return s.applyCron(r)
+	case *GateJobStarted, *GateJobEnded:
+		return s.applyGateJob(r)
 	case *PodPlaced, *PodStopping, *PodGone, *PodObserved, *PodFlapping, *PodSettled:
 		return s.applyPod(r)
 	case *NodeRanged, *ServiceAddressed, *RoutingChosen:

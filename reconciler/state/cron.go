@@ -23,7 +23,9 @@ type Cron struct {
 type Fired struct {
 	CronJob  Ref    `pb:"1"`
 	Manifest Digest `pb:"2"`
-	At       int64  `pb:"3"` // wall nanoseconds: the time that was due
+	At       int64  `pb:"3"`   // wall nanoseconds: the time that was due
+	Gate     string `pb:"175"` // "shop/prod": it judges a commit for that stage; empty: its time came
+	Commit   string `pb:"176"` // that it judges
 }
 
 // CronFired begins a Job of a CronJob.
@@ -49,11 +51,12 @@ const (
 	DropHistory  DropWhy = iota + 1 // more have ended than are kept
 	DropReplaced                    // concurrencyPolicy Replace
 	DropExpired                     // ttlSecondsAfterFinished
+	DropVoid                        // what it would say of a commit no longer counts
 )
 
 // String says it in words.
 func (w DropWhy) String() string {
-	names := [...]string{"", "history limit", "replaced", "expired"}
+	names := [...]string{"", "history limit", "replaced", "expired", "void"}
 	if int(w) < len(names) {
 		return names[w]
 	}
@@ -82,7 +85,10 @@ func (w *Workload) Children() []*Workload {
 func (s *State) applyCron(r *Record) error {
 	switch f := r.Fact.(type) {
 	case *CronFired:
-		return s.fire(r, f)
+		if err := s.fire(r, f.Job, Digest{}, &Fired{CronJob: f.CronJob, At: f.At}); err != nil {
+			return err
+		}
+		s.Workloads[f.CronJob].Cron.Last = f.At
 	case *JobDropped:
 		w, err := s.workload(f.Job)
 		if err != nil {
@@ -93,20 +99,22 @@ func (s *State) applyCron(r *Record) error {
 	return nil
 }
 
-// fire begins a Job, with the templates that its CronJob has now.
-func (s *State) fire(r *Record, f *CronFired) error {
-	cron, err := s.workload(f.CronJob)
+// fire begins a Job, with the templates that its CronJob has now; only if it has
+// this one, where one is named.
+func (s *State) fire(r *Record, job Ref, template Digest, parent *Fired) error {
+	cron, err := s.workload(parent.CronJob)
 	if err != nil {
 		return err
 	}
-	if cron.Cron == nil || s.Workloads[f.Job] != nil {
-		return fmt.Errorf("%s can't begin %s", f.CronJob, f.Job)
+	if cron.Cron == nil || s.Workloads[job] != nil || !template.IsZero() && !cron.makes(template) {
+		return fmt.Errorf("%s can't begin %s", parent.CronJob, job)
 	}
+	parent.Manifest = cron.Owned.Manifest
 	w := &Workload{
-		Ref: f.Job, App: cron.App, Created: r.At, Since: r.At, Progress: r.At, Holds: map[string]*Hold{}, Job: &Job{},
-		Parent: &Fired{CronJob: f.CronJob, Manifest: cron.Owned.Manifest, At: f.At}, Revision: cron.Revision,
+		Ref: job, App: cron.App, Created: r.At, Since: r.At, Progress: r.At, Holds: map[string]*Hold{}, Job: &Job{}, Parent: parent,
+		Revision: cron.Revision,
 	}
-	w.Owned = jobOf(cron.Owned, f.Job, f.At)
+	w.Owned = jobOf(cron.Owned, job, parent)
 	w.Owned.Created, w.Owned.Changed = r.At, r.Seq
 	for i := range w.Owned.Object.Variants {
 		v := variantOf(&w.Owned.Object.Variants[i])
@@ -115,10 +123,14 @@ func (s *State) fire(r *Record, f *CronFired) error {
 		}
 		w.Variants = append(w.Variants, v)
 	}
-	s.Workloads[f.Job] = w
+	s.Workloads[job] = w
 	s.adopt(w)
-	cron.Cron.Last = f.At
 	return nil
+}
+
+// makes says whether the workload's pods are to be made from a template.
+func (w *Workload) makes(template Digest) bool {
+	return slices.ContainsFunc(w.Variants, func(v *WorkloadVariant) bool { return v.Update != nil && v.Update.Digest == template })
 }
 
 // adopt makes a Job known to its CronJob.
@@ -134,8 +146,14 @@ func (s *State) adopt(w *Workload) {
 	}
 }
 
+// What a gate's Job says of itself: the stage that waits for it, and the commit.
+const (
+	GateAnnotation   = "tandem.dev/gate"
+	CommitAnnotation = "tandem.dev/commit"
+)
+
 // jobOf makes a Job's object from its CronJob's.
-func jobOf(cron *Owned, ref Ref, at int64) *Owned {
+func jobOf(cron *Owned, ref Ref, parent *Fired) *Owned {
 	o := &Object{Ref: ref}
 	for _, v := range cron.Object.Variants {
 		from, ok := v.Body.(*batchv1.CronJob)
@@ -152,7 +170,11 @@ func jobOf(cron *Owned, ref Ref, at int64) *Owned {
 		if job.Annotations == nil {
 			job.Annotations = map[string]string{}
 		}
-		job.Annotations[batchv1.CronJobScheduledTimestampAnnotation] = time.Unix(0, at).UTC().Format(time.RFC3339)
+		if parent.Gate != "" {
+			job.Annotations[GateAnnotation], job.Annotations[CommitAnnotation] = parent.Gate, parent.Commit
+		} else {
+			job.Annotations[batchv1.CronJobScheduledTimestampAnnotation] = time.Unix(0, parent.At).UTC().Format(time.RFC3339)
+		}
 		o.Variants = append(o.Variants, Variant{OS: v.OS, Body: job, Digest: v.Digest, Origin: v.Origin})
 	}
 	return &Owned{Object: o, App: cron.App, Manifest: cron.Manifest}

@@ -268,12 +268,15 @@ func (s *State) applyJob(r *Record) error {
 		}
 		w.Job.move(r, f)
 		w.IsStalled = f.Stage == JobFailed
-		if w.Parent != nil && f.Stage == JobComplete {
+		if w.Parent != nil && w.Parent.Gate == "" && f.Stage == JobComplete {
 			if cron := s.Workloads[w.Parent.CronJob]; cron != nil && cron.Cron != nil {
 				cron.Cron.Success = r.At.Wall
 			}
 		}
 		w.Complete = false
+		if w.Parent != nil && w.Parent.Gate != "" {
+			s.gateJobMoved(r, f)
+		}
 	}
 	return nil
 }

@@ -79,6 +79,9 @@ func (k Kind) String() string {
 		KindAccessRemoved:  "AccessRemoved",
 
 		KindDeploymentNoted: "DeploymentNoted",
+
+		KindGateJobStarted: "GateJobStarted",
+		KindGateJobEnded:   "GateJobEnded",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

@@ -33,7 +33,7 @@ type Stage struct {
 // GateKind says what a gate asks for.
 type GateKind uint8
 
-// The kinds of gates. Those from GatePlan on are always there.
+// The kinds of gates. Those from GatePlan to GateQueue are always there.
 const (
 	GateHealthy    GateKind = iota + 1 // the stages before ran the commit, healthy, for as long
 	GateSigned                         // every commit between carries a verified signature
@@ -46,11 +46,12 @@ const (
 	GateSuspended                      // the stage isn't suspended
 	GateBranch                         // the stage's branch is there and can be moved
 	GateQueue                          // no other push to the branch is under way
+	GateJobs                           // a Job succeeded while the stages before ran the commit
 )
 
 // String is the gate's word in the text and on the command line.
 func (k GateKind) String() string {
-	names := [...]string{"", "healthy", "signed", "approvals", "window", "external", "plan", "quarantine", "freeze", "suspended", "branch", "queue"}
+	names := [...]string{"", "healthy", "signed", "approvals", "window", "external", "plan", "quarantine", "freeze", "suspended", "branch", "queue", "job"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -69,8 +70,10 @@ type Gate struct {
 	From      int32         `json:"from,omitempty" pb:"8"`      // window: minute of the day
 	To        int32         `json:"to,omitempty" pb:"9"`        // window: minute of the day, exclusive
 	Zone      string        `json:"timeZone,omitempty" pb:"10"`
-	Name      string        `json:"name,omitempty" pb:"11"`   // external: of the check; signed: path of the allowed signers
+	Name      string        `json:"name,omitempty" pb:"11"`   // external: of the check; signed: path of the allowed signers; job: of the root's CronJob
 	Secret    string        `json:"secret,omitempty" pb:"12"` // external: name of the Secret whose key signs the answer
+
+	Namespace string `json:"namespace,omitempty" pb:"175"` // job: of the CronJob
 
 	// Names are Users in clear, between the text and the shell that makes tokens
 	// of them; they are in no record.
@@ -98,18 +101,19 @@ type Line struct {
 
 // LineUp is what a stage's branch has had.
 type LineUp struct {
-	Name      string   `pb:"1"`
-	App       AppName  `pb:"2"`
-	Head      Commit   `pb:"3"` // of the branch, as last seen
-	Trials    []Trial  `pb:"4"` // oldest first; the last is what runs
-	Suspended bool     `pb:"5"`
-	Until     int64    `pb:"6"` // wall nanoseconds; 0: until resumed
-	Passed    Seq      `pb:"7"` // the newest Trial of the stage before that came here
-	Reviews   []Review `pb:"8"`
-	Checks    []Check  `pb:"9"`
-	Tried     []Tried  `pb:"10"`
-	Why       Text     `pb:"115"` // it is suspended
-	By        Text     `pb:"116"` // who suspended it
+	Name      string    `pb:"1"`
+	App       AppName   `pb:"2"`
+	Head      Commit    `pb:"3"` // of the branch, as last seen
+	Trials    []Trial   `pb:"4"` // oldest first; the last is what runs
+	Suspended bool      `pb:"5"`
+	Until     int64     `pb:"6"` // wall nanoseconds; 0: until resumed
+	Passed    Seq       `pb:"7"` // the newest Trial of the stage before that came here
+	Reviews   []Review  `pb:"8"`
+	Checks    []Check   `pb:"9"`
+	Tried     []Tried   `pb:"10"`
+	Jobs      []GateJob `pb:"175"`
+	Why       Text      `pb:"115"` // it is suspended
+	By        Text      `pb:"116"` // who suspended it
 }
 
 // A Trial is a commit on a stage. Its soak starts when the application has

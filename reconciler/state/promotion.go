@@ -354,6 +354,7 @@ func (s *State) redeclared(r *Record, old, now *Application) {
 				continue
 			}
 			u.Reviews = nil
+			l.forgetJobs()
 			if old.Source != now.Source {
 				u.Trials, u.Head = nil, Commit{}
 			}
@@ -404,7 +405,7 @@ func (s *State) trial(r *Record, l *Line, u *LineUp) {
 func (u *LineUp) clone() *LineUp {
 	c := *u
 	c.Trials, c.Checks = slices.Clone(u.Trials), slices.Clone(u.Checks)
-	c.Reviews, c.Tried = slices.Clone(u.Reviews), slices.Clone(u.Tried)
+	c.Reviews, c.Tried, c.Jobs = slices.Clone(u.Reviews), slices.Clone(u.Tried), slices.Clone(u.Jobs)
 	return &c
 }
 

@@ -91,6 +91,12 @@ const (
 // KindDeploymentNoted is of what a repository is told.
 const KindDeploymentNoted Kind = 117
 
+// The kinds of facts about Jobs that judge commits.
+const (
+	KindGateJobStarted Kind = 175
+	KindGateJobEnded   Kind = 176
+)
+
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
 // that this version doesn't know.
 func NewFact(k Kind) Fact {
@@ -168,5 +174,7 @@ func facts() map[Kind]func() Fact {
 		KindAccessRemoved:  func() Fact { return new(AccessRemoved) },
 
 		KindDeploymentNoted: func() Fact { return new(DeploymentNoted) },
+		KindGateJobStarted:  func() Fact { return new(GateJobStarted) },
+		KindGateJobEnded:    func() Fact { return new(GateJobEnded) },
 	}
 }

@@ -374,7 +374,7 @@ func (r *restorer) workloads(snap *Snapshot) error {
 			if err != nil {
 				return err
 			}
-			owned = jobOf(&Owned{Object: from, App: sw.App, Manifest: sw.Parent.Manifest}, sw.Ref, sw.Parent.At)
+			owned = jobOf(&Owned{Object: from, App: sw.App, Manifest: sw.Parent.Manifest}, sw.Ref, sw.Parent)
 			owned.Created, owned.Changed = sw.Created, sw.Changed
 		}
 		if owned == nil {

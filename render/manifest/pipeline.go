@@ -45,7 +45,12 @@ type pipelineGate struct {
 	Approvals *gateApprovals `json:"approvals,omitempty"`
 	Window    *gateWindow    `json:"window,omitempty"`
 	External  *gateExternal  `json:"external,omitempty"`
-	Job       any            `json:"job,omitempty"` // known, so that it is refused by name
+	Job       *gateJob       `json:"job,omitempty"`
+}
+
+type gateJob struct {
+	CronJob   string `json:"cronJob,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
 }
 
 type gateHealthy struct {
@@ -179,11 +184,18 @@ func (c *validator) gate(at Path, in *pipelineGate) (state.Gate, bool) {
 		out = append(out, state.Gate{Kind: state.GateExternal, Name: in.External.Name, Secret: in.External.Secret})
 	}
 	if in.Job != nil {
-		c.fail(at.Key("job"), "this version of Tandem runs no Job as a gate", "remove it, or let who runs the check answer an `external` gate")
-		return state.Gate{}, false
+		if in.Job.CronJob == "" {
+			c.missing(at.Key("job", "cronJob"), "name the CronJob of the root whose Job judges the commit; `suspend: true` keeps it from running by the clock")
+		} else {
+			c.name(at.Key("job", "cronJob"), in.Job.CronJob, nameSubdomain)
+		}
+		if in.Job.Namespace == "" {
+			in.Job.Namespace = "default"
+		}
+		out = append(out, state.Gate{Kind: state.GateJobs, Name: in.Job.CronJob, Namespace: in.Job.Namespace})
 	}
 	if len(out) != 1 {
-		c.fail(at, "want one of healthy, signed, approvals, window and external", "write one gate an item")
+		c.fail(at, "want one of healthy, signed, approvals, window, external and job", "write one gate an item")
 		return state.Gate{}, false
 	}
 	return out[0], true

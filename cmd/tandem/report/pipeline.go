@@ -162,6 +162,8 @@ func gateDetail(r *promote.Result, review *state.Review, now state.Instant, word
 			said = [...]string{"no answer yet", "no"}[r.Have+1]
 		}
 		return withWhy(r.Name+": "+said, r.Why, words)
+	case state.GateJobs:
+		return r.JobSays()
 	case state.GateFreeze:
 		return withWhy(r.Name, r.Why, words)
 	case state.GateBranch, state.GateQueue:

@@ -62,6 +62,15 @@ func (t *Teller) promotion(l *Line, fact state.Fact) {
 			l.Outcome = "no"
 		}
 		object(f.Pipeline, f.Stage)
+	case *state.GateJobStarted:
+		l.What, l.Outcome, l.Reason = "gate", Short(f.Job), "for commit "+short7(f.Commit.Hash)
+		object(f.Pipeline, f.Stage)
+	case *state.GateJobEnded:
+		l.What, l.Outcome, l.Bad, l.Reason = "gate", f.Outcome.String(), f.Outcome == state.GateFailed, Short(f.Job)
+		if f.Why != 0 {
+			l.Reason += ": " + f.Why.String()
+		}
+		object(f.Pipeline, f.Stage)
 	default:
 		t.told(l, fact)
 	}

@@ -12,8 +12,8 @@ import (
 type Result struct {
 	Gate state.GateKind `json:"gate"`
 	Pass bool           `json:"pass"`
-	Name string         `json:"name,omitempty"` // external: of the check; signed: the signers' path; branch: what is wrong
-	Have int64          `json:"have,omitempty"` // healthy: nanoseconds; approvals; signed commits; problems; holds; external: -1 no answer, 0 no, 1 yes
+	Name string         `json:"name,omitempty"` // external: of the check; job: its CronJob; signed: the signers' path; branch: what is wrong
+	Have int64          `json:"have,omitempty"` // healthy: nanoseconds; approvals; signed commits; problems; holds; external: -1 no answer, 0 no, 1 yes; job: JobLacks to JobRuns
 	Want int64          `json:"want,omitempty"`
 
 	Votes   []state.Seq  `json:"votes,omitempty"` // approvals: the records of those that count; external: of the answer
@@ -52,6 +52,8 @@ func (v *view) gates(commit *state.Commit, p *state.Promotion) []Result {
 			r = v.window(g)
 		case state.GateExternal:
 			r = v.external(g, commit)
+		case state.GateJobs:
+			r = v.job(g, commit)
 		case state.GatePlan, state.GateQuarantine, state.GateFreeze, state.GateSuspended, state.GateBranch, state.GateQueue:
 			// Always there; the text can't name them.
 		}
@@ -160,6 +162,8 @@ func (r *Result) Says() string {
 		}
 	case state.GateWindow, state.GateFreeze, state.GateBranch, state.GateQueue:
 		text = r.Name
+	case state.GateJobs:
+		text = r.JobSays()
 	case state.GateQuarantine:
 		text = "the tree failed"
 	case state.GateSuspended:

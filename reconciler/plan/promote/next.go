@@ -43,6 +43,9 @@ func Next(s *state.State, l *state.Line, now state.Instant) Decision {
 			d.Fact = v.request()
 		}
 		if d.Fact == nil {
+			d.Fact = v.jobs()
+		}
+		if d.Fact == nil {
 			d.Fact = v.start(&d)
 		}
 		if d.Fact != nil {
