@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/metrics"
 	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
@@ -121,6 +124,7 @@ type agentFlags struct {
 	images, mirrors        []string
 	socket                 string
 	address, resolv, level string
+	metrics                string
 	labels                 map[string]string
 }
 
@@ -130,8 +134,9 @@ func (c *cli) agentRun() *cobra.Command {
 		Use: "run", Short: "run what the controller assigns to this machine", Args: args(cobra.NoArgs),
 		Long: `Run pods on this machine through its containerd. When the agent stops, pods run on;
 the next agent takes them over.`,
-		Example: "  tandem agent run --data /var/lib/tandem-agent",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.runAgent(cmd.Context(), &f) },
+		Example: `  tandem agent run --data /var/lib/tandem-agent
+  tandem agent run --metrics 127.0.0.1:7444`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.runAgent(cmd.Context(), &f) },
 	}
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
@@ -140,6 +145,7 @@ the next agent takes them over.`,
 	fl.StringVar(&f.address, "address", "", "`IP` that this machine is reached at")
 	fl.StringVar(&f.resolv, "resolv-conf", "", "`FILE` that names the servers for names of the world outside; by default /etc/resolv.conf")
 	fl.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` added to the node's labels")
+	fl.StringVar(&f.metrics, "metrics", "", "`ADDRESS` at which whoever reaches it may read the agent's metrics, such as 127.0.0.1:7444; by default none")
 	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
 	return cmd
 }
@@ -183,9 +189,10 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	meter := metrics.NewAgent(version)
 	a, err := agent.New(ctx, agent.Config{
 		Node: j.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
-		Version: version, Address: m.Address, Labels: f.labels, Resolv: f.resolv, Fencer: m.Fencer, Logger: logger,
+		Version: version, Address: m.Address, Labels: f.labels, Resolv: f.resolv, Fencer: m.Fencer, Meter: meter, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -195,7 +202,17 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	fresh, stop := context.WithCancel(ctx)
 	defer stop()
 	renewal.Go(func() { join.KeepFresh(fresh, conn, j.Server, filepath.Join(dir, "join"), logger) })
-	if err := m.Run(ctx, a); err != nil && !errors.Is(err, context.Canceled) {
+	meter.Of(a, m.Runtime, func() (time.Time, error) { return join.GoodUntil(filepath.Join(dir, "join")) })
+	all, fresh := errgroup.WithContext(fresh)
+	all.Go(func() error { return m.Run(fresh, a) })
+	if f.metrics != "" {
+		all.Go(func() error {
+			return metrics.Listen(fresh, f.metrics, meter.Handler(logger), func(at net.Addr) {
+				logger.LogAttrs(fresh, slog.LevelInfo, "answers for metrics", slog.String("address", at.String()))
+			})
+		})
+	}
+	if err := all.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	_, _ = fmt.Fprintln(c.errs, "stopped. Pods of this machine run on.")

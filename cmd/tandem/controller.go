@@ -16,8 +16,8 @@ func (c *cli) controllerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "controller REPO|DIR", Short: "the control plane", Args: args(cobra.ExactArgs(1)),
 		Long: `Run the control plane alone: it follows a repository or directory, keeps the log, and
-serves the API and the agents of other machines on one TLS address. Machines join with
-` + "`tandem agent join`" + `. A stop parks every node: pods run on, and nothing is moved.`,
+serves the API, the agents of other machines and Prometheus's /metrics (with the token of
+a viewer) on one TLS address. Machines join with ` + "`tandem agent join`" + `. A stop parks every node: pods run on, and nothing is moved.`,
 		Example: `  tandem controller https://git.example/shop.git --ref main --listen :7443 --data /var/lib/tandem/shop
   tandem agent token create --data /var/lib/tandem/shop`,
 		RunE: func(cmd *cobra.Command, list []string) error { return c.controller(cmd.Context(), list[0], &f) },

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -49,11 +50,15 @@ func (c *Controller) write(ctx context.Context, steps []reconciler.Output) error
 		return fmt.Errorf("store what record %d names: %w", c.head.Seq+1, err)
 	}
 	if len(records) > 0 {
+		began := time.Now()
 		head, err := c.cfg.Log.Append(ctx, c.head, records)
 		if err != nil {
 			return fmt.Errorf("append %d records: %w", len(records), err)
 		}
 		c.head = head
+		if c.cfg.Meter != nil {
+			c.cfg.Meter.Appended(time.Since(began), records)
+		}
 		if err := c.publish(records); err != nil {
 			return err
 		}

@@ -57,6 +57,15 @@ type Snapshots interface {
 	Latest() (*state.Snapshot, error)
 }
 
+// A Meter is told how long things took, for whoever watches. It must not block,
+// and must keep nothing of what it is shown.
+type Meter interface {
+	// Stepped: the machine took events in and decided on records.
+	Stepped(took time.Duration, records []*state.Record)
+	// Appended: records became durable, and a checkpoint with them.
+	Appended(took time.Duration, records []*state.Record)
+}
+
 // Config is what a Controller is made of.
 type Config struct {
 	Log       history.Log
@@ -72,6 +81,7 @@ type Config struct {
 	Now       func() state.Instant          // nil: this machine's clocks
 	Defaults  func(*corev1.PodTemplateSpec) // fills in a pod template as this version reads it; nil: nothing is filled in
 	Committed func([]*state.Record)         // called after each durable batch, in order; nil: nobody asks
+	Meter     Meter                         // nil: nobody measures
 }
 
 // A Controller is the machine with its goroutines.
@@ -213,7 +223,11 @@ func (c *Controller) loop(ctx context.Context) error {
 		case <-timer.C:
 		}
 		events := c.drain()
+		began := time.Now()
 		out := c.machine.Step(c.cfg.Now(), events)
+		if c.cfg.Meter != nil {
+			c.cfg.Meter.Stepped(time.Since(began), out.Records)
+		}
 		c.took(len(events))
 		wake := out.Wake
 		if !c.push(out) {

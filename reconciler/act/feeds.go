@@ -36,6 +36,7 @@ type Feeds struct {
 	slots    chan struct{} // renders at a time
 
 	mu    sync.Mutex
+	fails uint64 // looks that no source answered
 	feeds map[string]*feed
 	subs  map[state.AppName]*subscriber
 	wg    sync.WaitGroup
@@ -150,6 +151,31 @@ func (f *Feeds) Looked() bool {
 		}
 	}
 	return len(f.subs) > 0
+}
+
+// A Look is when an application's source last answered.
+type Look struct {
+	App  state.AppName
+	At   time.Time // zero: not since the start
+	Lost bool
+}
+
+// Looks are those of every application, by name, and how many looks failed
+// since the start.
+func (f *Feeds) Looks() (looks []Look, failed uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(f.subs)) {
+		l := Look{App: name, Lost: true} // until its source could be opened
+		if s := f.subs[name]; s.feed != nil {
+			l.Lost = s.feed.lost
+			if source, ok := s.feed.source.(interface{ Looked() time.Time }); ok {
+				l.At = source.Looked()
+			}
+		}
+		looks = append(looks, l)
+	}
+	return looks, f.fails
 }
 
 // say tells the machine about an application.
@@ -267,6 +293,7 @@ func (f *Feeds) pump(ctx context.Context, fd *feed) {
 
 func (f *Feeds) lost(fd *feed, err error) {
 	f.mu.Lock()
+	f.fails++
 	first := !fd.lost
 	fd.lost = true
 	subs := slices.Collect(maps.Values(fd.subs))

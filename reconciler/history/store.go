@@ -350,6 +350,18 @@ func (s *Store) Head() Head {
 	return s.head
 }
 
+// Size is what the log's records take on the disk, in bytes: without what lies
+// beside them.
+func (s *Store) Size() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sum int64
+	for i := range s.list {
+		sum += s.list[i].size
+	}
+	return sum
+}
+
 // Checkpoint is the head as a signed statement.
 func (s *Store) Checkpoint() ([]byte, error) {
 	h := s.Head()

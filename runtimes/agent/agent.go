@@ -44,6 +44,7 @@ type Config struct {
 	// Fencer ends identities in time when the agent can't; nil: this node takes
 	// none that would have to.
 	Fencer *fencer.Guard
+	Meter  Meter // nil: nobody counts
 	Logger *slog.Logger
 }
 
@@ -91,6 +92,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Meter == nil {
+		cfg.Meter = noMeter{}
 	}
 	if cfg.BootID == "" {
 		id, err := bootclock.ID()
@@ -299,6 +303,7 @@ func (a *Agent) observe(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			a.cfg.Meter.Unobserved()
 			a.log.LogAttrs(ctx, slog.LevelWarn, "the runtime did not say what exists", slog.Any("err", err))
 			after = 0
 			pause(ctx, time.Second)
@@ -359,6 +364,7 @@ func (a *Agent) connect(ctx context.Context) {
 		if errors.Is(err, errFacts) {
 			continue
 		}
+		a.cfg.Meter.Lost(err)
 		if time.Since(started) > 10*time.Second {
 			wait = 50 * time.Millisecond
 		}
@@ -411,6 +417,7 @@ func (a *Agent) converse(ctx context.Context) error {
 		return err
 	}
 	a.post(&step.Connected{})
+	a.cfg.Meter.Reached()
 	a.log.LogAttrs(ctx, slog.LevelInfo, "reached the controller")
 	renew := time.NewTimer(0)
 	defer renew.Stop()

@@ -112,7 +112,7 @@ func (s *remoteSession) Renew(_ context.Context, sent time.Duration) error {
 		return fmt.Errorf("the controller has not answered for %v: %w", silent.Round(time.Second), runtimes.ErrUnavailable)
 	}
 	s.renewals++
-	return classOfStatus(send(s.stream, &upFrame{Renew: s.renewals, Sent: sent}))
+	return classOfStatus(send(s.stream, &upFrame{Renew: s.renewals, Sent: sent, Wall: time.Now().UnixNano()}))
 }
 
 func (s *remoteSession) Close() {

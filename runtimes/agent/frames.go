@@ -34,6 +34,7 @@ type upFrame struct {
 	Report *state.Report `pb:"2"`
 	Renew  uint64        `pb:"3"` // number of the renewal within the session, from 1
 	Sent   time.Duration `pb:"4"` // with Renew: the agent's clock
+	Wall   int64         `pb:"5"` // likewise: its wall clock, in nanoseconds
 }
 
 // downFrame goes from controller to agent. One of its fields is set.

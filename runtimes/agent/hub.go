@@ -149,7 +149,7 @@ func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
 	if hello.Node == "" {
 		return nil, fmt.Errorf("an agent without a node name: %w", runtimes.ErrRejected)
 	}
-	p := &port{hub: h, node: hello.Node, peer: peer, serves: serves(&hello.Facts)}
+	p := &port{hub: h, node: hello.Node, peer: peer, serves: serves(&hello.Facts), status: SessionStatus{Node: hello.Node, Heard: time.Now()}}
 	if h.cfg.Head != nil {
 		p.welcome.Head = h.cfg.Head()
 	}
@@ -206,8 +206,9 @@ type port struct {
 	session uint64
 	peer    Peer
 	welcome Welcome
-	serves  bool // it is told of the network
-	closed  bool // guarded by hub.mu
+	serves  bool          // it is told of the network
+	closed  bool          // guarded by hub.mu
+	status  SessionStatus // likewise
 }
 
 func (p *port) Welcome() Welcome { return p.welcome }
@@ -215,6 +216,7 @@ func (p *port) Welcome() Welcome { return p.welcome }
 func (p *port) open() error {
 	p.hub.mu.Lock()
 	defer p.hub.mu.Unlock()
+	p.status.Heard = time.Now()
 	if p.closed {
 		return fmt.Errorf("session of node %s has ended: %w", p.node, runtimes.ErrUnavailable)
 	}

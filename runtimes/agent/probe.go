@@ -105,6 +105,7 @@ func (a *Agent) probing(ctx context.Context, x *step.Action, c *corev1.Container
 		if err != nil {
 			e.Text = err.Error()
 		}
+		a.cfg.Meter.Probed(x.Probe, err == nil)
 		a.post(e)
 		select {
 		case <-ctx.Done():

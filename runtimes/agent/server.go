@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -80,6 +81,7 @@ func (w *wireHub) session(stream grpc.ServerStream) error {
 		return statusOf(err)
 	}
 	defer p.Close()
+	p.note(func(s *SessionStatus) { s.CertificateEnds = certificateEnd(ctx) })
 	welcome := wireWelcome(p.welcome)
 	if err := send(stream, &downFrame{Welcome: &welcome}); err != nil {
 		return err
@@ -120,6 +122,9 @@ func (w *wireHub) listen(ctx context.Context, stream messenger, p *port, peer *w
 			err = p.Report(ctx, up.Report)
 		case up.Renew != 0:
 			err = p.Renew(ctx, up.Sent)
+			if now := time.Now(); up.Wall != 0 {
+				p.note(func(s *SessionStatus) { s.ClockAhead = time.Unix(0, up.Wall).Sub(now) })
+			}
 			peer.put(func() { peer.granted = up.Renew })
 		}
 		if err != nil {

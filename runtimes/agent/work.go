@@ -87,12 +87,26 @@ func (w *worker) do(ctx context.Context, x step.Action) {
 			case <-ctx.Done():
 			}
 		}
+		began := time.Now()
 		ip, err := "", ctx.Err()
 		if err == nil {
 			ip, err = a.carryOut(ctx, &x)
 		}
+		a.metered(ctx, &x, err, time.Since(began))
 		a.finished(ctx, &x, ip, err)
 	})
+}
+
+// metered counts an action that ended by itself. A hook that failed is the
+// program's, not the runtime's.
+func (a *Agent) metered(ctx context.Context, x *step.Action, err error, took time.Duration) {
+	class := ClassOf(err)
+	if _, ok := errors.AsType[*hookError](err); ok {
+		class = step.OK
+	}
+	if class == step.OK || !errors.Is(ctx.Err(), context.Canceled) {
+		a.cfg.Meter.Did(x, class, took)
+	}
 }
 
 // work is a pod's; mu is held.

@@ -28,6 +28,9 @@ func (*Runtime) RunDir() string { return "" }
 // Group is nowhere.
 func (*Runtime) Group() string { return "" }
 
+// ImageBytes is nothing.
+func (*Runtime) ImageBytes(context.Context) (int64, error) { return 0, nil }
+
 // Close does nothing.
 func (*Runtime) Close() error { return nil }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -43,6 +44,7 @@ type Source struct {
 
 	pace    sources.Pace
 	current sources.Snapshot
+	looked  atomic.Int64     // when the directory last could be read, wall nanoseconds; 0: never
 	files   map[string]known // of the last scan, by path
 	head    *git.Head
 }
@@ -78,6 +80,14 @@ func New(options Options) (*Source, error) {
 	s.logger = s.logger.With(slog.String("source", path))
 	s.turn <- struct{}{}
 	return s, nil
+}
+
+// Looked is when the directory could last be read; zero if it never could.
+func (s *Source) Looked() time.Time {
+	if at := s.looked.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 // Next waits for contents whose revision is not last. The first call looks at
@@ -137,6 +147,7 @@ func (s *Source) cycle(ctx context.Context, last state.Revision, wait bool) (boo
 		if err != nil {
 			return false, errors.Join(sources.ErrUnavailable, err)
 		}
+		s.looked.Store(time.Now().UnixNano())
 		if changed = s.current.Revision != last; changed || !first {
 			return changed, nil
 		}

@@ -106,10 +106,14 @@ func (s *Source) Hint() {
 	}
 }
 
-// Looked is when the repository last answered; zero if it never did.
+// Looked is when the repository last answered; zero if it never did. A commit
+// that is here is as fresh as ever: it isn't looked for again.
 func (s *Source) Looked() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.options.Commit != "" && !s.looked.IsZero() {
+		return time.Now()
+	}
 	return s.looked
 }
 

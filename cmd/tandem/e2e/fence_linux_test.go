@@ -148,7 +148,7 @@ func newLost(t *testing.T, class string) *lost {
 	need(t)
 	n := &lost{t: t, dir: t.TempDir(), wire: newWire(t), out: map[string]*bytes.Buffer{"controller": {}, "agent": {}}}
 	n.bin, n.path = filepath.Join(n.dir, "tandem"), filepath.Join(n.dir, "bin")
-	goTool(t, "build", "-o", n.bin, "github.com/tandem-gitops/tandem/cmd/tandem")
+	n.install("1.0.0")
 	goTool(t, "run", "github.com/tandem-gitops/tandem/examples/shop/images/mkimages", "-out", n.in("images"), "-web", "1.0.0", "-db", "2.0.0")
 	for _, dir := range []string{n.path, n.in("root")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -166,6 +166,16 @@ func newLost(t *testing.T, class string) *lost {
 	n.join()
 	n.back()
 	return n
+}
+
+// install puts a version of the program where the one before it is, as a package
+// does: whoever runs that one still does.
+func (n *lost) install(version string) {
+	n.t.Helper()
+	goTool(n.t, "build", "-trimpath", "-ldflags", "-X main.version="+version, "-o", n.bin+".new", "github.com/tandem-gitops/tandem/cmd/tandem")
+	if err := os.Rename(n.bin+".new", n.bin); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 func (n *lost) in(name string) string { return filepath.Join(n.dir, name) }
@@ -255,7 +265,7 @@ func (n *lost) control() {
 
 func (n *lost) join() {
 	n.t.Helper()
-	n.agent = n.start("agent", "agent", "run", "--data", n.in("agent"), "--images", n.in("images"))
+	n.agent = n.start("agent", "agent", "run", "--data", n.in("agent"), "--images", n.in("images"), "--metrics", metricsAt)
 }
 
 func (n *lost) end() {

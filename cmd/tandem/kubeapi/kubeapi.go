@@ -83,6 +83,8 @@ type Config struct {
 	Version    string // of Tandem
 	// Look finds out what an image name means, for plans; nil: nobody can.
 	Look func(ctx context.Context, name string) state.Image
+	// Metrics answers scrapes of those who may read; nil: there are none.
+	Metrics http.Handler
 }
 
 // maxBody is the largest request body that is read, in bytes.

@@ -65,6 +65,8 @@ func (a *api) route(c *call) error {
 	switch {
 	case path == "version":
 		return a.version(c)
+	case path == "metrics" && a.Metrics != nil:
+		return a.answer(c, "metrics", a.metrics)
 	case path == "api", path == "apis":
 		return a.discover(c, path)
 	case parts[0] == "openapi":
@@ -79,6 +81,12 @@ func (a *api) route(c *call) error {
 		return a.group(c, parts[1], parts[2], parts[3:])
 	}
 	return notFound(c.r.URL.Path)
+}
+
+// metrics answers a scrape.
+func (a *api) metrics(c *call) error {
+	a.Metrics.ServeHTTP(c.w, c.r)
+	return nil
 }
 
 // group answers below /api/v1 and /apis/GROUP/VERSION.

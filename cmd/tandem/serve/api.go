@@ -26,6 +26,7 @@ import (
 type api struct {
 	listener net.Listener
 	http     *http.Server
+	ends     func() map[string]time.Time // of the certificates that are served with
 }
 
 func newAPI(s *Server) (*api, error) {
@@ -46,14 +47,16 @@ func newAPI(s *Server) (*api, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the API: %w; another address: --listen 127.0.0.1:0", err)
 	}
-	a := &api{listener: listener}
+	a := &api{listener: listener, ends: func() map[string]time.Time {
+		return map[string]time.Time{"authority": authority.Ends(), "server": certificate.Leaf.NotAfter}
+	}}
 	if _, err := users.WriteKubeconfig(s.Kubeconfig(), "https://"+a.address(), authority.PEM()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	streams := join.Handler(s.Hub, authority, join.OpenTokens(o.Data, authority.Pin()), o.Logger)
 	handler := kubeapi.New(kubeapi.Config{
 		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
-		Look: s.look,
+		Look: s.look, Metrics: s.meter.Handler(o.Logger),
 	})
 	hooks := s.hooks()
 	a.http = &http.Server{

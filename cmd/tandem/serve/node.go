@@ -28,13 +28,15 @@ func openNode(ctx context.Context, s *Server, store *images.Store) (*localNode, 
 	if err != nil {
 		return nil, fmt.Errorf("make this machine a node: %w", err)
 	}
+	meter := s.meter.Add()
 	a, err := agent.New(ctx, agent.Config{
 		Node: o.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Address: m.Address,
-		Link: s.Hub.Link(), Version: o.Version, Fencer: m.Fencer, Logger: o.Logger,
+		Link: s.Hub.Link(), Version: o.Version, Fencer: m.Fencer, Meter: meter, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make this machine a node: %w", err), m.Close())
 	}
+	meter.Of(a, m.Runtime, nil)
 	return &localNode{machine: m, agent: a}, nil
 }
 

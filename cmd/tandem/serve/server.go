@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/metrics"
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render/manifest"
@@ -58,6 +59,7 @@ type Server struct {
 	renders    *worker.Pool
 	fleet      *simulated.Fleet
 	api        *api
+	meter      *metrics.Controller
 	node       *localNode
 	downMu     sync.Mutex
 	down       bool // a person asked to take everything down
@@ -67,7 +69,7 @@ type Server struct {
 // Open puts a server together. Nothing runs yet but, where this machine is to
 // be a node, its containerd.
 func Open(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{opts: o, ending: make(chan struct{})}
+	s := &Server{opts: o, ending: make(chan struct{}), meter: metrics.NewController(o.Version)}
 	if o.Listen == "" {
 		s.opts.Listen = DefaultListen
 	}
@@ -94,7 +96,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	s.Controller, err = act.New(ctx, act.Config{
 		Log: s.Data.Store, Library: s.Data.Library, Texts: s.Data.Store.Texts(), Snapshots: snapshots{s.Data.Store},
 		Nodes: s.Hub, Images: s.images, LogID: s.Data.Store.ID(), Version: o.Version, Routing: o.Routing, Logger: o.Logger,
-		Committed: s.committed, Defaults: manifest.DefaultTemplate,
+		Committed: s.committed, Defaults: manifest.DefaultTemplate, Meter: s.meter,
 	})
 	if err != nil {
 		return fmt.Errorf("read data directory %s: %w", o.Data, err)
@@ -117,6 +119,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.api, err = newAPI(s); err != nil {
 		return err
 	}
+	s.watch()
 	if len(o.Simulate) > 0 {
 		s.simulate()
 	}
@@ -126,6 +129,15 @@ func (s *Server) assemble(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// watch has the metrics say what the parts know.
+func (s *Server) watch() {
+	v := metrics.Views{State: s.Controller.View, Sessions: s.Hub.Sessions, LogSize: s.Data.Store.Size, Certificates: s.api.ends}
+	if s.feeds != nil {
+		v.Sources = s.feeds.Looks
+	}
+	s.meter.Watch(v)
 }
 
 // patience is how long an image look-up may take. Where every node is

@@ -115,6 +115,9 @@ func (a *Authority) Pool() *x509.CertPool {
 // Pin is the digest of the authority's public key, which join tokens carry.
 func (a *Authority) Pin() state.Digest { return state.DigestOf(a.cert.RawSubjectPublicKeyInfo) }
 
+// Ends is when the authority's own certificate does, and with it all of its.
+func (a *Authority) Ends() time.Time { return a.cert.NotAfter }
+
 // Server makes a certificate for a listener that is reached by these names and
 // addresses. The authority's own goes with it, for those who know its pin only.
 func (a *Authority) Server(hosts []string) (tls.Certificate, error) {
@@ -134,7 +137,8 @@ func (a *Authority) Server(hosts []string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}, nil
+	leaf, err := x509.ParseCertificate(der)
+	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, err
 }
 
 // Client makes a certificate and key, both PEM, for a user and the groups that
