@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -43,6 +44,8 @@ type life struct {
 
 	attempt int32
 	hint    chan struct{} // something was written
+	watched bool          // and nothing is written without a hint
+	failed  atomic.Bool   // the last Take did: it is tried again
 	ended   bool          // the container has ended; guarded by outputs.mu
 	stop    context.CancelFunc
 	done    chan struct{}
@@ -65,6 +68,7 @@ func (o *outputs) run(ctx context.Context, all *sync.WaitGroup) {
 		all.Go(watch.run)
 		all.Go(func() { <-ctx.Done(); watch.close() })
 	}
+	all.Go(func() { o.pulse(ctx) })
 	dirs, err := filepath.Glob(filepath.Join(o.agent.logsDir(), "*", "*", "*"))
 	if err != nil {
 		return
@@ -122,9 +126,11 @@ func (o *outputs) open(uid state.UID, container string, attempt int32) error {
 	n.stop = stop
 	o.lives[key] = n
 	if o.watch != nil {
+		n.watched = true
 		out, errs := output.RawPaths(o.agent.logDir(uid, container, attempt))
 		for _, path := range []string{out, errs} {
 			if err := o.watch.add(path, n.hint); err != nil {
+				n.watched = false
 				o.agent.log.LogAttrs(ctx, slog.LevelWarn, "a log comes with a delay, its file can't be watched", slog.String("file", path), slog.Any("err", err))
 			}
 		}
@@ -133,18 +139,43 @@ func (o *outputs) open(uid state.UID, container string, attempt int32) error {
 	return nil
 }
 
+// pulse has lives looked at whose writes nobody tells of, all at the same time:
+// a node that rests should wake up seldom.
+func (o *outputs) pulse(ctx context.Context) {
+	tick := time.NewTicker(takeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		o.mu.Lock()
+		for _, l := range o.lives {
+			if !l.watched || l.failed.Load() {
+				nudge(l.hint)
+			}
+		}
+		o.mu.Unlock()
+	}
+}
+
+func nudge(hint chan struct{}) {
+	select {
+	case hint <- struct{}{}:
+	default:
+	}
+}
+
 // follow takes what a life writes until it is sealed.
 func (o *outputs) follow(ctx context.Context, l *life) {
 	defer close(l.done)
-	tick := time.NewTicker(takeEvery)
-	defer tick.Stop()
-	failed := false
 	for {
 		err := l.Take(time.Now())
-		if err != nil && !failed {
+		if err != nil && !l.failed.Load() {
 			o.agent.log.LogAttrs(ctx, slog.LevelWarn, "kept no lines of a log for now", slog.Any("err", err))
 		}
-		failed = err != nil
+		l.failed.Store(err != nil)
 		select {
 		case <-ctx.Done():
 			if err := l.Close(); err != nil {
@@ -152,7 +183,6 @@ func (o *outputs) follow(ctx context.Context, l *life) {
 			}
 			return
 		case <-l.hint:
-		case <-tick.C:
 		}
 	}
 }

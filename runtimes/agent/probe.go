@@ -2,12 +2,9 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -219,62 +216,4 @@ func portOf(c *corev1.Container, p intstr.IntOrString) (string, error) {
 		return strconv.FormatUint(n, 10), nil
 	}
 	return "", fmt.Errorf("container %s has no port named %s", c.Name, p.StrVal)
-}
-
-// probeHTTP succeeds on 200 to 399. It follows the kubelet: no keep-alive, no
-// certificate check, redirects only within the host.
-func probeHTTP(ctx context.Context, ip string, c *corev1.Container, h *corev1.HTTPGetAction) error {
-	port, err := portOf(c, h.Port)
-	if err != nil {
-		return err
-	}
-	host := h.Host
-	if host == "" {
-		host = ip
-	}
-	path := h.Path
-	if !strings.HasPrefix(path, "/") {
-		path = "/" + path
-	}
-	scheme := strings.ToLower(string(h.Scheme))
-	if scheme == "" {
-		scheme = "http"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+net.JoinHostPort(host, port)+path, nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("User-Agent", "tandem-probe")
-	req.Header.Set("Accept", "*/*")
-	for _, f := range h.HTTPHeaders {
-		if strings.EqualFold(f.Name, "Host") {
-			req.Host = f.Value
-			continue
-		}
-		req.Header.Add(f.Name, f.Value)
-	}
-	client := http.Client{
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as the kubelet: the address is the pod's own
-		},
-		CheckRedirect: func(next *http.Request, via []*http.Request) error {
-			if next.URL.Hostname() != req.URL.Hostname() || len(via) >= 10 {
-				return http.ErrUseLastResponse
-			}
-			return nil
-		},
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, cappedMost))
-	if err := resp.Body.Close(); err != nil {
-		return err
-	}
-	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
-		return fmt.Errorf("HTTP status %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
-	}
-	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeEvery is how often output is taken where nothing said that there is some.
+// takeEvery is how often output is taken of files that can't be watched.
 const takeEvery = 2 * time.Second
 
 // A watcher hears of writes to files.
@@ -76,12 +76,5 @@ func (w *watcher) run() {
 			}
 			w.mu.Unlock()
 		}
-	}
-}
-
-func nudge(hint chan struct{}) {
-	select {
-	case hint <- struct{}{}:
-	default:
 	}
 }

@@ -87,6 +87,7 @@ type pod struct {
 type container struct {
 	record  containerRecord // under Runtime.mu
 	watched bool            // under Runtime.mu
+	ask     func()          // has its watcher ask again how it is; under Runtime.mu
 	ended   chan struct{}   // closed when its outcome is recorded
 	gone    chan struct{}   // closed when containerd has nothing of it any more
 }
@@ -122,6 +123,7 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if err := r.connectFirst(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the containerd runtime: %w", err), r.Close())
 	}
+	r.work.Go(r.askAgain)
 	return r, nil
 }
 

@@ -26,8 +26,8 @@ const (
 	exitUnknown = 255 // as containerd says it
 	watchPause  = 50 * time.Millisecond
 
-	watchRound  = 10 * time.Second // one call of Wait; then it is asked whether the process lives
-	watchMisses = 2                // rounds that a process may be gone before nobody will say how it ended
+	watchRound  = 10 * time.Second // between looks at whether processes live whose end is waited for
+	watchMisses = 2                // looks that a process may be gone before nobody will say how it ended
 
 	handlerPause    = 10 * time.Millisecond // between looks for a handler
 	handlerPauseMax = time.Second
@@ -43,7 +43,10 @@ func (r *Runtime) watch(p *pod, c *container) {
 		if err != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.inNamespace(r.life), watchRound)
+		ctx, cancel := context.WithCancel(r.inNamespace(r.life))
+		r.mu.Lock()
+		c.ask = cancel
+		r.mu.Unlock()
 		answer, err := cl.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
 		over := ctx.Err() != nil
 		cancel()
@@ -69,6 +72,34 @@ func (r *Runtime) watch(p *pod, c *container) {
 		// Unknown: the daemon or the shim went away. Ask again.
 		if !r.pause(watchPause) {
 			return
+		}
+	}
+}
+
+// askAgain ends the waits for processes that are gone, for as long as the node is
+// open: whoever waits asks again, and counts. All are looked at in one go, so
+// that a node at rest wakes up seldom.
+func (r *Runtime) askAgain() {
+	for r.pause(watchRound) {
+		type waiting struct {
+			uid state.UID
+			pid uint32
+			ask func()
+		}
+		var all []waiting
+		r.mu.Lock()
+		for uid, p := range r.pods {
+			for _, c := range p.containers {
+				if c.record.Phase == running && c.ask != nil {
+					all = append(all, waiting{uid, c.record.PID, c.ask})
+				}
+			}
+		}
+		r.mu.Unlock()
+		for _, w := range all {
+			if !runs(w.pid, w.uid) {
+				w.ask()
+			}
 		}
 	}
 }

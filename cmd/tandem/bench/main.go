@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/pprof"
 	"strings"
+	"syscall"
 )
 
 // suite is one group of figures.
@@ -37,6 +38,9 @@ func suites() []suite {
 		{"rollout", rollout},
 		{"history", past},
 		{"idle", idle},
+		{"node-network", nodeNetwork},
+		{"node-start", nodeStart},
+		{"node-rest", nodeRest},
 	}
 }
 
@@ -44,12 +48,17 @@ func main() {
 	only := flag.String("run", "", "comma-separated suites; empty: all")
 	profile := flag.String("cpuprofile", "", "file to write a profile to")
 	flag.Parse()
+	err := ownNetwork(*only)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
 	stopProfile, err := startProfile(*profile)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err = errors.Join(measure(ctx, *only), stopProfile())
 	stop()
 	if err != nil {
@@ -77,8 +86,7 @@ func startProfile(path string) (stop func() error, err error) {
 func measure(ctx context.Context, only string) error {
 	b := &board{floors: map[string]float64{}}
 	for _, s := range suites() {
-		group, _, _ := strings.Cut(s.name, "-") // "schedule" runs all of its parts
-		if only != "" && !strings.Contains(","+only+",", ","+s.name+",") && !strings.Contains(","+only+",", ","+group+",") {
+		if !chosen(s.name, only) {
 			continue
 		}
 		if err := s.run(ctx, b); err != nil {
@@ -89,4 +97,10 @@ func measure(ctx context.Context, only string) error {
 		return fmt.Errorf("%d of %d figures missed their goal", b.missed, b.lines)
 	}
 	return nil
+}
+
+// chosen says whether a suite is to run: none is named, or it or its group is.
+func chosen(name, only string) bool {
+	group, _, _ := strings.Cut(name, "-") // "schedule" runs all of its parts
+	return only == "" || strings.Contains(","+only+",", ","+name+",") || strings.Contains(","+only+",", ","+group+",")
 }
