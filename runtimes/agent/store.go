@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
 // A store is an agent's directory: the assignment without its Secrets, what
@@ -154,16 +155,8 @@ func (s store) writeJSON(name string, v any, sync bool) error {
 // write replaces a file as a whole.
 func (s store) write(name string, raw []byte, sync bool) error {
 	path := filepath.Join(s.dir, name)
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
+	if sync {
+		return atomicfile.WriteDurable(path, raw, 0o600)
 	}
-	_, err = f.Write(raw)
-	if err == nil && sync {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return atomicfile.Write(path, raw, 0o600)
 }

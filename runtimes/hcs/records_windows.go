@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
 // A podRecord is sandbox.json in a pod's directory. It is there before anything
@@ -78,10 +79,7 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return atomicfile.Write(path, raw, 0o600)
 }
 
 func readJSON(path string, v any) error {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
 // How long to wait before trying again, and between two writes of the newest
@@ -113,10 +114,7 @@ func (n *Node) save() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(n.file()+".new", raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(n.file()+".new", n.file())
+	return atomicfile.Write(n.file(), raw, 0o600)
 }
 
 // Update hands over what there is: the newest counts. It doesn't block.

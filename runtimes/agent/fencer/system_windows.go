@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
 // Windows has no socket whose other end the kernel names, so the fencer listens
@@ -52,10 +54,7 @@ func listen(dir string) (net.Listener, error) {
 	}
 	b, err := json.Marshal(w)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, place+".new"), b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(filepath.Join(dir, place+".new"), filepath.Join(dir, place))
+		err = atomicfile.Write(filepath.Join(dir, place), b, 0o600)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())

@@ -25,6 +25,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
 // How long certificates are good for. A node renews its own when a third of
@@ -74,7 +75,7 @@ func OpenAuthority(dir string) (*Authority, error) {
 	if err := writeKey(filepath.Join(dir, "ca.key"), key); err != nil {
 		return nil, err
 	}
-	if err := replace(filepath.Join(dir, "ca.crt"), encode("CERTIFICATE", der), 0o644); err != nil {
+	if err := atomicfile.WriteDurable(filepath.Join(dir, "ca.crt"), encode("CERTIFICATE", der), 0o644); err != nil {
 		return nil, err
 	}
 	return readAuthority(dir)
@@ -243,7 +244,7 @@ func writeKey(path string, key crypto.Signer) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, encode("PRIVATE KEY", der), 0o600)
+	return atomicfile.WriteDurable(path, encode("PRIVATE KEY", der), 0o600)
 }
 
 func readKey(path string) (crypto.Signer, error) {
@@ -264,17 +265,4 @@ func readKey(path string) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%s: want an ECDSA key, got %T", path, key)
 	}
 	return signer, nil
-}
-
-// replace writes a file as a whole, durably.
-func replace(path string, b []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

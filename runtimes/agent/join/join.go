@@ -23,6 +23,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
 const (
@@ -206,10 +207,10 @@ func obtain(ctx context.Context, conn grpc.ClientConnInterface, method string, r
 		return err
 	}
 	// Certificate and key in one file: they change together or not at all.
-	if err := replace(filepath.Join(dir, "node.pem"), append(reply.Certificate, encode("PRIVATE KEY", der)...), 0o600); err != nil {
+	if err := atomicfile.WriteDurable(filepath.Join(dir, "node.pem"), append(reply.Certificate, encode("PRIVATE KEY", der)...), 0o600); err != nil {
 		return err
 	}
-	return replace(filepath.Join(dir, "ca.crt"), reply.Authority, 0o644)
+	return atomicfile.WriteDurable(filepath.Join(dir, "ca.crt"), reply.Authority, 0o644)
 }
 
 func current(dir string) (*tls.Certificate, error) {

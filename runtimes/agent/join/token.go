@@ -17,6 +17,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
 // A Token is a join token as it is kept: its secret only as a hash.
@@ -156,5 +157,5 @@ func (t *Tokens) write(all []Token) error {
 	if err != nil {
 		return err
 	}
-	return replace(t.path, b, 0o600)
+	return atomicfile.WriteDurable(t.path, b, 0o600)
 }
