@@ -3,7 +3,6 @@ package containerd_test
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +22,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/containerd"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
@@ -32,20 +32,11 @@ const busybox = "shop.example/busybox:1"
 func need(t testing.TB) {
 	t.Helper()
 	for _, f := range containerd.Check() {
-		if !f.Fatal || f.OK {
-			continue
+		if f.Fatal && !f.OK {
+			hosttest.Lacks(t, f.Name+": "+f.Detail+"; "+f.Remedy)
 		}
-		if os.Getenv("TANDEM_REQUIRE") == "all" {
-			t.Fatalf("%s: %s; %s", f.Name, f.Detail, f.Remedy)
-		}
-		t.Skipf("%s: %s; %s", f.Name, f.Detail, f.Remedy)
 	}
-	if _, err := os.Stat("/bin/busybox"); err != nil {
-		if os.Getenv("TANDEM_REQUIRE") == "all" {
-			t.Fatal("busybox is not installed: apt-get install busybox-static")
-		}
-		t.Skip("busybox is not installed: apt-get install busybox-static")
-	}
+	hosttest.Need(t, "/bin/busybox")
 }
 
 // ranges are given out so that tests run beside each other, also in other
@@ -112,9 +103,7 @@ func open(t testing.TB, change func(*images.Variant)) *node {
 	}}
 	t.Cleanup(func() { // before TempDir's own, also after a failure
 		n.shutdown(t)
-		if left := n.traces(); len(left) > 0 {
-			t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
-		}
+		n.nothingLeft(t)
 	})
 	n.open(t)
 	if err := n.Pull(t.Context(), image); err != nil {
@@ -148,40 +137,33 @@ func (n *node) shutdown(t testing.TB) {
 	}
 }
 
-// traces lists everything on this machine that carries the node's name.
-func (n *node) traces() []string {
-	var found []string
-	run := n.runDir()
-	pids, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range pids {
-		raw, err := os.ReadFile(file)
-		if err == nil && (bytes.Contains(raw, []byte(run+"/")) || bytes.Contains(raw, []byte(n.marker()))) {
-			found = append(found, "process "+file+": "+strings.ReplaceAll(string(raw), "\x00", " "))
-		}
+// host is what on this machine is this node's.
+func (n *node) host() hosttest.Node {
+	h := hosttest.Node{Marks: []string{n.dir + "/", filepath.Base(n.runDir()), n.marker()}, Daemon: n.runDir() + "/containerd.sock"}
+	for i := range 64 {
+		h.Pods = append(h.Pods, uid(i).String())
 	}
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, run+"/") || strings.Contains(line, n.dir+"/") {
-			found = append(found, "mount "+strings.TrimSpace(line))
-		}
+	return h
+}
+
+func (n *node) nothingLeft(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	left, err := n.host().Left(ctx, nil)
+	if err != nil {
+		t.Error(err)
 	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/tandem/test." + filepath.Base(run))
-	more, _ := filepath.Glob("/sys/fs/cgroup/tandem/test." + filepath.Base(run))
-	links, _ := filepath.Glob("/sys/class/net/td" + filepath.Base(run) + ".*")
-	dirs, _ := filepath.Glob(run)
-	for i := range 64 { // where containerd puts the socket of a pod's shim
-		name := state.DigestOf([]byte(run + "/containerd.sock/tandem/" + uid(i).String()))
-		sockets, _ := filepath.Glob("/run/containerd/s/" + hex.EncodeToString(name[:]))
-		found = append(found, sockets...)
+	if len(left) > 0 {
+		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		n.host().Wipe(ctx)
 	}
-	return append(found, slices.Concat(groups, more, links, dirs)...)
 }
 
 // runDir is where a node keeps what must not survive a reboot; one is alive for
 // each directory.
 func (n *node) runDir() string {
-	d := state.DigestOf([]byte(n.o.Dir))
-	return "/run/tandem/" + hex.EncodeToString(d[:4])
+	return "/run/tandem/" + hosttest.ID(n.o.Dir)
 }
 
 // marker is in the command line of processes that tests start.
@@ -657,7 +639,7 @@ func (n *node) count(script string) (sum int) {
 // is runc for another moment.
 func (n *node) untilCount(t testing.TB, want int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for n.count("trap 'exit 7'") != want {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d processes for %d containers", n.count("trap 'exit 7'"), want)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 	"github.com/tandem-gitops/tandem/runtimes/runtimetest"
 )
@@ -22,11 +23,7 @@ func need(t *testing.T) {
 	if len(missing) == 0 {
 		return
 	}
-	why := "not installed: apt-get install " + strings.Join(missing, " ")
-	if os.Getenv("TANDEM_REQUIRE") == "all" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
+	hosttest.Lacks(t, "not installed: apt-get install "+strings.Join(missing, " "))
 }
 
 // machine is a Windows machine that the test's end takes away.

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -23,79 +22,34 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/runtimes/network"
 )
 
-// A space is a network namespace of the test's: it goes with its last handle,
-// however the test ends.
-type space struct{ file *os.File }
+// A space is a network namespace of the test's.
+type space struct{ *hosttest.Space }
 
 func needRoot(t testing.TB) {
 	t.Helper()
-	why := network.Missing()
-	if os.Geteuid() != 0 {
-		why = "not root"
+	hosttest.Need(t, hosttest.Root)
+	if why := network.Missing(); why != "" {
+		hosttest.Lacks(t, why)
 	}
-	if why == "" {
-		return
-	}
-	if os.Getenv("TANDEM_REQUIRE") == "all" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 func newSpace(t testing.TB) *space {
 	t.Helper()
-	type made struct {
-		file *os.File
-		err  error
+	made, err := hosttest.NewSpace()
+	if err != nil {
+		t.Fatal(err)
 	}
-	result := make(chan made, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			result <- made{nil, err}
-			return
-		}
-		f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
-		result <- made{f, err}
-	}()
-	m := <-result
-	if m.err != nil {
-		t.Fatal(m.err)
-	}
-	s := &space{m.file}
-	t.Cleanup(func() { _ = s.file.Close() })
-	s.do(t, func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lo)
-	})
-	return s
-}
-
-func (s *space) path() string { return fmt.Sprintf("/proc/self/fd/%d", s.file.Fd()) }
-
-// try runs f on a thread within the namespace.
-func (s *space) try(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- err
-			return
-		}
-		result <- f()
-	}()
-	return <-result
+	t.Cleanup(func() { _ = made.Close() })
+	return &space{made}
 }
 
 func (s *space) do(t testing.TB, f func() error) {
 	t.Helper()
-	if err := s.try(f); err != nil {
+	if err := s.Do(f); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -106,7 +60,7 @@ func wire(t testing.TB, a, b *space, addrA, addrB string) {
 	a.do(t, func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "up0"
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "up0", PeerNamespace: netlink.NsFd(int(b.file.Fd()))})
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "up0", PeerNamespace: netlink.NsFd(b.Fd())})
 	})
 	for s, addr := range map[*space]string{a: addrA, b: addrB} {
 		s.do(t, func() error {
@@ -138,10 +92,10 @@ func (n *testNode) pod(t testing.TB, name, ip string) *pod {
 	n.do(t, func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "p" + ip[strings.LastIndex(ip, ".")+1:]
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(p.file.Fd()))}); err != nil {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(p.Fd())}); err != nil {
 			return err
 		}
-		inside, err := netlink.NewHandleAt(netns.NsHandle(int(p.file.Fd())))
+		inside, err := netlink.NewHandleAt(netns.NsHandle(p.Fd()))
 		if err != nil {
 			return err
 		}
@@ -212,7 +166,7 @@ func (p *pod) endpoint(ports ...int32) state.Endpoint {
 // ask dials an address from a namespace and returns who answered and whom it saw.
 func (s *space) ask(t testing.TB, at string) (name, from string, err error) {
 	t.Helper()
-	err = s.try(func() error {
+	err = s.Do(func() error {
 		d := net.Dialer{Timeout: 5 * time.Second}
 		c, err := d.DialContext(t.Context(), "tcp4", at)
 		if err != nil {
@@ -265,7 +219,7 @@ func newNode(t testing.TB, name state.NodeName, resolv string) *testNode {
 func (n *testNode) start(t testing.TB, dir, resolv string) {
 	t.Helper()
 	var err error
-	n.Node, err = network.Open(network.Options{Node: n.name, ID: n.id, Dir: dir, NetNS: n.path(), Resolv: resolv})
+	n.Node, err = network.Open(network.Options{Node: n.name, ID: n.id, Dir: dir, NetNS: n.Path(), Resolv: resolv})
 	if err != nil {
 		t.Fatal(err)
 	}

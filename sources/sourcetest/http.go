@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 // HTTPOptions say how a server behaves.
@@ -82,7 +84,7 @@ func (s *Server) Up() {
 // ServeHTTP serves a repository over HTTP or HTTPS with git http-backend.
 func ServeHTTP(t testing.TB, repo *Repo, options HTTPOptions) *Server {
 	t.Helper()
-	Require(t, "git")
+	hosttest.Need(t, "git")
 	path, err := exec.LookPath("git")
 	if err != nil {
 		t.Fatal(err)

@@ -17,19 +17,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-// Require skips the test where a program isn't installed, and fails it instead
-// where TANDEM_REQUIRE=all.
-func Require(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("TANDEM_REQUIRE") == "all" {
-			t.Fatalf("%s is not installed, and TANDEM_REQUIRE=all", program)
-		}
-		t.Skipf("%s is not installed", program)
-	}
-}
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
+)
 
 // A Repo is a bare repository in the test's temporary directory.
 type Repo struct {
@@ -63,7 +53,7 @@ const (
 // NewRepo makes an empty bare repository whose HEAD names main.
 func NewRepo(t testing.TB) *Repo {
 	t.Helper()
-	Require(t, "git")
+	hosttest.Need(t, "git")
 	r := &Repo{t: t, Dir: filepath.Join(t.TempDir(), "repo.git"), home: t.TempDir(), clock: 1_750_000_000}
 	r.run(nil, "init", "--quiet", "--bare", "--initial-branch=main", r.Dir)
 	return r

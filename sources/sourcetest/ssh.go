@@ -17,12 +17,14 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 // ServeSSH serves a repository over SSH with git upload-pack, to one key.
 func ServeSSH(t testing.TB, repo *Repo) *Server {
 	t.Helper()
-	Require(t, "git")
+	hosttest.Need(t, "git")
 	dir := t.TempDir()
 	s := &Server{t: t, address: "127.0.0.1:0", KeyFile: filepath.Join(dir, "key"), KnownHostsFile: filepath.Join(dir, "known_hosts")}
 	client := s.newKey(s.KeyFile)

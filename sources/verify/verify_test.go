@@ -17,6 +17,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/sources/verify"
 )
 
@@ -55,14 +56,7 @@ func TestHonest(t *testing.T) {
 
 // What git and ssh-keygen themselves sign is believed.
 func TestGitItself(t *testing.T) {
-	for _, program := range []string{"git", "ssh-keygen"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("TANDEM_REQUIRE") == "all" {
-				t.Fatalf("%s is not installed, and TANDEM_REQUIRE=all", program)
-			}
-			t.Skipf("%s is not installed", program)
-		}
-	}
+	hosttest.Need(t, "git", "ssh-keygen")
 	dir := t.TempDir()
 	run := func(program string, args ...string) string {
 		t.Helper()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/doctor"
 	"github.com/tandem-gitops/tandem/runtimes/agent/fencer"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 // TestMain is a fencer, too, where it is called as one.
@@ -37,12 +38,7 @@ func finding(t *testing.T, r doctor.Report, name string) doctor.Finding {
 
 // TestLook: what is well says so, what isn't says what to do, and nothing stays.
 func TestLook(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("TANDEM_REQUIRE") == "all" {
-			t.Fatal("this test needs root")
-		}
-		t.Skip("this test needs root")
-	}
+	hosttest.Need(t, hosttest.Root)
 	t.Setenv("TMPDIR", t.TempDir())
 	self, err := os.Executable()
 	if err != nil {

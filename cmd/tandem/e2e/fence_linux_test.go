@@ -25,6 +25,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 // A wire is the only way from an agent to its controller. It can be cut: then
@@ -145,7 +147,7 @@ spec:
 
 func newLost(t *testing.T, class string) *lost {
 	t.Helper()
-	need(t)
+	hosttest.Need(t, hosttest.Root, "containerd", "runc", "nft")
 	n := &lost{t: t, dir: t.TempDir(), wire: newWire(t), out: map[string]*bytes.Buffer{"controller": {}, "agent": {}}}
 	n.bin, n.path = filepath.Join(n.dir, "tandem"), filepath.Join(n.dir, "bin")
 	n.install("1.0.0")
@@ -292,14 +294,16 @@ func (n *lost) end() {
 		fenced, _ := os.ReadFile(n.in("agent/fencer.log"))
 		n.t.Logf("the fencer said:\n%s", fenced)
 	}
-	if left := (&run{data: n.dir}).pids(n.dir); len(left) > 0 {
-		n.t.Errorf("left behind: processes %v", left)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience)
+	defer cancel()
+	node := hosttest.Node{Marks: []string{n.dir, hosttest.ID(n.in("agent/containerd")), hosttest.ID(n.in("agent"))}}
+	left, err := node.Left(ctx, nil)
+	if err != nil {
+		n.t.Error(err)
 	}
-	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || strings.Contains(string(mounts), n.dir) {
-		n.t.Errorf("left behind: a mount below %s, or %v", n.dir, err)
-	}
-	if groups, _ := filepath.Glob("/sys/fs/cgroup/*/tandem/real.*"); len(groups) > 0 {
-		n.t.Errorf("left behind: %v", groups)
+	if len(left) > 0 {
+		n.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		node.Wipe(ctx)
 	}
 }
 

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,7 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 // run is one life of `tandem up` and what it keeps.
@@ -42,29 +40,9 @@ type run struct {
 // patience bounds every wait of these tests.
 const patience = 2 * time.Minute
 
-func need(t *testing.T) {
-	t.Helper()
-	missing := ""
-	if os.Geteuid() != 0 {
-		missing = "root"
-	}
-	for _, program := range []string{"containerd", "runc"} {
-		if _, err := exec.LookPath(program); err != nil {
-			missing = program
-		}
-	}
-	if missing == "" {
-		return
-	}
-	if os.Getenv("TANDEM_REQUIRE") == "all" {
-		t.Fatalf("this test needs %s", missing)
-	}
-	t.Skipf("this test needs %s", missing)
-}
-
 func newRun(t *testing.T) *run {
 	t.Helper()
-	need(t)
+	hosttest.Need(t, hosttest.Root, "containerd", "runc", "nft")
 	r := &run{t: t, dir: filepath.Join(t.TempDir(), "shop"), data: filepath.Join(t.TempDir(), "data"), images: t.TempDir(), out: new(bytes.Buffer)}
 	r.bin = filepath.Join(t.TempDir(), "tandem")
 	goTool(t, "build", "-o", r.bin, "github.com/tandem-gitops/tandem/cmd/tandem")
@@ -150,128 +128,23 @@ func (r *run) end() {
 	if r.t.Failed() {
 		r.t.Logf("tandem up said:\n%s", r.out)
 	}
-	if left := r.left(); len(left) > 0 {
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(r.t.Context()), patience)
+	defer cancel()
+	left, err := r.node().Left(ctx, nil)
+	if err != nil {
+		r.t.Error(err)
+	}
+	if len(left) > 0 {
 		r.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
-		r.wipe()
+		r.node().Wipe(ctx)
 	}
 }
 
-// id is how this run's node names its things: eight digits of its directory.
-func (r *run) id() string {
-	d := state.DigestOf([]byte(filepath.Join(r.data, "node", "containerd")))
-	return hex.EncodeToString(d[:4])
-}
-
-// volatile is the node's directory in memory.
-func (r *run) volatile() string { return "/run/tandem/" + r.id() }
-
-// left is all on this machine that carries this run's name.
-func (r *run) left() []string {
-	var found []string
-	for _, m := range r.mounts() {
-		found = append(found, "mount "+m)
-	}
-	for _, pid := range r.processes() {
-		found = append(found, "process "+strconv.Itoa(pid))
-	}
-	return append(found, r.names()...)
-}
-
-// mounts are those below this run's directories.
-func (r *run) mounts() []string {
-	var found []string
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 1 && (strings.HasPrefix(f[1], r.data+"/") || strings.HasPrefix(f[1], r.volatile()+"/")) {
-			found = append(found, f[1])
-		}
-	}
-	return found
-}
-
-// processes speak of this run's directories, or are in its control groups.
-func (r *run) processes() []int {
-	found := append(r.pids(r.data), r.pids(r.volatile())...)
-	for _, dir := range r.groups() {
-		_ = filepath.WalkDir(dir, func(path string, _ os.DirEntry, _ error) error { // what goes meanwhile is none
-			raw, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-			for field := range strings.FieldsSeq(string(raw)) {
-				if pid, err := strconv.Atoi(field); err == nil {
-					found = append(found, pid)
-				}
-			}
-			return nil
-		})
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
-}
-
-func (r *run) groups() []string {
-	one, _ := filepath.Glob("/sys/fs/cgroup/*/tandem/*." + r.id())
-	two, _ := filepath.Glob("/sys/fs/cgroup/tandem/*." + r.id())
-	return append(one, two...)
-}
-
-// names are directories and network devices.
-func (r *run) names() []string {
-	links, _ := filepath.Glob("/sys/class/net/td" + r.id() + ".*")
-	dirs, _ := filepath.Glob(r.volatile())
-	return slices.Concat(r.groups(), links, dirs)
-}
-
-// wipe removes what a program that failed left: other tests go on beside it.
-func (r *run) wipe() {
-	for range 3 { // what is killed may have been starting another
-		for _, pid := range r.processes() {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	for _, m := range slices.Backward(r.mounts()) {
-		_ = syscall.Unmount(m, syscall.MNT_DETACH)
-	}
-	for _, dir := range r.groups() {
-		var dirs []string
-		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		for _, d := range slices.Backward(dirs) {
-			_ = os.Remove(d)
-		}
-	}
-	_ = exec.Command("nft", "delete", "table", "ip", "tandem-"+r.table()).Run()
-	for _, name := range r.names() {
-		if strings.HasPrefix(name, "/sys/class/net/") {
-			_ = exec.Command("ip", "link", "delete", filepath.Base(name)).Run()
-		}
-	}
-	_ = os.RemoveAll(r.volatile())
-}
-
-func (r *run) table() string {
-	d := state.DigestOf([]byte(filepath.Join(r.data, "node")))
-	return hex.EncodeToString(d[:4])
-}
-
-// pids are processes whose command line has a text.
-func (r *run) pids(text string) []int {
-	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	var out []int
-	for _, name := range dirs {
-		raw, err := os.ReadFile(name)
-		if err != nil || !strings.Contains(strings.ReplaceAll(string(raw), "\x00", " "), text) {
-			continue
-		}
-		if pid, err := strconv.Atoi(strings.Split(name, "/")[2]); err == nil && pid != os.Getpid() {
-			out = append(out, pid)
-		}
-	}
-	return out
+// node is whatever on this machine is this run's: its directory, and how its
+// runtime and its network mark what they have elsewhere.
+func (r *run) node() hosttest.Node {
+	dir := filepath.Join(r.data, "node")
+	return hosttest.Node{Marks: []string{r.data, hosttest.ID(filepath.Join(dir, "containerd")), hosttest.ID(dir)}}
 }
 
 // containerd is the pid of this run's private daemon: the one that logs into

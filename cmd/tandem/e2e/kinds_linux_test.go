@@ -20,19 +20,17 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
 // newBusy is a run of the manifests of testdata with an image that has a shell.
 func newBusy(t *testing.T, manifests string) *run {
 	t.Helper()
-	need(t)
+	hosttest.Need(t, hosttest.Root, "containerd", "runc", "nft")
 	shell, err := exec.LookPath("busybox")
 	if err != nil {
-		if os.Getenv("TANDEM_REQUIRE") == "all" {
-			t.Fatal("this test needs busybox")
-		}
-		t.Skip("this test needs busybox")
+		hosttest.Lacks(t, "this test needs busybox")
 	}
 	r := &run{t: t, dir: filepath.Join(t.TempDir(), "app"), data: filepath.Join(t.TempDir(), "data"), images: t.TempDir(), out: new(bytes.Buffer)}
 	r.bin = filepath.Join(t.TempDir(), "tandem")

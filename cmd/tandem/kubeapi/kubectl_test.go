@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 func pemOf(s *httptest.Server) []byte {
@@ -32,10 +33,7 @@ func stockKubectl(t *testing.T, config string) *kubectl {
 	t.Helper()
 	binary, err := build()
 	if err != nil {
-		if os.Getenv("TANDEM_REQUIRE") == "all" {
-			t.Fatalf("build kubectl: %v", err)
-		}
-		t.Skipf("build kubectl: %v", err)
+		hosttest.Lacks(t, "build kubectl: "+err.Error())
 	}
 	return &kubectl{t: t, binary: binary, config: config}
 }

@@ -17,18 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
-
-func need(t *testing.T, what string, ok bool) {
-	t.Helper()
-	if ok {
-		return
-	}
-	if os.Getenv("TANDEM_REQUIRE") == "all" {
-		t.Fatalf("this test needs %s", what)
-	}
-	t.Skipf("this test needs %s", what)
-}
 
 // A yard is a control group of a test, and what runs in it.
 type yard struct {
@@ -39,7 +29,7 @@ type yard struct {
 }
 
 func newYard(t *testing.T, root string) *yard {
-	need(t, "root", os.Geteuid() == 0)
+	hosttest.Need(t, hosttest.Root)
 	y := &yard{groups: groupsAt(root, fmt.Sprintf("/tandem-fencer-%d-%s", os.Getpid(), filepath.Base(root))), t: t, uid: state.UID{7}}
 	t.Cleanup(func() {
 		if _, err := y.Shut(y.uid); err != nil {
@@ -106,7 +96,9 @@ func TestGroups(t *testing.T) {
 		t.Run(filepath.Base(root), func(t *testing.T) {
 			y := newYard(t, root)
 			if root != groupRoot {
-				need(t, "control groups of version 2 beside those of version 1", y.unified)
+				if !y.unified {
+					hosttest.Lacks(t, "this test needs control groups of version 2 beside those of version 1")
+				}
 			}
 			out := y.run(`trap 'echo asked' TERM; echo begun; while :; do sleep 0.1 & wait $!; (trap '' TERM; sleep 100) & done`)
 			if got := said(t, out); got != "begun" {

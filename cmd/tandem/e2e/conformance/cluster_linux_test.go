@@ -21,6 +21,8 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 // patience bounds every wait of these tests.
@@ -101,30 +103,10 @@ func (p *process) stop(sig os.Signal) error {
 	}
 }
 
-func need(t *testing.T) {
-	t.Helper()
-	missing := ""
-	if os.Geteuid() != 0 {
-		missing = "root"
-	}
-	for _, program := range []string{"containerd", "runc", "nft", "busybox"} {
-		if _, err := exec.LookPath(program); err != nil {
-			missing = program
-		}
-	}
-	if missing == "" {
-		return
-	}
-	if os.Getenv("TANDEM_REQUIRE") == "all" {
-		t.Fatalf("this test needs %s", missing)
-	}
-	t.Skipf("this test needs %s", missing)
-}
-
 // start makes the cluster, and ends it with the test.
 func start(t *testing.T) *cluster {
 	t.Helper()
-	need(t)
+	hosttest.Need(t, hosttest.Root, "containerd", "runc", "nft", "busybox")
 	c := &cluster{dir: t.TempDir()}
 	c.root, c.binary = filepath.Join(c.dir, "root"), filepath.Join(c.dir, "tandem")
 	t.Cleanup(func() { c.end(t) })
@@ -308,7 +290,7 @@ func (c *cluster) dial(ctx context.Context, kubeconfig, server string) (err erro
 func (c *cluster) join(near net.Conn, server string) {
 	defer near.Close()
 	var far net.Conn
-	err := c.hub.do(func() (err error) {
+	err := c.hub.Do(func() (err error) {
 		far, err = (&net.Dialer{Timeout: patience}).Dial("tcp", server)
 		return err
 	})
@@ -367,7 +349,7 @@ func (c *cluster) serveNames() error {
 	})
 	started := make(chan struct{})
 	var packets net.PacketConn
-	err := c.hub.do(func() (err error) {
+	err := c.hub.Do(func() (err error) {
 		packets, err = new(net.ListenConfig).ListenPacket(context.Background(), "udp4", hubAddress+":53")
 		return err
 	})
@@ -386,7 +368,7 @@ func (c *cluster) serveNames() error {
 // serveOutside is the world outside, which says who asks.
 func (c *cluster) serveOutside() error {
 	var listener net.Listener
-	err := c.hub.do(func() (err error) {
+	err := c.hub.Do(func() (err error) {
 		listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp4", net.JoinHostPort(hubAddress, outsidePort))
 		return err
 	})
@@ -439,12 +421,17 @@ func (c *cluster) end(t *testing.T) {
 		_ = c.relay.Close()
 	}
 	c.tasks.Wait()
-	if left := c.left(); len(left) > 0 {
+	left, err := c.left(ctx)
+	if err != nil {
+		t.Error(err)
+	}
+	if len(left) > 0 {
 		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+		c.wipe(ctx)
 	}
 	for _, s := range append(slices.Collect(c.spaces()), c.hub) {
 		if s != nil {
-			_ = s.file.Close()
+			_ = s.Close()
 		}
 	}
 	t.Logf("taken down in %s", time.Since(begin).Round(time.Millisecond))

@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,9 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,24 +20,28 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// stockKubectl is the public program, built once: `make test` has it.
-func stockKubectl(ctx context.Context) (string, error) {
+// stockKubectl is the public program: `make test` has it, otherwise it is built
+// once for all checks, which go on beside each other.
+func stockKubectl() (string, error) {
 	if path := os.Getenv("TANDEM_KUBECTL"); path != "" {
 		return path, nil
 	}
+	return buildKubectl()
+}
+
+var buildKubectl = sync.OnceValues(func() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	_, file, _, _ := runtime.Caller(0)
 	binary := filepath.Join(dir, "tandem-test", "kubectl-e2e")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./kubectl")
-	cmd.Dir = filepath.Join(filepath.Dir(file), "..", "..", "..", "..", ".config")
+	cmd := exec.Command("go", "build", "-o", binary, "./kubectl")
+	cmd.Dir = filepath.Join("..", "..", "..", "..", ".config") // from this package's, where tests run
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build kubectl: %w\n%s", err, out)
 	}
 	return binary, nil
-}
+})
 
 // A client is a command line against the cluster: tandem's or kubectl's.
 type client struct {
@@ -49,7 +52,7 @@ type client struct {
 // clients of both programs, for the namespace of the check.
 func (k *kit) programs() []client {
 	k.Helper()
-	kubectl, err := stockKubectl(k.Context())
+	kubectl, err := stockKubectl()
 	if err != nil {
 		k.Fatal(err)
 	}

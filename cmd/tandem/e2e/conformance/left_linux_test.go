@@ -1,82 +1,69 @@
 package conformance
 
 import (
-	"fmt"
+	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 
-	"github.com/vishvananda/netlink"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
-// left is what an ended cluster has left on this machine: processes, mounts,
-// control groups, network links, routes and rules.
-func (c *cluster) left() []string {
-	var found []string
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, c.dir) {
-			found = append(found, "mount "+strings.TrimSpace(line))
-		}
-	}
-	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, name := range commands {
-		raw, err := os.ReadFile(name)
-		if err == nil && strings.Contains(string(raw), c.dir) && name != fmt.Sprintf("/proc/%d/cmdline", os.Getpid()) {
-			found = append(found, "process "+strings.ReplaceAll(string(raw), "\x00", " "))
-		}
+// node is whatever bears a machine's marks: those of its runtime, its network and
+// its fencer.
+func (m *machine) node() hosttest.Node {
+	return hosttest.Node{Marks: []string{m.data, hosttest.ID(filepath.Join(m.data, "containerd")), hosttest.ID(m.data)}}
+}
+
+// left is what an ended cluster has left on this machine, and in the machines'
+// network namespaces, which are the test's alone.
+func (c *cluster) left(ctx context.Context) ([]string, error) {
+	found, err := (hosttest.Node{Marks: []string{c.dir}}).Left(ctx, nil)
+	if err != nil {
+		return found, err
 	}
 	for _, m := range c.machines {
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*/tandem/" + m.name + ".*")
-		unified, _ := filepath.Glob("/sys/fs/cgroup/tandem/" + m.name + ".*")
-		for _, g := range append(groups, unified...) {
-			found = append(found, "cgroup "+g)
-		}
 		if m.space == nil {
 			continue
 		}
-		err := m.do(func() error {
-			links, err := netlink.LinkList()
-			for _, l := range links {
-				if n := l.Attrs().Name; n != "lo" && n != "up0" {
-					found = append(found, m.name+": link "+n)
-				}
-			}
+		err := m.Do(func() error {
+			things, err := m.node().Left(ctx, nil)
 			if err != nil {
 				return err
 			}
-			routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-			for _, r := range routes {
-				if r.Protocol == 0x54 {
-					found = append(found, fmt.Sprintf("%s: route %s", m.name, r.Dst))
-				}
-			}
-			if err != nil {
-				return err
-			}
-			cmd := exec.Command("nft", "list", "tables")
-			out, err := cmd.CombinedOutput()
-			if strings.TrimSpace(string(out)) != "" {
-				found = append(found, m.name+": nft "+string(out))
+			network, err := hosttest.Network(ctx)
+			for _, one := range append(things, hosttest.More([]string{"link lo", "link up0"}, network)...) {
+				found = append(found, m.name+": "+one)
 			}
 			return err
 		})
 		if err != nil {
-			found = append(found, m.name+": "+err.Error())
+			return found, err
 		}
 	}
-	return found
+	slices.Sort(found)
+	return slices.Compact(found), nil
+}
+
+// wipe removes what a failed test left.
+func (c *cluster) wipe(ctx context.Context) {
+	hosttest.Node{Marks: []string{c.dir}}.Wipe(ctx)
+	for _, m := range c.machines {
+		if m.space != nil {
+			_ = m.Do(func() error { m.node().Wipe(ctx); return nil }) // the test has failed already
+		}
+	}
 }
 
 // tell shows what the processes had to say, for whoever looks into a failure.
 func (c *cluster) tell(t *testing.T) {
+	if c.control == nil {
+		return // nothing was started
+	}
 	dir := os.Getenv("TANDEM_TEST_KEEP")
 	if dir == "" {
-		if c.control != nil {
-			t.Logf("the controller said:\n%s", c.control.out)
-		}
+		t.Logf("the controller said:\n%s", c.control.out)
 		return
 	}
 	_ = os.MkdirAll(dir, 0o755)

@@ -127,7 +127,7 @@ func networkChecks() []check {
 func (k *kit) fetch(s *space, at string) string {
 	k.Helper()
 	got := ""
-	err := s.do(func() error {
+	err := s.Do(func() error {
 		c, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(k.Context(), "tcp", at)
 		if err != nil {
 			return err

@@ -200,9 +200,6 @@ func probeChecks() []check {
 				c.LivenessProbe.TerminationGracePeriodSeconds = &short
 			}))
 			k.until("web", "restarted", restarted)
-			// So that the end of the test needn't wait for an hour.
-			k.write("1.yaml", "")
-			k.exec("web", "kill -9 $(pgrep sleep) 2>/dev/null; true")
 		}},
 		{"[sig-node] Probing container should mark readiness on pods to false while pod is in progress of terminating", func(k *kit) {
 			grace := int64(30)
