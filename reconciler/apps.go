@@ -71,6 +71,11 @@ func (m *Machine) root(e *state.RootRendered) {
 			m.emit(app.Name, &state.AppDeclared{Application: app})
 		}
 	}
+	if root.Spec.Rollout != e.Rollout {
+		spec := root.Spec
+		spec.Rollout = e.Rollout
+		m.emit(state.RootApp, &state.AppDeclared{Application: spec})
+	}
 	clear(m.unwanted)
 	empty := len(e.Apps) == 0 && (e.Manifest == nil || len(e.Manifest.Objects) == 0)
 	for _, a := range m.fold.SortedApps() {

@@ -144,7 +144,7 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 		m.emit("", &state.LogStarted{ID: log, Format: 1})
 	}
 	if root := m.fold.Apps[state.RootApp]; root == nil || root.Removed {
-		m.emit("", &state.AppDeclared{Application: state.Application{Name: state.RootApp}})
+		m.emit("", &state.AppDeclared{Application: state.Application{Name: state.RootApp, Rollout: state.DefaultRollout()}})
 	}
 	m.emit("", &state.ControllerStarted{Version: version})
 	m.chooseRouting()

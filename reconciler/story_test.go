@@ -346,7 +346,7 @@ func (s *story) commit(t *testing.T, d *datadriven.TestData) {
 		s.step(e)
 		return
 	}
-	s.step(&state.RootRendered{Revision: s.revision(), Manifest: m, Apps: s.apps, Pipelines: s.lines, Rewound: d.HasArg("rewound")})
+	s.step(&state.RootRendered{Revision: s.revision(), Manifest: m, Apps: s.apps, Rollout: state.DefaultRollout(), Pipelines: s.lines, Rewound: d.HasArg("rewound")})
 }
 
 // pass lets time go by: the machine is called whenever it asked to be.

@@ -107,9 +107,9 @@ func (s *story) declare(t *testing.T, d *datadriven.TestData) {
 		t.Fatalf("%s: %v", d.Pos, p)
 	}
 	for _, name := range argNames(d) {
-		s.apps = append(s.apps, state.Application{Name: state.AppName(name)})
+		s.apps = append(s.apps, state.Application{Name: state.AppName(name), Rollout: state.DefaultRollout()})
 	}
-	s.step(&state.RootRendered{Revision: s.revision(), Apps: s.apps, Pipelines: s.lines, Manifest: &state.Manifest{App: state.RootApp, Digest: manifest.Digest(nil)}})
+	s.step(&state.RootRendered{Revision: s.revision(), Apps: s.apps, Rollout: state.DefaultRollout(), Pipelines: s.lines, Manifest: &state.Manifest{App: state.RootApp, Digest: manifest.Digest(nil)}})
 }
 
 // flap makes a pod ready and unready, once a second, so many times.

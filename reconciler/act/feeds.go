@@ -396,6 +396,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	if app.Name == state.RootApp {
 		f.say(app.Name, &state.RootRendered{
 			Revision: snap.Revision, Commit: commit, Apps: result.Apps, Pipelines: f.tokens(result.Pipelines), Access: f.accessTokens(result.Access), Manifest: result.Manifest, Problems: result.Problems, Detail: detail, Rewound: v.rewound,
+			Rollout: state.DefaultRollout(),
 		})
 		if len(result.Problems) == 0 && !v.rewound {
 			f.trust(snap)

@@ -155,7 +155,7 @@ func (w *world) apply() {
 	if declared := w.commit.App; declared.Name != state.RootApp {
 		root := &state.RootRendered{Apps: []state.Application{declared}}
 		if r := st.Apps[state.RootApp]; r != nil {
-			root.Revision, root.Commit = r.Revision, r.Commit
+			root.Revision, root.Commit, root.Rollout = r.Revision, r.Commit, r.Spec.Rollout
 		}
 		for _, other := range st.SortedApps() {
 			if !other.Removed && other.Spec.Name != state.RootApp && other.Spec.Name != declared.Name {

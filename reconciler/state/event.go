@@ -15,6 +15,7 @@ type RootRendered struct {
 	Pipelines []Pipeline // their Users are tokens already
 	Access    *Access    // likewise; nil: the root says nothing of it
 	Manifest  *Manifest  // of RootApp
+	Rollout   Rollout    // of RootApp
 	Problems  []Problem
 	Detail    Text // all problems, as printed
 	Rewound   bool // the revision doesn't follow from the one that the application has

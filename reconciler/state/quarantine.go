@@ -10,6 +10,11 @@ type Rollout struct {
 	HealthTimeout time.Duration `json:"healthTimeout,omitempty" pb:"2"`
 }
 
+// DefaultRollout is what an Application asks for that says nothing. It is
+// written into AppDeclared: a log from before restoring was the default folds
+// to what it meant then.
+func DefaultRollout() Rollout { return Rollout{OnFailure: RestoreGood} }
+
 // OnFailure is what becomes of a revision that failed.
 type OnFailure uint8
 

@@ -194,6 +194,7 @@ func (c *validator) application(a *application) state.Application {
 		}
 		app.Prune.MaxDeletes = *n
 	}
+	app.Rollout = state.DefaultRollout()
 	if r := a.Spec.Rollout; r != nil {
 		app.Rollout = c.rollout(spec.Key("rollout"), r)
 	}
@@ -211,11 +212,11 @@ func (c *validator) application(a *application) state.Application {
 
 // rollout is when a revision counts as failed, and what then.
 func (c *validator) rollout(at Path, r *applicationRollout) state.Rollout {
-	var out state.Rollout
+	out := state.DefaultRollout()
 	switch r.OnFailure {
-	case "", "hold":
-	case "restore":
-		out.OnFailure = state.RestoreGood
+	case "", "restore":
+	case "hold":
+		out.OnFailure = state.HoldOn
 	default:
 		c.fail(at.Key("onFailure"), fmt.Sprintf("want hold or restore, got %q", clip(r.OnFailure)), "onFailure: restore")
 	}
