@@ -246,7 +246,11 @@ func classify(err error) error {
 // some file systems (another overlay, some network ones) it doesn't.
 func (r *Runtime) chooseSnapshotter() {
 	r.snapshotter = "overlayfs"
-	if err := r.tryOverlay(); err != nil {
+	err := r.tryOverlay()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return // says nothing about overlayfs, which every image is unpacked for
+	}
+	if err != nil {
 		r.snapshotter = "native"
 		r.logger.LogAttrs(r.life, slog.LevelWarn, "chose copying snapshots", slog.String("reason", "overlayfs does not work here"), slog.Any("err", err))
 	}

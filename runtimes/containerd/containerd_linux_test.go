@@ -94,16 +94,23 @@ func layout(t testing.TB, dir string, change func(*images.Variant)) (*images.Sto
 
 func open(t testing.TB, change func(*images.Variant)) *node {
 	t.Helper()
+	return openIn(t, t.TempDir(), change)
+}
+
+// openIn keeps the node's things in a directory, which may be a file system of
+// its own.
+func openIn(t testing.TB, dir string, change func(*images.Variant)) *node {
+	t.Helper()
 	need(t)
-	dir := t.TempDir()
 	store, image := layout(t, filepath.Join(dir, "images"), change)
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	n := &node{dir: dir, image: image, o: containerd.Options{
 		Node: "test", Dir: filepath.Join(dir, "node"), Range: nextRange(), Images: store, Logger: logger,
 	}}
+	before := n.things(t)
 	t.Cleanup(func() { // before TempDir's own, also after a failure
 		n.shutdown(t)
-		n.nothingLeft(t)
+		n.nothingLeft(t, before)
 	})
 	n.open(t)
 	if err := n.Pull(t.Context(), image); err != nil {
@@ -112,9 +119,13 @@ func open(t testing.TB, change func(*images.Variant)) *node {
 	return n
 }
 
+func (n *node) tryOpen(ctx context.Context) (*containerd.Runtime, error) {
+	return containerd.Open(ctx, n.o)
+}
+
 func (n *node) open(t testing.TB) {
 	t.Helper()
-	r, err := containerd.Open(t.Context(), n.o)
+	r, err := n.tryOpen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,11 +157,21 @@ func (n *node) host() hosttest.Node {
 	return h
 }
 
-func (n *node) nothingLeft(t testing.TB) {
+// things are what of the node is on the machine.
+func (n *node) things(t testing.TB) []string {
+	t.Helper()
+	things, err := n.host().Things(context.WithoutCancel(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return things
+}
+
+func (n *node) nothingLeft(t testing.TB, before []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
-	left, err := n.host().Left(ctx, nil)
+	left, err := n.host().Left(ctx, before)
 	if err != nil {
 		t.Error(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -38,9 +39,10 @@ func (r *Runtime) inNamespace(ctx context.Context) context.Context {
 
 // A pull is under way or done; one for each digest, shared by all who ask.
 type pull struct {
-	done  chan struct{}
-	image *unpacked
-	err   error
+	done   chan struct{}
+	damage error // why what was here won't do
+	image  *unpacked
+	err    error
 }
 
 // An unpacked image is what Run needs of it.
@@ -58,16 +60,23 @@ func (r *Runtime) Pull(ctx context.Context, image runtimes.Image) error {
 	if image.Digest.IsZero() {
 		return fmt.Errorf("pull %s: %w: no digest is known, so it can't be told what to run", image.Name, runtimes.ErrRejected)
 	}
-	if _, err := r.image(ctx, image.Digest); err == nil || !errors.Is(err, runtimes.ErrNotFound) {
-		return err
+	_, damage := r.image(ctx, image.Digest)
+	if damage == nil || !errors.Is(damage, runtimes.ErrNotFound) {
+		return damage
+	}
+	if !errors.Is(damage, errDamaged) {
+		damage = nil // it isn't here, that is all
 	}
 	if image.Policy == "Never" {
+		if damage != nil {
+			return fmt.Errorf("pull %s: %w; imagePullPolicy is Never, so it is not fetched again", image.Name, damage)
+		}
 		return fmt.Errorf("pull %s: %w: it is not on this node and imagePullPolicy is Never", image.Name, runtimes.ErrNotFound)
 	}
 	r.mu.Lock()
 	p := r.pulls[image.Digest]
 	if p == nil {
-		p = &pull{done: make(chan struct{})}
+		p = &pull{done: make(chan struct{}), damage: damage}
 		r.pulls[image.Digest] = p
 		r.work.Go(func() { r.pull(image, p) })
 	}
@@ -85,13 +94,16 @@ func (r *Runtime) pull(image runtimes.Image, p *pull) {
 	ctx, cancel := context.WithTimeout(r.inNamespace(r.life), pullTimeout)
 	defer cancel()
 	begin := time.Now()
-	p.err = r.importImage(ctx, image)
+	p.err = r.importMended(ctx, image)
 	if p.err == nil {
 		r.logger.LogAttrs(ctx, slog.LevelInfo, "pulled image", slog.String("image", image.Name), slog.Duration("took", time.Since(begin)))
 		p.image, p.err = r.image(ctx, image.Digest)
 	}
 	if p.err != nil {
 		p.err = fmt.Errorf("pull %s: %w", image.Name, classifyImage(p.err))
+		if p.damage != nil {
+			p.err = fmt.Errorf("%w (it is needed again: %v)", p.err, p.damage) //nolint:errorlint // the class is that of the fetch
+		}
 		r.mu.Lock()
 		delete(r.pulls, image.Digest)
 		r.mu.Unlock()
@@ -115,6 +127,28 @@ func classifyImage(err error) error {
 		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 	}
 	return classify(err)
+}
+
+// importMended imports an image; where that fails because content which is here
+// already is damaged, that content is thrown away and fetched once more.
+func (r *Runtime) importMended(ctx context.Context, image runtimes.Image) error {
+	err := r.importImage(ctx, image)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	thrown, broken := r.throwDamaged(ctx, image)
+	if broken != nil {
+		return errors.Join(err, broken)
+	}
+	if len(thrown) == 0 {
+		return err // it has another cause
+	}
+	r.logger.LogAttrs(ctx, slog.LevelWarn, "fetched an image again, its content was damaged", slog.String("image", image.Name), slog.Any("blobs", thrown), slog.Any("err", err))
+	if err := r.importImage(ctx, image); err != nil {
+		return fmt.Errorf("content of the image in containerd's store was damaged (%s) and could not be replaced; check the disk, then: ctr --address %s --namespace %s content rm %s: %w",
+			strings.Join(thrown, ", "), r.socket(), namespace, strings.Join(thrown, " "), err)
+	}
+	return nil
 }
 
 // importImage copies an image into containerd's store and unpacks it. A lease
@@ -188,24 +222,40 @@ func copyBlob(ctx context.Context, store content.Store, blob images.Blob) error 
 	return err
 }
 
-// readConfig reads the configuration behind a manifest.
+// errDamaged says that content isn't what its digest says, or is gone from the
+// disk: it is as good as not here.
+var errDamaged = fmt.Errorf("%w: damaged in containerd's store", runtimes.ErrNotFound)
+
+// readConfig reads the configuration behind a manifest. containerd doesn't look
+// whether content is still what it was, and a damaged configuration could run a
+// container as another user.
 func readConfig(ctx context.Context, store content.Store, target ocispec.Descriptor) (ocispec.Image, error) {
 	var manifest ocispec.Manifest
 	var config ocispec.Image
-	raw, err := content.ReadBlob(ctx, store, target)
-	if err != nil {
-		return config, err
+	if err := readVerified(ctx, store, target, &manifest); err != nil {
+		return config, fmt.Errorf("read the manifest: %w", err)
 	}
-	if err := json.Unmarshal(raw, &manifest); err != nil {
-		return config, fmt.Errorf("%w: read the manifest: %w", runtimes.ErrRejected, err)
-	}
-	if raw, err = content.ReadBlob(ctx, store, manifest.Config); err != nil {
-		return config, err
-	}
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return config, fmt.Errorf("%w: read the config: %w", runtimes.ErrRejected, err)
+	if err := readVerified(ctx, store, manifest.Config, &config); err != nil {
+		return config, fmt.Errorf("read the config: %w", err)
 	}
 	return config, nil
+}
+
+func readVerified(ctx context.Context, store content.Store, desc ocispec.Descriptor, into any) error {
+	raw, err := content.ReadBlob(ctx, store, desc)
+	if errdefs.IsNotFound(err) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %s: %w", errDamaged, desc.Digest, err)
+	}
+	if err != nil {
+		return err
+	}
+	if desc.Digest.Algorithm().FromBytes(raw) != desc.Digest {
+		return fmt.Errorf("%w: %s", errDamaged, desc.Digest)
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%w: %w", runtimes.ErrRejected, err)
+	}
+	return nil
 }
 
 // image finds an image that is present and unpacked.

@@ -83,8 +83,9 @@ func (n Node) marked(text string) bool {
 	return slices.ContainsFunc(n.Marks, func(m string) bool { return m != "" && strings.Contains(text, m) })
 }
 
-// Processes are those whose command line or control group bears a mark; this one
-// and its parents, which may have been told of the marks, do not count.
+// Processes are those whose command line or control group bears a mark. This one
+// and its parent, which may have been told of the marks, do not count, nor do
+// those of which only the exit code is left.
 func (n Node) Processes() []int {
 	mine := map[int]bool{os.Getpid(): true, os.Getppid(): true}
 	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
@@ -93,7 +94,7 @@ func (n Node) Processes() []int {
 		pid, _ := strconv.Atoi(filepath.Base(dir)) // digits
 		command, errCommand := os.ReadFile(filepath.Join(dir, "cmdline"))
 		group, errGroup := os.ReadFile(filepath.Join(dir, "cgroup"))
-		if errCommand != nil || errGroup != nil || mine[pid] {
+		if errCommand != nil || errGroup != nil || mine[pid] || ended(dir) {
 			continue
 		}
 		if n.marked(strings.ReplaceAll(string(command), "\x00", " ")) || n.marked(string(group)) {
@@ -101,6 +102,16 @@ func (n Node) Processes() []int {
 		}
 	}
 	return found
+}
+
+// ended says whether a process waits for nothing but its parent's look.
+func ended(dir string) bool {
+	raw, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return true
+	}
+	state := strings.TrimSpace(string(raw[strings.LastIndexByte(string(raw), ')')+1:])) // a name may have brackets
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
 }
 
 func (n Node) processLines() []string {
@@ -174,8 +185,18 @@ func (n Node) sockets() []string {
 	return found
 }
 
+// whole asks the kernel again where its list changed while it was read.
+func whole[T any](list func() ([]T, error)) ([]T, error) {
+	for {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+}
+
 func (n Node) links() ([]string, error) {
-	list, err := netlink.LinkList()
+	list, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -211,14 +232,14 @@ func Network(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
 		found = append(found, "link "+l.Attrs().Name)
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -234,7 +255,9 @@ func Network(ctx context.Context) ([]string, error) {
 // Connections are those of a network protocol (unix.IPPROTO_UDP) that the kernel
 // keeps track of in this thread's network namespace: forward and answer.
 func Connections(protocol uint8) ([]string, error) {
-	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	flows, err := whole(func() ([]*netlink.ConntrackFlow, error) {
+		return netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list connections: %w", err)
 	}
@@ -269,11 +292,14 @@ func (n Node) Wipe(ctx context.Context) {
 			_ = exec.CommandContext(ctx, "nft", "delete", "table", f[2], f[3]).Run()
 		}
 	}
-	links, _ := netlink.LinkList()
+	links, _ := whole(netlink.LinkList)
 	for _, l := range links {
 		if n.marked(l.Attrs().Name) {
 			_ = netlink.LinkDel(l)
 		}
+	}
+	for _, line := range n.sockets() {
+		_ = os.Remove(strings.TrimPrefix(line, "socket "))
 	}
 	dirs, _ := filepath.Glob("/run/tandem/*")
 	for _, dir := range dirs {

@@ -265,11 +265,16 @@ func (s *space) dig(t testing.TB, server, name string, kind uint16) *dns.Msg {
 		return err
 	})
 	defer conn.Close()
-	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, kind), conn)
-	if err != nil {
-		t.Fatalf("ask for %s: %v", name, err)
+	var last error
+	for range 6 { // a datagram may be lost: a resolver asks again
+		m, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, kind), conn)
+		if err == nil {
+			return m
+		}
+		last = err
 	}
-	return m
+	t.Fatalf("ask for %s: %v", name, last)
+	return nil
 }
 
 func (s *space) run(t testing.TB, args ...string) string {
