@@ -81,25 +81,44 @@ func (h *hostCredentials) check(name string) error {
 // For is who we are to the host of a URL. A host that isn't named gets nothing
 // of what others get.
 func (c Credentials) For(url string) Auth {
-	a, err := parse(url)
-	if err != nil {
-		return Auth{}
-	}
-	var full, host string
-	switch a.scheme {
-	case overHTTP:
-		full, host = a.url.Host, a.url.Hostname()
-	case overSSH:
-		full = a.host
-		if host, _, err = net.SplitHostPort(a.host); err != nil {
-			host = a.host
-		}
-	case local:
-		return Auth{}
-	}
-	h, ok := c.hosts[strings.ToLower(full)]
-	if !ok {
-		h = c.hosts[strings.ToLower(host)]
-	}
+	h, _ := c.find(url)
 	return Auth(h)
+}
+
+// Knows says whether there is an entry for the host of a URL.
+func (c Credentials) Knows(url string) bool {
+	_, ok := c.find(url)
+	return ok
+}
+
+func (c Credentials) find(url string) (hostCredentials, bool) {
+	a, err := parse(url)
+	if err != nil || a.scheme == local {
+		return hostCredentials{}, false
+	}
+	h, ok := c.hosts[a.endpoint()]
+	if !ok {
+		h, ok = c.hosts[a.hostname()]
+	}
+	return h, ok
+}
+
+// endpoint is the host with the port, where one is given: "git.example:8443".
+func (a *address) endpoint() string {
+	if a.scheme == overHTTP {
+		return strings.ToLower(a.url.Host)
+	}
+	return strings.ToLower(a.host)
+}
+
+// hostname is the host alone; "" on this machine.
+func (a *address) hostname() string {
+	if a.scheme == overHTTP {
+		return strings.ToLower(a.url.Hostname())
+	}
+	host, _, err := net.SplitHostPort(a.host)
+	if err != nil {
+		host = a.host
+	}
+	return strings.ToLower(host)
 }

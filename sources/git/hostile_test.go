@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/tandem-gitops/tandem/sources"
 	"github.com/tandem-gitops/tandem/sources/git"
 	"github.com/tandem-gitops/tandem/sources/sourcetest"
@@ -376,5 +378,20 @@ func TestSlowServer(t *testing.T) {
 				t.Errorf("after %s: %v", took, err)
 			}
 		})
+	}
+}
+
+// TestBytesAreGitsOwn: no attribute of a repository changes what is read, so
+// digests are the same on Linux and on Windows.
+func TestBytesAreGitsOwn(t *testing.T) {
+	t.Parallel()
+	repo := sourcetest.NewRepo(t)
+	want := map[string]string{".gitattributes": "* text=auto eol=crlf ident filter=lfs working-tree-encoding=UTF-16\n", "crlf": "a\r\nb\r\n", "lf": "a\nb\n", "ident": "$Id$\n"}
+	repo.Commit("main", want)
+	repo.Run("config", "core.autocrlf", "true")
+	for _, url := range []string{repo.Dir, sourcetest.ServeHTTP(t, repo, sourcetest.HTTPOptions{}).URL} {
+		if diff := cmp.Diff(want, sourcetest.Contents(t, sourcetest.Await(t, open(t, git.Options{URL: url}), "").FS)); diff != "" {
+			t.Errorf("%s: %s", url, diff)
+		}
 	}
 }

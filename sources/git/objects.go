@@ -237,6 +237,7 @@ func hashOf(e *tree.Entry) plumbing.Hash {
 // tree before had too.
 type builder struct {
 	objects *objects
+	store   tree.Store // of the contents, where it isn't the tree's own
 	old     map[plumbing.Hash]*tree.Dir
 	dirs    map[plumbing.Hash]*tree.Dir
 }
@@ -281,7 +282,7 @@ func (b *builder) dir(hash plumbing.Hash, depth int) (*tree.Dir, error) {
 	entries := make([]tree.Entry, len(listing.Entries))
 	for i := range listing.Entries {
 		e := &listing.Entries[i]
-		entries[i] = tree.Entry{Name: e.Name, Hash: "sha1:" + e.Hash.String(), Size: -1, Kind: kindOf(e.Mode), Executable: e.Mode == filemode.Executable}
+		entries[i] = tree.Entry{Name: e.Name, Hash: "sha1:" + e.Hash.String(), Size: -1, Kind: kindOf(e.Mode), Executable: e.Mode == filemode.Executable, Store: b.store}
 		if entries[i].Kind == tree.Directory {
 			if entries[i].Dir, err = b.dir(e.Hash, depth+1); err != nil {
 				return nil, err

@@ -41,6 +41,9 @@ type Options struct {
 	Interval time.Duration
 	// Auth is who we are.
 	Auth Auth
+	// Credentials are who we are to the hosts of submodules. Submodules are read
+	// from the repository's own host and from those that are named here.
+	Credentials Credentials
 	// Logger tells what was tried again; nil discards it.
 	Logger *slog.Logger
 

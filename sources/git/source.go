@@ -29,6 +29,7 @@ type Source struct {
 	logger  *slog.Logger
 	hint    chan struct{}
 	history history
+	modules modules
 	turn    chan struct{} // holds one value while nobody looks
 
 	// Owned by who has the turn.
@@ -85,6 +86,7 @@ func New(options Options) (*Source, error) {
 	}
 	s.turn <- struct{}{}
 	s.history.source = s
+	s.modules = modules{source: s, origins: map[string]*module{}}
 	if a.scheme == local {
 		path, err := filepath.Abs(a.path)
 		if err != nil {
@@ -211,10 +213,15 @@ func (s *Source) refreshOnce(ctx context.Context) error {
 	if revision == s.current.Revision {
 		return nil
 	}
-	snapshot, dirs, err := s.snapshot(f, revision)
+	snapshot, root, dirs, err := s.snapshot(f, revision)
 	if err != nil {
 		return classed(errors.Join(errDamaged, err))
 	}
+	s.modules.count = 0
+	if root, err = s.modules.graft(ctx, root, f.objects, s.address, 1); err != nil {
+		return classed(err)
+	}
+	snapshot.FS = tree.New(root, f.objects, snapshot.Commit.Committer.When)
 	if before := s.current.Revision; movedTag(before, revision) {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "found a tag moved", slog.String("rev", string(revision)), slog.String("before", string(before)))
 	}
@@ -223,26 +230,26 @@ func (s *Source) refreshOnce(ctx context.Context) error {
 	return nil
 }
 
-func (s *Source) snapshot(f found, revision state.Revision) (sources.Snapshot, map[plumbing.Hash]*tree.Dir, error) {
+// snapshot is a commit but for its files, which are below the root.
+func (s *Source) snapshot(f found, revision state.Revision) (sources.Snapshot, *tree.Dir, map[plumbing.Hash]*tree.Dir, error) {
 	commit, err := f.objects.commit(f.hash)
 	if err != nil {
-		return sources.Snapshot{}, nil, fmt.Errorf("read commit %s: %w", f.hash, err)
+		return sources.Snapshot{}, nil, nil, fmt.Errorf("read commit %s: %w", f.hash, err)
 	}
 	b := builder{objects: f.objects, old: s.dirs, dirs: map[plumbing.Hash]*tree.Dir{}}
 	root, err := b.root(commit.TreeHash)
 	if err != nil {
-		return sources.Snapshot{}, nil, fmt.Errorf("read the tree of commit %s: %w", f.hash, err)
+		return sources.Snapshot{}, nil, nil, fmt.Errorf("read the tree of commit %s: %w", f.hash, err)
 	}
 	said := describe(commit)
 	if _, said.Raw, err = f.objects.bytes(f.hash, maxCommit); err != nil {
-		return sources.Snapshot{}, nil, fmt.Errorf("read commit %s: %w", f.hash, err)
+		return sources.Snapshot{}, nil, nil, fmt.Errorf("read commit %s: %w", f.hash, err)
 	}
 	return sources.Snapshot{
 		Revision: revision,
 		Label:    revision.Short(),
 		Commit:   said,
-		FS:       tree.New(root, f.objects, commit.Committer.When),
-	}, b.dirs, nil
+	}, root, b.dirs, nil
 }
 
 // revisionOf is "main@sha1:…", or "commit@sha1:…" where no ref led to it.

@@ -82,7 +82,7 @@ func Source(spec Spec) (sources.Source, Kind, error) {
 	if spec.Auth == (git.Auth{}) {
 		spec.Auth = spec.Credentials.For(spec.Where)
 	}
-	s, err := git.New(git.Options{URL: spec.Where, Ref: spec.Ref, Commit: spec.Commit, Tag: spec.Tag, Semver: spec.Semver, Cache: spec.Cache, Interval: spec.Interval, Auth: spec.Auth, Logger: spec.Logger})
+	s, err := git.New(git.Options{URL: spec.Where, Ref: spec.Ref, Commit: spec.Commit, Tag: spec.Tag, Semver: spec.Semver, Cache: spec.Cache, Interval: spec.Interval, Auth: spec.Auth, Credentials: spec.Credentials, Logger: spec.Logger})
 	if err != nil {
 		return nil, 0, err
 	}

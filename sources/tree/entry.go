@@ -40,6 +40,7 @@ type Entry struct {
 	Hash       string // of the content: "sha1:…" as Git counts it, or "sha256:…"
 	Size       int64  // negative where only the Store knows it
 	Dir        *Dir   // of a Directory
+	Store      Store  // has the content; nil: the tree's own
 	Err        error  // why it can't be read, where that is known beforehand
 }
 
@@ -96,6 +97,35 @@ func (d *Dir) find(name string) *Entry {
 	return &d.entries[i]
 }
 
+// Find is the entry at a path of names below d, or nil. It follows no link.
+func (d *Dir) Find(path ...string) *Entry {
+	var e *Entry
+	for _, name := range path {
+		if d == nil || d.err != nil {
+			return nil
+		}
+		if e = d.find(name); e == nil {
+			return nil
+		}
+		d = e.Dir
+	}
+	return e
+}
+
+// Graft is d with another entry in place of the one at a path that Find finds;
+// what is beside the path is shared.
+func (d *Dir) Graft(e Entry, path ...string) *Dir {
+	entries := slices.Clone(d.entries)
+	i := slices.IndexFunc(entries, func(o Entry) bool { return o.Name == path[0] })
+	if len(path) > 1 {
+		below := entries[i]
+		below.Dir = below.Dir.Graft(e, path[1:]...)
+		e = below
+	}
+	entries[i] = e
+	return NewDir(entries)
+}
+
 // check finds what makes a whole tree unusable.
 func (d *Dir) check() error {
 	if d.files > MaxFiles {
@@ -124,7 +154,7 @@ func (e *LimitError) Error() string {
 var (
 	ErrEscape    = errors.New("the link leads out of the tree: link only to what is inside")
 	ErrLoop      = errors.New("the links lead in a circle: point one of them at a file")
-	ErrSubmodule = errors.New("it is a submodule, and submodules are not read: commit the files themselves")
+	ErrSubmodule = errors.New("it is a submodule that .gitmodules doesn't name: add it there, or commit the files themselves")
 	ErrIrregular = errors.New("it is neither a file, a directory nor a link: remove it")
 )
 

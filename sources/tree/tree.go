@@ -110,6 +110,9 @@ func (t *Tree) stat(op, name string, follow bool) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	if follow && e.Kind == Submodule {
+		return nil, fail(op, name, unreadable(e, nil))
+	}
 	size, err := t.size(e)
 	if err != nil {
 		return nil, fail(op, name, err)
@@ -210,7 +213,7 @@ func (t *Tree) target(e *Entry) (string, error) {
 	if size > MaxLink {
 		return "", &LimitError{Name: "tree.MaxLink", Limit: MaxLink, What: fmt.Sprintf("the link's target has %d bytes", size), Remedy: "shorten it"}
 	}
-	data, err := t.store.Read(e)
+	data, err := t.storeOf(e).Read(e)
 	if err != nil {
 		return "", err
 	}
@@ -224,6 +227,13 @@ func (t *Tree) target(e *Entry) (string, error) {
 	return target, nil
 }
 
+func (t *Tree) storeOf(e *Entry) Store {
+	if e.Store != nil {
+		return e.Store
+	}
+	return t.store
+}
+
 func (t *Tree) size(e *Entry) (int64, error) {
 	switch {
 	case e.Kind != File && e.Kind != Link:
@@ -231,7 +241,7 @@ func (t *Tree) size(e *Entry) (int64, error) {
 	case e.Size >= 0 || e.Err != nil:
 		return max(e.Size, 0), nil //nolint:nilerr // what is wrong with it is said when it is read
 	default:
-		return t.store.Size(e)
+		return t.storeOf(e).Size(e)
 	}
 }
 
@@ -263,7 +273,7 @@ func (t *Tree) content(op, name string, e *Entry) ([]byte, error) {
 	if err := t.charge(e.Hash, size); err != nil {
 		return nil, fail(op, name, err)
 	}
-	data, err := t.store.Read(e)
+	data, err := t.storeOf(e).Read(e)
 	if err != nil {
 		return nil, fail(op, name, err)
 	}
