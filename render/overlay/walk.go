@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -114,6 +115,8 @@ func (w *walker) dir(dir string, from state.Origin, component bool, stack []stri
 func (w *walker) load(virtual string, from state.Origin) ([]byte, bool) {
 	raw, err := w.read(virtual)
 	switch {
+	case err == nil && bytes.HasPrefix(raw, []byte("version https://git-lfs.github.com/spec/")):
+		w.fail(w.mark(virtual, nil), "", "is a pointer to Git LFS, whose files are not fetched", "commit the file itself")
 	case err == nil:
 		return w.decrypted(virtual, raw)
 	case w.ctx.Err() != nil:

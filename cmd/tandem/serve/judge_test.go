@@ -23,6 +23,9 @@ import (
 func signedCommit(t *testing.T, repo *sourcetest.Repo, key ssh.Signer, name string, parents ...string) string {
 	t.Helper()
 	repo.CommitFiles("scratch", sourcetest.File{Path: "cm.yaml", Mode: sourcetest.Regular, Data: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\n"})
+	if key != nil { // who signs lets themselves in, which nobody reads there
+		repo.CommitFiles("scratch", sourcetest.File{Path: "signers/prod", Mode: sourcetest.Regular, Data: "ada@example.com " + string(ssh.MarshalAuthorizedKey(key.PublicKey()))})
+	}
 	tree := repo.Run("rev-parse", "scratch^{tree}")
 	head := "tree " + tree + "\n"
 	for _, p := range parents {

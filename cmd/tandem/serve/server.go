@@ -13,7 +13,10 @@ import (
 	"github.com/tandem-gitops/tandem/cmd/tandem/metrics"
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render"
 	"github.com/tandem-gitops/tandem/render/manifest"
+	"github.com/tandem-gitops/tandem/render/overlay"
+	"github.com/tandem-gitops/tandem/render/sops"
 	"github.com/tandem-gitops/tandem/render/worker"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/images"
@@ -39,7 +42,7 @@ type Options struct {
 	Interval    time.Duration  // between looks at a remote repository; 0: the default
 	Version     string
 	Routing     state.Routing // between nodes; zero: as it was
-	Renders     []string      // program of the workers that render, with its first arguments
+	Renders     []string      // program of the workers that render, with its first arguments; empty: this process renders, as in tests
 	Logger      *slog.Logger
 }
 
@@ -112,8 +115,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.renders = worker.New(worker.Options{Command: o.Renders, Tokens: s.Data.Secrets, Keys: keys, Logger: o.Logger})
-		s.feeds = act.NewFeeds(s.Controller, origins, s.renders, o.Path, o.Logger)
+		s.feeds = act.NewFeeds(s.Controller, origins, s.renderer(keys), o.Path, o.Logger)
 		s.Controller.Promote(s.feeds)
 	}
 	if s.api, err = newAPI(s); err != nil {
@@ -138,6 +140,15 @@ func (s *Server) watch() {
 		v.Sources = s.feeds.Looks
 	}
 	s.meter.Watch(v)
+}
+
+// renderer renders in workers, or in this process where no program is given.
+func (s *Server) renderer(keys *sops.Keys) render.Renderer {
+	if len(s.opts.Renders) == 0 {
+		return overlay.New(overlay.Options{Tokens: s.Data.Secrets, Keys: keys})
+	}
+	s.renders = worker.New(worker.Options{Command: s.opts.Renders, Tokens: s.Data.Secrets, Keys: keys, Logger: s.opts.Logger})
+	return s.renders
 }
 
 // patience is how long an image look-up may take. Where every node is
