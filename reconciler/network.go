@@ -440,7 +440,7 @@ func (m *Machine) tellNodes() {
 		if node.PodRange == "" {
 			continue
 		}
-		served = served || !node.Facts.Simulated && node.Facts.OS == state.Linux
+		served = served || !node.Facts.Simulated
 		t := &state.NodeNetwork{Name: node.Name, OS: node.Facts.OS, Range: node.PodRange, Address: node.Facts.Address}
 		if was := old[t.Name]; was != nil && *was == *t {
 			t = was

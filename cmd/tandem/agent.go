@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -22,12 +24,16 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/agent/join"
-	"github.com/tandem-gitops/tandem/runtimes/containerd"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
 // defaultAgentData is where an agent keeps what it needs to go on.
-const defaultAgentData = "/var/lib/tandem-agent"
+func defaultAgentData() string {
+	if runtime.GOOS == "windows" {
+		return filepath.Join(cmp.Or(os.Getenv("ProgramData"), `C:\ProgramData`), "tandem-agent")
+	}
+	return "/var/lib/tandem-agent"
+}
 
 // joined is what an agent remembers of its controller.
 type joined struct {
@@ -40,7 +46,7 @@ func (c *cli) agentCommand() *cobra.Command {
 		Use: "agent COMMAND", Short: "this machine as a node: doctor, join, run, install, leave; token create, list, revoke", Args: cobra.ArbitraryArgs, RunE: group,
 		Example: "  tandem agent join --server controller.example:7443 --token tandem.…",
 	}
-	cmd.AddCommand(c.agentJoin(), c.agentRun(), c.agentLeave(), c.agentFence(), c.agentDoctor(), c.agentInstall(), c.agentUninstall(), c.tokenCommand())
+	cmd.AddCommand(c.agentJoin(), c.agentRun(), c.agentLeave(), c.agentFence(), c.agentKeep(), c.agentDoctor(), c.agentInstall(), c.agentUninstall(), c.tokenCommand())
 	return cmd
 }
 
@@ -48,7 +54,7 @@ func (c *cli) agentData() string {
 	if c.data != "" {
 		return c.data
 	}
-	return defaultAgentData
+	return defaultAgentData()
 }
 
 func (c *cli) agentJoin() *cobra.Command {
@@ -132,8 +138,8 @@ func (c *cli) agentRun() *cobra.Command {
 	var f agentFlags
 	cmd := &cobra.Command{
 		Use: "run", Short: "run what the controller assigns to this machine", Args: args(cobra.NoArgs),
-		Long: `Run pods on this machine through its containerd. When the agent stops, pods run on;
-the next agent takes them over.`,
+		Long: `Run pods on this machine: through containerd on Linux, through the Host Compute Service
+(HCS) on Windows. When the agent stops, pods run on; the next agent takes them over.`,
 		Example: `  tandem agent run --data /var/lib/tandem-agent
   tandem agent run --metrics 127.0.0.1:7444`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runAgent(cmd.Context(), &f) },
@@ -141,13 +147,26 @@ the next agent takes them over.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.images, "images", nil, "`DIR` of OCI layouts in which images are looked for first")
 	mirrorFlag(cmd, &f.mirrors)
-	fl.StringVar(&f.socket, "containerd", "", "`SOCKET` of a containerd that runs already; by default a private one is started")
+	fl.StringVar(&f.socket, "containerd", "", "Linux: `SOCKET` of a containerd that runs already; by default a private one is started")
 	fl.StringVar(&f.address, "address", "", "`IP` that this machine is reached at")
-	fl.StringVar(&f.resolv, "resolv-conf", "", "`FILE` that names the servers for names of the world outside; by default /etc/resolv.conf")
+	fl.StringVar(&f.resolv, "resolv-conf", "", "Linux: `FILE` that names the servers for names of the world outside; by default /etc/resolv.conf")
 	fl.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` added to the node's labels")
 	fl.StringVar(&f.metrics, "metrics", "", "`ADDRESS` at which whoever reaches it may read the agent's metrics, such as 127.0.0.1:7444; by default none")
 	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
 	return cmd
+}
+
+// fits refuses what this operating system can't honour.
+func (f *agentFlags) fits() error {
+	if runtime.GOOS != "windows" {
+		return nil
+	}
+	for name, value := range map[string]string{"containerd": f.socket, "resolv-conf": f.resolv} {
+		if value != "" {
+			return usageError("--%s: Windows nodes run pods through the Host Compute Service and have no such thing; leave it out", name)
+		}
+	}
+	return nil
 }
 
 func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
@@ -167,9 +186,8 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	o := containerd.Options{
-		Node: j.Node, Socket: f.socket, Address: f.address,
-		Images: images.New(images.Options{Dirs: f.images, Mirrors: mirrors, Logger: logger}), Logger: logger,
+	if err := f.fits(); err != nil {
+		return err
 	}
 	config, err := join.TLS(filepath.Join(dir, "join"))
 	if err != nil {
@@ -180,18 +198,21 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 		return fmt.Errorf("dial %s: %w", j.Server, err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	fence, err := fencerProgram()
+	fence, keep, err := nodePrograms()
 	if err != nil {
 		return err
 	}
-	m, err := serve.OpenMachine(ctx, dir, f.resolv, o, serve.Fencer{Program: fence, Version: version})
+	m, err := serve.OpenMachine(ctx, serve.MachineOptions{
+		Node: j.Node, Dir: dir, Socket: f.socket, Resolv: f.resolv, Address: f.address, Fencer: serve.Fencer{Program: fence, Version: version}, Keeper: keep,
+		Images: images.New(images.Options{Dirs: f.images, Mirrors: mirrors, Logger: logger}), Logger: logger,
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	meter := metrics.NewAgent(version)
 	a, err := agent.New(ctx, agent.Config{
-		Node: j.Node, Dir: filepath.Join(dir, "agent"), Volatile: filepath.Join(m.Runtime.RunDir(), "agent"), Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
+		Node: j.Node, Dir: filepath.Join(dir, "agent"), Volatile: m.Volatile, Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
 		Version: version, Address: m.Address, Labels: f.labels, Resolv: f.resolv, Fencer: m.Fencer, Meter: meter, Logger: logger,
 	})
 	if err != nil {
@@ -202,7 +223,7 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	fresh, stop := context.WithCancel(ctx)
 	defer stop()
 	renewal.Go(func() { join.KeepFresh(fresh, conn, j.Server, filepath.Join(dir, "join"), logger) })
-	meter.Of(a, m.Runtime, func() (time.Time, error) { return join.GoodUntil(filepath.Join(dir, "join")) })
+	meter.Of(a, m.Sizer, func() (time.Time, error) { return join.GoodUntil(filepath.Join(dir, "join")) })
 	all, fresh := errgroup.WithContext(fresh)
 	all.Go(func() error { return m.Run(fresh, a) })
 	if f.metrics != "" {
@@ -222,7 +243,7 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 func (c *cli) agentLeave() *cobra.Command {
 	var level string
 	cmd := &cobra.Command{
-		Use: "leave", Short: "remove every pod of this machine, and its containerd", Args: args(cobra.NoArgs),
+		Use: "leave", Short: "remove every pod of this machine, and what runs them", Args: args(cobra.NoArgs),
 		Long: `Remove what an agent that no longer runs left on this machine: pods, namespaces,
 addresses and the private containerd. The controller takes the node for lost; remove it
 there: tandem node remove NODE.`,
@@ -236,9 +257,13 @@ there: tandem node remove NODE.`,
 			if err != nil {
 				return err
 			}
-			m, err := serve.OpenMachine(cmd.Context(), c.agentData(), "", containerd.Options{
-				Node: j.Node, Images: images.New(images.Options{Logger: logger}), Logger: logger,
-			}, serve.Fencer{})
+			_, keep, err := nodePrograms()
+			if err != nil {
+				return err
+			}
+			m, err := serve.OpenMachine(cmd.Context(), serve.MachineOptions{
+				Node: j.Node, Dir: c.agentData(), Images: images.New(images.Options{Logger: logger}), Logger: logger, Keeper: keep,
+			})
 			if err != nil {
 				return err
 			}

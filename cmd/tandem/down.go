@@ -76,7 +76,7 @@ func (c *cli) downStopped(ctx context.Context, why string) error {
 			return fmt.Errorf("pods of this machine can't be removed: %v", problems)
 		}
 		o.Node = serve.NodeName()
-		if o.Fencer, err = fencerProgram(); err != nil {
+		if o.Fencer, o.Keeper, err = nodePrograms(); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tandem-gitops/tandem/runtimes/agent/fencer"
+	"github.com/tandem-gitops/tandem/runtimes/hcs"
 )
 
 // fencerProgram is how this program starts the fencer of its node.
@@ -16,6 +17,27 @@ func fencerProgram() ([]string, error) {
 		return nil, fmt.Errorf("find this program, to start its fencer: %w", err)
 	}
 	return []string{path, "agent", "fence"}, nil
+}
+
+// nodePrograms are how this program starts what a node runs beside the agent: its
+// fencer, and on Windows a keeper for each container.
+func nodePrograms() (fence, keep []string, err error) {
+	if fence, err = fencerProgram(); err != nil {
+		return nil, nil, err
+	}
+	return fence, []string{fence[0], "agent", "keep"}, nil
+}
+
+// agentKeep is what a Windows agent starts for each container. Nobody else calls
+// it.
+func (c *cli) agentKeep() *cobra.Command {
+	return &cobra.Command{
+		Use: "keep", Short: "keep a Windows container's log and exit code", Args: cobra.ArbitraryArgs, Hidden: true, DisableFlagParsing: true,
+		Long: `Copy a container's output into its log and write down its exit code, while the agent
+is there and while it isn't. The agent starts this process by itself.`,
+		Example: "  tandem agent keep ID PID LOG OUTCOME OUT ERR",
+		RunE:    func(_ *cobra.Command, list []string) error { return hcs.Keep(list) },
+	}
 }
 
 // agentFence is what an agent starts beside itself. Nobody else calls it.

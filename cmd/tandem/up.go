@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -158,12 +159,12 @@ func (c *cli) upOptions(where string, f *upFlags) (serve.Options, error) {
 	if o.Listen == "" && f.once {
 		o.Listen = "127.0.0.1:0"
 	}
-	if o.Simulate[state.Linux] == 0 {
+	if o.Simulate[state.OS(runtime.GOOS)] == 0 {
 		ok, why := serve.Usable()
 		switch {
 		case ok:
 			o.Node = serve.NodeName()
-			if o.Fencer, err = fencerProgram(); err != nil {
+			if o.Fencer, o.Keeper, err = nodePrograms(); err != nil {
 				return o, err
 			}
 		case len(o.Simulate) == 0:

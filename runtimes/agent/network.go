@@ -33,9 +33,8 @@ type NetworkPeer interface {
 	Network(n *state.Network)
 }
 
-// serves says whether a node is told of the network: a simulated one has none,
-// and Windows's is not programmed yet.
-func serves(f *state.NodeFacts) bool { return f.OS == state.Linux && !f.Simulated }
+// serves says whether a node is told of the network: a simulated one has none.
+func serves(f *state.NodeFacts) bool { return !f.Simulated }
 
 // Network makes n what nodes are told of each other and of Services. One that is
 // older than what the hub has is ignored.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"github.com/Microsoft/hcsshim/osversion"
@@ -70,6 +71,12 @@ type memoryStatus struct {
 	extendedVirtualAvailableNotInUse uint64
 }
 
+func (r *Runtime) bits() int {
+	r.network.Lock()
+	defer r.network.Unlock()
+	return r.o.Range.Bits()
+}
+
 // Describe says what this machine is.
 func (r *Runtime) Describe(context.Context) (state.NodeFacts, error) {
 	rel, err := readRelease()
@@ -91,7 +98,7 @@ func (r *Runtime) Describe(context.Context) (state.NodeFacts, error) {
 	}
 	capacity := state.Resources{
 		MilliCPU: int64(runtime.NumCPU()) * 1000, Memory: int64(m.total), Ephemeral: int64(disk), //nolint:gosec // both below 8 EiB
-		Pods: min(podsMax, int64(1)<<(32-r.o.Range.Bits())-3), // without network, gateway and broadcast
+		Pods: min(podsMax, int64(1)<<(32-r.bits())-3), // without network, gateway and broadcast
 	}
 	left := capacity.Sub(r.o.Reserve)
 	return state.NodeFacts{
@@ -118,5 +125,14 @@ func Check() []Finding {
 	if err != nil {
 		f.Detail, f.Remedy = err.Error(), "install the feature Containers: Install-WindowsFeature Containers"
 	}
-	return append(findings, f)
+	findings = append(findings, f)
+	for _, dll := range []string{"computenetwork.dll", "vmcompute.dll"} {
+		err := windows.NewLazySystemDLL(dll).Load()
+		f := Finding{Name: strings.TrimSuffix(dll, ".dll"), Fatal: true, OK: err == nil, Detail: dll}
+		if err != nil {
+			f.Detail, f.Remedy = err.Error(), "install the feature Containers: Install-WindowsFeature Containers"
+		}
+		findings = append(findings, f)
+	}
+	return findings
 }

@@ -5,6 +5,7 @@ package hcs
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -22,6 +23,9 @@ func Open(context.Context, Options) (*Runtime, error) {
 func Keep([]string) error {
 	return fmt.Errorf("keep a container's log on %s: %w", runtime.GOOS, runtimes.ErrUnsupported)
 }
+
+// SetRange does nothing.
+func (*Runtime) SetRange(netip.Prefix) error { return nil }
 
 // Close does nothing.
 func (*Runtime) Close() error { return nil }

@@ -47,6 +47,50 @@ func hcnFailure(op string, err error) error {
 	return fmt.Errorf("%s: %w: %w", op, runtimes.ErrUnavailable, err)
 }
 
+// SetRange gives the node the addresses of its pods. A network of another range,
+// of a former node of this machine say, is made anew once its pods have gone.
+func (r *Runtime) SetRange(block netip.Prefix) error {
+	if err := checkRange(block); err != nil {
+		return err
+	}
+	r.network.Lock()
+	defer r.network.Unlock()
+	r.o.Range = block.Masked()
+	found, err := hcn.GetNetworkByName(r.networkName())
+	switch {
+	case hcn.IsNotFoundError(err):
+		return nil // it is made for the first pod
+	case err != nil:
+		return hcnFailure("find the network", err)
+	case len(found.Ipams) == 1 && len(found.Ipams[0].Subnets) == 1 && found.Ipams[0].Subnets[0].IpAddressPrefix == r.o.Range.String():
+		return nil
+	}
+	r.mu.Lock()
+	still := len(r.pods)
+	r.mu.Unlock()
+	if still > 0 {
+		return fmt.Errorf("%w: %d pods have addresses of another range than %s; they end first", runtimes.ErrUnavailable, still, r.o.Range)
+	}
+	if err := found.Delete(); err != nil && !hcn.IsNotFoundError(err) {
+		return hcnFailure("remove the network of another range", err)
+	}
+	return nil
+}
+
+func checkRange(p netip.Prefix) error {
+	if !p.Addr().Is4() || p.Bits() > 29 {
+		return fmt.Errorf("%w: pod range %s: want an IPv4 range of at least eight addresses", runtimes.ErrRejected, p)
+	}
+	return nil
+}
+
+// gatewayNow is that of the range as it is now.
+func (r *Runtime) gatewayNow() string {
+	r.network.Lock()
+	defer r.network.Unlock()
+	return gateway(r.o.Range)
+}
+
 // ensureNetwork finds the node's network or makes it: also after somebody, or an
 // update of Windows, has emptied the network service.
 func (r *Runtime) ensureNetwork() (*hcn.HostComputeNetwork, error) {
@@ -157,7 +201,7 @@ func (r *Runtime) attach(p *pod, s *runtimes.Sandbox) error {
 	}
 	endpoint, err := network.CreateEndpoint(&hcn.HostComputeEndpoint{
 		Name: r.endpointName(s.UID), Policies: policies, Dns: dns(s.DNS), SchemaVersion: schema2,
-		Routes: []hcn.Route{{NextHop: gateway(r.o.Range), DestinationPrefix: "0.0.0.0/0"}},
+		Routes: []hcn.Route{{NextHop: r.gatewayNow(), DestinationPrefix: "0.0.0.0/0"}},
 	})
 	if err != nil {
 		return hcnFailure("make the endpoint", err)

@@ -34,7 +34,7 @@ type Runtime struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	network sync.Mutex // one at a time makes the network
+	network sync.Mutex // one at a time makes the network; guards o.Range
 	layers  layerStore
 
 	mu   sync.Mutex // guards what follows, and the records of pods
@@ -103,8 +103,8 @@ func prepare(o Options) (*Runtime, error) {
 	if !o.Range.IsValid() {
 		o.Range = netip.MustParsePrefix("10.89.0.0/24")
 	}
-	if !o.Range.Addr().Is4() || o.Range.Bits() > 29 {
-		return nil, fmt.Errorf("%w: pod range %s: want an IPv4 range of at least eight addresses", runtimes.ErrRejected, o.Range)
+	if err := checkRange(o.Range); err != nil {
+		return nil, err
 	}
 	if _, err := networkType(o.Network); err != nil {
 		return nil, err

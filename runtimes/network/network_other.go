@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package network
 
@@ -12,18 +12,18 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes"
 )
 
-// Node exists on Linux only.
+// Node exists on Linux and Windows only.
 type Node struct{}
 
-// Missing says that this isn't Linux.
-func Missing() string { return "this is " + runtime.GOOS + ", Services are served on Linux" }
+// Missing says that no node runs here.
+func Missing() string { return "this is " + runtime.GOOS + ", nodes are Linux and Windows machines" }
 
 // MachineAddress is not known here.
 func MachineAddress() string { return "" }
 
 // Open refuses.
 func Open(Options) (*Node, error) {
-	return nil, fmt.Errorf("serve Services on %s: %w: use a Linux machine", runtime.GOOS, runtimes.ErrUnsupported)
+	return nil, fmt.Errorf("serve Services on %s: %w: use a Linux or Windows machine", runtime.GOOS, runtimes.ErrUnsupported)
 }
 
 // Update does nothing.

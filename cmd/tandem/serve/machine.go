@@ -5,24 +5,32 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net/netip"
+	"log/slog"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/metrics"
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/agent/fencer"
-	"github.com/tandem-gitops/tandem/runtimes/containerd"
+	"github.com/tandem-gitops/tandem/runtimes/images"
 	"github.com/tandem-gitops/tandem/runtimes/network"
 )
 
-// A Machine is this machine as a Linux node: what runs pods, and what makes
-// them and Services reachable.
-type Machine struct {
-	Runtime *containerd.Runtime
-	Network *network.Node
-	Address string // that others reach it at
-	Fencer  *fencer.Guard
+// MachineOptions say which node this machine is and where it keeps its things.
+type MachineOptions struct {
+	Node    state.NodeName
+	Dir     string // of all that the node keeps
+	Address string // that others reach it at; empty: that of the device which leads to them
+	Images  *images.Store
+	Logger  *slog.Logger
+
+	Socket string   // Linux: of a containerd that runs already; empty: a private one is started
+	Resolv string   // Linux: file that names the servers for names of the world outside; empty: /etc/resolv.conf
+	Fencer Fencer   // Linux
+	Keeper []string // Windows: command line that keeps a container's log, see hcs.Options
 }
 
 // A Fencer says how the node's fencer is started.
@@ -31,38 +39,43 @@ type Fencer struct {
 	Version string
 }
 
-// OpenMachine takes over what a former process left below dir. Resolv is the
-// file that names the servers for names of the world outside; empty:
-// /etc/resolv.conf.
-func OpenMachine(ctx context.Context, dir, resolv string, o containerd.Options, f Fencer) (*Machine, error) {
+// A Machine is this machine as a node: what runs pods (containerd on Linux, the
+// Host Compute Service on Windows), and what makes them reachable.
+type Machine struct {
+	Runtime  runtimes.Runtime
+	Network  *network.Node
+	Address  string             // that others reach it at
+	Volatile string             // a directory in memory, for Secrets; empty: there is none
+	Fencer   *fencer.Guard      // nil: none
+	Sizer    metrics.ImageSizer // nil: what images take isn't known
+
+	close    func() error
+	shutdown func(context.Context) error // of all but the network
+}
+
+// OpenMachine takes over what a former process left below its directory.
+func OpenMachine(ctx context.Context, o MachineOptions) (*Machine, error) {
+	path, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	o.Dir = path
 	if o.Address == "" {
 		o.Address = network.MachineAddress()
 	}
-	path, err := filepath.Abs(dir)
+	m, err := openMachine(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(path))
-	var rt *containerd.Runtime
-	address, _ := netip.ParseAddr(o.Address) // none: that of the device which leads to the others
-	net, err := network.Open(network.Options{
-		Node: o.Node, ID: fmt.Sprintf("%x", sum[:4]), Dir: filepath.Join(dir, "network"), Resolv: resolv, Address: address, Logger: o.Logger,
-		Ranged: func(block netip.Prefix) error { return rt.SetRange(block) }, // not before Run
-	})
-	if err != nil {
-		return nil, err
-	}
-	o.Dir, o.Ports = filepath.Join(dir, "containerd"), net
-	if rt, err = containerd.Open(ctx, o); err != nil {
-		return nil, err
-	}
-	m := &Machine{Runtime: rt, Network: net, Address: o.Address}
-	if len(f.Program) > 0 {
-		m.Fencer = fencer.NewGuard(fencer.GuardOptions{
-			Program: f.Program, Dir: rt.RunDir(), Group: rt.Group(), Version: f.Version, Log: filepath.Join(path, "fencer.log"), Logger: o.Logger,
-		})
-	}
+	m.Address = o.Address
 	return m, nil
+}
+
+// nodeID tells nodes of one machine apart: eight hexadecimal digits of where one
+// keeps its things.
+func nodeID(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return fmt.Sprintf("%x", sum[:4])
 }
 
 // Run is an agent with the network that its pods are in.
@@ -74,9 +87,20 @@ func (m *Machine) Run(ctx context.Context, a *agent.Agent) error {
 }
 
 // Close lets go of the machine: pods run on, and connections to Services go on.
-func (m *Machine) Close() error { return m.Runtime.Close() }
+func (m *Machine) Close() error { return m.close() }
 
 // Shutdown removes every pod, and all that was made on this machine for them.
 func (m *Machine) Shutdown(ctx context.Context) error {
-	return errors.Join(fencer.End(ctx, m.Runtime.RunDir(), m.Runtime.Group()), m.Runtime.Shutdown(ctx), m.Network.Shutdown(ctx))
+	return errors.Join(m.shutdown(ctx), m.Network.Shutdown(ctx))
+}
+
+// Usable says whether this machine can be a node, and if not, why and what to do.
+func Usable() (ok bool, why []string) {
+	why = lacks()
+	return len(why) == 0, why
+}
+
+// lack is a finding as a line for people.
+func lack(name, detail, remedy string) string {
+	return fmt.Sprintf("%s: %s; %s", name, detail, remedy)
 }

@@ -38,6 +38,7 @@ type Options struct {
 	Simulate    map[state.OS]int
 	Node        state.NodeName // this machine as a node; empty: it isn't one
 	Fencer      []string       // program of the node's fencer, with its first arguments
+	Keeper      []string       // Windows: program that keeps a container's log, likewise
 	Listen      string         // of the API; empty: DefaultListen
 	Interval    time.Duration  // between looks at a remote repository; 0: the default
 	Version     string

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -236,6 +240,24 @@ func (m *Machine) Crash(ctx context.Context, id string) error {
 // ResetNetworks makes the network service forget everything.
 func (m *Machine) ResetNetworks(ctx context.Context) error {
 	_, err := m.call(ctx, "test.reset")
+	return err
+}
+
+// Reach makes the addresses of a range this machine's, as the switch of Windows'
+// network service would: processes of pods that are started from now on listen
+// at their pod's address, and everybody in this network namespace reaches them.
+// It needs root, and a network namespace whose loopback device may be changed.
+func (m *Machine) Reach(ctx context.Context, r netip.Prefix) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("reach %s: %w", r, err)
+	}
+	block := &net.IPNet{IP: r.Masked().Addr().AsSlice(), Mask: net.CIDRMask(r.Bits(), r.Addr().BitLen())}
+	const local = 255 // the table of addresses that are the machine's
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: block, Table: local, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST}); err != nil {
+		return fmt.Errorf("reach %s: %w", r, err)
+	}
+	_, err = m.call(ctx, "test.reach", r.Masked().String())
 	return err
 }
 

@@ -29,6 +29,7 @@ type kept struct {
 	Systems map[string]*keptSystem               `json:"systems"`
 	Objects map[string]map[string]map[string]any `json:"objects"` // of the network service: kind, ID
 	Volumes map[string]string                    `json:"volumes"` // of a mounted layer: its directory
+	Reached string                               `json:"reached"` // the range whose addresses are this machine's
 }
 
 type keptSystem struct {
@@ -136,7 +137,7 @@ type handler = func(*request) (uint32, []any)
 // calls are what the broker knows to do.
 func (b *broker) calls() map[string]handler {
 	all := map[string]handler{
-		"test.fault": b.addFault, "test.notes": b.showNotes, "test.crash": b.crash, "test.left": b.left, "test.reset": b.resetNetworks,
+		"test.fault": b.addFault, "test.notes": b.showNotes, "test.crash": b.crash, "test.left": b.left, "test.reset": b.resetNetworks, "test.reach": b.reach,
 		"HNSCall": hnsCall, "NameToGuid": nameToGUID,
 	}
 	for _, group := range []map[string]handler{b.operationCalls(), b.systemCalls(), b.processCalls(), b.networkCalls(), b.layerCalls()} {

@@ -280,3 +280,40 @@ func (b *broker) resetNetworks(*request) (uint32, []any) {
 	b.save()
 	return ok, nil
 }
+
+// reach says that addresses of a range are this machine's from now on: pods that
+// have one bind to it.
+func (b *broker) reach(r *request) (uint32, []any) {
+	if _, err := netip.ParsePrefix(r.text(0)); err != nil {
+		return badAddress, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kept.Reached = r.text(0)
+	b.save()
+	return ok, nil
+}
+
+// own is what a process finds itself by, in its environment, where mend.c looks:
+// its pod's address, if this machine has it, and its host name.
+func (b *broker) own(s *system) map[string]string {
+	env := map[string]string{}
+	if name := s.document.Container.GuestOs.HostName; name != "" {
+		env["HCSTEST_HOSTNAME"], env["COMPUTERNAME"] = name, strings.ToUpper(name)
+	}
+	reached, err := netip.ParsePrefix(b.kept.Reached)
+	if err != nil || s.document.Container.Networking == nil {
+		return env
+	}
+	for _, e := range b.kept.Objects["Endpoints"] {
+		if id, _ := e["HostComputeNamespace"].(string); key(id) != key(s.document.Container.Networking.Namespace) {
+			continue
+		}
+		for _, c := range e["IpConfigurations"].([]any) {
+			if a, err := netip.ParseAddr(c.(map[string]any)["IpAddress"].(string)); err == nil && reached.Contains(a) {
+				env["HCSTEST_ADDRESS"] = a.String()
+			}
+		}
+	}
+	return env
+}

@@ -127,6 +127,7 @@ func (b *broker) run(s *system, p *parameters, caller uint32) (*process, []uint6
 	k := b.kept.Systems[s.id]
 	running := k != nil && k.State == "Running" && !s.stopping
 	files := b.roots(s)
+	own := b.own(s)
 	b.mu.Unlock()
 	if !running {
 		return nil, nil, invalidState
@@ -142,7 +143,7 @@ func (b *broker) run(s *system, p *parameters, caller uint32) (*process, []uint6
 	}
 	defer pipes.closeChild()
 	b.spawn.Lock()
-	pi, err := spawn(program, p, directory(files, s, p.WorkingDirectory), pipes)
+	pi, err := spawn(program, p, own, directory(files, s, p.WorkingDirectory), pipes)
 	b.spawn.Unlock()
 	if err != nil {
 		pipes.closeOwn()
@@ -409,11 +410,12 @@ func (p *pipes) give(caller uint32) ([]uint64, error) {
 
 // spawn starts a suspended process. Wine's own variables stand for those that
 // Windows' layers bring.
-func spawn(program string, p *parameters, dir string, pipes *pipes) (windows.ProcessInformation, error) {
+func spawn(program string, p *parameters, own map[string]string, dir string, pipes *pipes) (windows.ProcessInformation, error) {
 	env := map[string]string{
 		"SystemRoot": `C:\windows`, "SystemDrive": "C:", "PATH": `C:\windows\system32;C:\windows`, "TEMP": `C:\windows\temp`,
 		"USERNAME": "ContainerAdministrator", "COMPUTERNAME": "HCSTEST",
 	}
+	maps.Copy(env, own)
 	for _, name := range []string{"TANDEM_WINE_MEND"} {
 		if v := os.Getenv(name); v != "" {
 			env[name] = v

@@ -41,6 +41,101 @@ static ioctl real_ioctl;
 
 #define UDP_CONNRESET 0x9800000C
 #define UDP_NETRESET 0x9800000F
+#define EXTENSION 0xC8000006 /* SIO_GET_EXTENSION_FUNCTION_POINTER */
+
+/* --- ws2_32: a pod's own address. Wine's processes share the machine's network;
+ * what would bind to every address, or to the loopback's, of the pod's network
+ * namespace is bound to the address of the pod's endpoint, and what connects to
+ * the loopback connects to that. --- */
+
+static ULONG pod; /* in network order; 0: this is no pod, or its address isn't the machine's */
+
+typedef struct { /* room for both families */
+	union {
+		struct sockaddr any;
+		struct sockaddr_in four;
+		BYTE raw[28]; /* of a sockaddr_in6: family, port, flow, 16 bytes of address */
+	} u;
+} place;
+
+static const BYTE mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+/* own is the address that stands for one; all says whether "any" counts. */
+static const struct sockaddr *own(const struct sockaddr *a, int n, BOOL all, place *to)
+{
+	ULONG four;
+	BYTE *six;
+	if (!pod || n < (int)sizeof to->u.four || n > (int)sizeof to->u.raw)
+		return a;
+	memcpy(&to->u, a, n);
+	if (a->sa_family == AF_INET) {
+		four = to->u.four.sin_addr.s_addr;
+		if ((four & 0xff) == 127 || (all && !four))
+			to->u.four.sin_addr.s_addr = pod;
+		return &to->u.any;
+	}
+	if (a->sa_family != AF_INET6 || n < (int)sizeof to->u.raw)
+		return a;
+	six = to->u.raw + 8;
+	if (!memcmp(six, mapped, sizeof mapped)) {
+		if (six[12] != 127 && !(all && !six[12]))
+			return a;
+	} else {
+		static const BYTE none[16];
+		if (!all || memcmp(six, none, sizeof none))
+			return a;
+		memcpy(six, mapped, sizeof mapped);
+	}
+	memcpy(six + 12, &pod, 4);
+	return &to->u.any;
+}
+
+typedef int(WSAAPI *binder)(SOCKET, const struct sockaddr *, int);
+static binder real_bind, real_connect;
+
+static int WSAAPI mended_bind(SOCKET s, const struct sockaddr *a, int n)
+{
+	place to;
+	return real_bind(s, own(a, n, TRUE, &to), n);
+}
+
+static int WSAAPI mended_connect(SOCKET s, const struct sockaddr *a, int n)
+{
+	place to;
+	return real_connect(s, own(a, n, FALSE, &to), n);
+}
+
+typedef BOOL(WINAPI *connector)(SOCKET, const struct sockaddr *, int, void *, DWORD, DWORD *, OVERLAPPED *);
+static connector real_connect_ex;
+
+static BOOL WINAPI mended_connect_ex(SOCKET s, const struct sockaddr *a, int n, void *data, DWORD size, DWORD *sent, OVERLAPPED *o)
+{
+	place to;
+	return real_connect_ex(s, own(a, n, FALSE, &to), n, data, size, sent, o);
+}
+
+static const GUID connect_ex_id = {0x25a207b9, 0xddf3, 0x4660, {0x8e, 0xe9, 0x76, 0xe5, 0x8c, 0x74, 0x06, 0x3e}};
+
+/* --- kernel32: a pod's host name --- */
+
+typedef BOOL(WINAPI *namer)(int, WCHAR *, DWORD *);
+static namer real_computer_name;
+static WCHAR host[64];
+
+static BOOL WINAPI mended_computer_name(int kind, WCHAR *to, DWORD *n)
+{
+	DWORD length = (DWORD)wcslen(host);
+	if (kind == ComputerNameDnsDomain || kind == ComputerNamePhysicalDnsDomain)
+		return real_computer_name(kind, to, n);
+	if (!to || *n <= length) {
+		*n = length + 1;
+		SetLastError(ERROR_MORE_DATA);
+		return FALSE;
+	}
+	wcscpy(to, host);
+	*n = length;
+	return TRUE;
+}
 
 static int WSAAPI mended_ioctl(SOCKET s, DWORD code, void *in, DWORD nin, void *out, DWORD nout, DWORD *got, WSAOVERLAPPED *o, LPWSAOVERLAPPED_COMPLETION_ROUTINE done)
 {
@@ -48,6 +143,15 @@ static int WSAAPI mended_ioctl(SOCKET s, DWORD code, void *in, DWORD nin, void *
 		if (got)
 			*got = 0;
 		return 0;
+	}
+	if (pod && code == EXTENSION && nin == sizeof(GUID) && !memcmp(in, &connect_ex_id, sizeof(GUID))) {
+		int failed = real_ioctl(s, code, in, nin, out, nout, got, o, done);
+		if (!failed && nout >= sizeof(connector)) {
+			connector mine = mended_connect_ex;
+			memcpy(&real_connect_ex, out, sizeof mine);
+			memcpy(out, &mine, sizeof mine);
+		}
+		return failed;
 	}
 	return real_ioctl(s, code, in, nin, out, nout, got, o, done);
 }
@@ -179,7 +283,7 @@ static void say_ready(void)
 
 BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 {
-	char off[8];
+	char off[8], address[16];
 	(void)reserved;
 	if (reason != DLL_PROCESS_ATTACH)
 		return TRUE;
@@ -190,5 +294,13 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 	real_set_information = (set_information)redirect("ntdll.dll", "NtSetInformationFile", mended_set_information);
 	real_ioctl = (ioctl)redirect("ws2_32.dll", "WSAIoctl", mended_ioctl);
 	redirect("kernel32.dll", "BackupWrite", mended_backup_write);
+	if (GetEnvironmentVariableA("HCSTEST_ADDRESS", address, sizeof address) && (pod = inet_addr(address)) == INADDR_NONE)
+		pod = 0;
+	if (pod) {
+		real_bind = (binder)redirect("ws2_32.dll", "bind", mended_bind);
+		real_connect = (binder)redirect("ws2_32.dll", "connect", mended_connect);
+	}
+	if (GetEnvironmentVariableW(L"HCSTEST_HOSTNAME", host, 64))
+		real_computer_name = (namer)redirect("kernel32.dll", "GetComputerNameExW", mended_computer_name);
 	return TRUE;
 }

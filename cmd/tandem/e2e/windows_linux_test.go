@@ -1,0 +1,336 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
+)
+
+// A mixed is `tandem up` with this machine's containerd, and beside it a Windows
+// machine under Wine whose agent has joined.
+type mixed struct {
+	*run
+
+	machine *hcstest.Machine
+	exe     string // tandem.exe
+	node    string // the agent's directory
+	agent   *exec.Cmd
+	heard   *bytes.Buffer // from the agent
+}
+
+const windowsNode = "win"
+
+func newMixed(t *testing.T) *mixed {
+	t.Helper()
+	if missing := hcstest.Missing(); len(missing) > 0 {
+		why := "not installed: apt-get install " + strings.Join(missing, " ")
+		if os.Getenv("TANDEM_REQUIRE") == "all" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	m := &mixed{run: newRun(t), heard: new(bytes.Buffer), node: filepath.Join(t.TempDir(), "node"), exe: filepath.Join(t.TempDir(), "tandem.exe")}
+	if err := hcstest.Build(t.Context(), m.exe, "github.com/tandem-gitops/tandem/cmd/tandem"); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if m.machine, err = hcstest.Open(t.Context(), t.TempDir(), t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.machine.Close(); err != nil {
+			t.Errorf("the Windows machine: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		if t.Failed() && m.cmd != nil { // while the agent is there to remove its pods
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+			defer cancel()
+			_ = exec.CommandContext(ctx, m.bin, "down", "--data", m.data).Run()
+		}
+		m.killAgent()
+		if t.Failed() {
+			t.Logf("the Windows agent said:\n%s", m.heard)
+		}
+	})
+	return m
+}
+
+// windows runs a command of tandem.exe to its end.
+func (m *mixed) windows(args ...string) string {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	out, err := m.machine.Command(ctx, m.exe, args...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("tandem.exe %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// tandem runs a command of the Linux program to its end.
+func (m *mixed) tandem(args ...string) string {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, m.bin, append([]string{"--data", m.data}, args...)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		m.t.Fatalf("tandem %s: %v\n%s%s", strings.Join(args, " "), err, out, &errs)
+	}
+	return string(out)
+}
+
+// start starts the controller with the Linux node, without a workload.
+func (m *mixed) start() {
+	m.t.Helper()
+	if err := os.WriteFile(filepath.Join(m.dir, "kustomization.yaml"), []byte("resources: []\nconfigMapGenerator: [{name: empty, namespace: shop, literals: [a=b]}]\n"), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	m.cmd = exec.CommandContext(context.WithoutCancel(m.t.Context()), m.bin, "up", m.dir,
+		"--images", m.images, "--data", m.data, "--listen", "127.0.0.1:0", "--log-level", "debug")
+	m.cmd.Stdout, m.cmd.Stderr = m.out, m.out
+	if err := m.cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.until(func() string {
+		var nodes corev1.NodeList
+		if err := m.get("/api/v1/nodes", &nodes); err != nil {
+			return err.Error()
+		}
+		if len(nodes.Items) != 1 || nodes.Items[0].Spec.PodCIDR == "" {
+			return fmt.Sprintf("nodes: %d", len(nodes.Items))
+		}
+		return ""
+	})
+}
+
+// join joins the Windows machine and starts its agent.
+func (m *mixed) join() {
+	m.t.Helper()
+	token := strings.TrimSpace(m.tandem("agent", "token", "create"))
+	m.windows("agent", "join", "--server", m.address(), "--token", token, "--name", windowsNode, "--data", m.machine.Path(m.node))
+	m.startAgent()
+	var node corev1.Node
+	m.until(func() string {
+		if err := m.get("/api/v1/nodes/"+windowsNode, &node); err != nil {
+			return err.Error()
+		}
+		if node.Spec.PodCIDR == "" {
+			return "the Windows node has no range"
+		}
+		return ""
+	})
+	block, err := netip.ParsePrefix(node.Spec.PodCIDR)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := m.machine.Reach(m.t.Context(), block); err != nil {
+		m.t.Fatal(err)
+	}
+	info := node.Status.NodeInfo
+	if info.OperatingSystem != "windows" || info.KernelVersion != "10.0.20348.2113" || !strings.HasPrefix(info.ContainerRuntimeVersion, "hcs://") ||
+		info.OSImage != "Windows Server 2022 Datacenter" || node.Annotations["tandem.dev/isolations"] != "process" {
+		m.t.Errorf("the Windows node says of itself: %+v, isolations %q", info, node.Annotations["tandem.dev/isolations"])
+	}
+}
+
+// address is the controller's, as agents dial it.
+func (m *mixed) address() string {
+	m.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(m.data, "kubeconfig"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(raw), "server: https://")
+	address, _, _ := strings.Cut(rest, "\n")
+	return strings.Trim(strings.TrimSpace(address), `"`)
+}
+
+func (m *mixed) startAgent() {
+	m.t.Helper()
+	m.agent = m.machine.Command(context.WithoutCancel(m.t.Context()), m.exe, "agent", "run", "--data", m.machine.Path(m.node),
+		"--images", m.machine.Path(m.images), "--log-level", "debug")
+	m.agent.Stdout, m.agent.Stderr = m.heard, m.heard
+	if err := m.agent.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *mixed) killAgent() {
+	if m.agent != nil {
+		_ = m.agent.Process.Kill()
+		_ = m.agent.Wait()
+		m.agent = nil
+	}
+}
+
+// webs are the ready pods of web on one operating system, of one version.
+func (m *mixed) webs(system, version string) (found []corev1.Pod, why string) {
+	var list corev1.PodList
+	if err := m.get("/api/v1/namespaces/shop/pods", &list); err != nil {
+		return nil, err.Error()
+	}
+	for i := range list.Items {
+		p := &list.Items[i]
+		if p.Labels["app"] != "web" || p.Spec.OS == nil || string(p.Spec.OS.Name) != system || p.DeletionTimestamp != nil {
+			continue
+		}
+		ready := false
+		for _, c := range p.Status.Conditions {
+			ready = ready || c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		}
+		if !ready || !strings.HasSuffix(p.Spec.Containers[0].Image, ":"+version) {
+			return nil, fmt.Sprintf("pod %s of image %s: ready %t: %+v", p.Name, p.Spec.Containers[0].Image, ready, p.Status.ContainerStatuses)
+		}
+		found = append(found, *p)
+	}
+	if len(found) != 2 {
+		return nil, fmt.Sprintf("%d pods of web on %s, want 2", len(found), system)
+	}
+	return found, ""
+}
+
+// wantWebs waits until all pods of web are ready in a version, on both operating
+// systems, and returns those on Windows.
+func (m *mixed) wantWebs(version string) (pods []corev1.Pod) {
+	m.t.Helper()
+	m.until(func() string {
+		if _, why := m.webs("linux", version); why != "" {
+			return why
+		}
+		var why string
+		pods, why = m.webs("windows", version)
+		return why
+	})
+	for i := range pods {
+		if pods[i].Spec.NodeName != windowsNode {
+			m.t.Errorf("pod %s runs on %s", pods[i].Name, pods[i].Spec.NodeName)
+		}
+	}
+	return pods
+}
+
+func ask(ctx context.Context, address string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // another connection, maybe another pod
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	return string(raw), err
+}
+
+// wantService waits until one Service has led to pods of both operating systems.
+func (m *mixed) wantService(version string) {
+	m.t.Helper()
+	var svc corev1.Service
+	if err := m.get("/api/v1/namespaces/shop/services/web", &svc); err != nil {
+		m.t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	m.until(func() string {
+		said, err := ask(m.t.Context(), svc.Spec.ClusterIP+":80")
+		if err != nil {
+			return err.Error()
+		}
+		for _, system := range []string{"linux", "windows"} {
+			if strings.Contains(said, "version "+version+" on "+system+"/") {
+				seen[system] = true
+			}
+		}
+		if len(seen) != 2 {
+			return fmt.Sprintf("the Service led to %v alone, at last to %q", seen, said)
+		}
+		return ""
+	})
+}
+
+// nothingLeft waits until the Windows machine has nothing of pods.
+func (m *mixed) nothingLeft(but ...string) {
+	m.t.Helper()
+	m.until(func() string {
+		left, err := m.machine.Left(m.t.Context())
+		if err != nil {
+			return err.Error()
+		}
+		for _, name := range but {
+			delete(left, name)
+		}
+		if len(left) > 0 {
+			return fmt.Sprintf("left on the Windows machine: %v", left)
+		}
+		return ""
+	})
+}
+
+// TestWindowsNode is one controller with a real Linux node and tandem.exe as the
+// agent of a Windows machine: the shop runs on both, one Service leads to both,
+// an agent that is killed restarts nothing, both are rolled together, and nothing
+// is left.
+func TestWindowsNode(t *testing.T) {
+	m := newMixed(t)
+	m.start()
+	m.join()
+	m.commit()
+	pods := m.wantWebs("1.0.0")
+	m.wantService("1.0.0")
+
+	pod := &pods[0]
+	if said, err := ask(t.Context(), pod.Status.PodIP+":8080"); err != nil || !strings.Contains(said, "from "+pod.Name+", version 1.0.0 on windows/") {
+		t.Errorf("the pod says %q, %v", said, err)
+	}
+	if log := m.tandem("logs", pod.Name); !strings.Contains(log, "web 1.0.0: listening on :8080") {
+		t.Errorf("its log is %q", log)
+	}
+	if out := m.tandem("exec", pod.Name, "--", "cmd", "/c", "echo", "said inside"); !strings.Contains(out, "said inside") {
+		t.Errorf("exec gave %q", out)
+	}
+
+	m.killAgent()
+	m.startAgent()
+	m.until(func() string { // its log comes by the new agent
+		cmd := exec.CommandContext(t.Context(), m.bin, "logs", pod.Name, "--data", m.data)
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "listening") {
+			return fmt.Sprintf("its log by the new agent: %q, %v", out, err)
+		}
+		return ""
+	})
+	for _, now := range m.wantWebs("1.0.0") {
+		if now.Status.ContainerStatuses[0].RestartCount != 0 {
+			t.Errorf("%s was restarted with its agent", now.Name)
+		}
+	}
+
+	m.commit()
+	m.wantWebs("1.0.1")
+	m.wantService("1.0.1")
+
+	m.tandem("down")
+	m.nothingLeft("Networks")
+	m.killAgent()
+	m.windows("agent", "leave", "--data", m.machine.Path(m.node))
+	m.nothingLeft()
+}
