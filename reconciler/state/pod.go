@@ -200,7 +200,7 @@ type PodStatus struct {
 	IP         string            `json:"ip,omitempty" pb:"4"`
 	Reason     PodReason         `json:"reason,omitempty" pb:"5"`
 	Message    string            `json:"message,omitempty" pb:"6"` // in clear on the wire only
-	Detail     Text              `json:"-"`                        // made of Message by the shell
+	Detail     Text              `json:"-" pb:"-"`                 // made of Message by the shell
 	Containers []ContainerStatus `json:"containers,omitempty" pb:"7"`
 	Words      []string          `json:"words,omitempty" pb:"8"` // last words by container, in clear on the wire only; nil: nobody left any
 }

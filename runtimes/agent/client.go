@@ -63,12 +63,16 @@ func (l remoteLink) Open(ctx context.Context, hello Hello, peer Peer) (Session, 
 	}
 	h := wireHello(hello)
 	var down downFrame
-	err = send(stream, &upFrame{Hello: &h})
+	mine := spoken(hello.Facts.Agent)
+	err = send(stream, &upFrame{Hello: &h, Speaks: mine})
 	if err == nil || errors.Is(err, io.EOF) { // EOF: what was refused says the receipt
 		err = receive(stream, &down)
 	}
 	if err == nil && down.Welcome == nil {
 		err = fmt.Errorf("the controller did not answer hello: %w", runtimes.ErrUnsupported)
+	}
+	if err == nil {
+		err = mine.understands(down.Speaks, "this agent", "the controller")
 	}
 	if err != nil {
 		cancel()

@@ -35,6 +35,7 @@ type upFrame struct {
 	Renew  uint64        `pb:"3"` // number of the renewal within the session, from 1
 	Sent   time.Duration `pb:"4"` // with Renew: the agent's clock
 	Wall   int64         `pb:"5"` // likewise: its wall clock, in nanoseconds
+	Speaks *speaks       `pb:"6"` // with Hello
 }
 
 // downFrame goes from controller to agent. One of its fields is set.
@@ -47,6 +48,7 @@ type downFrame struct {
 	Head    *Head        `pb:"6"` // with Granted
 	Network *wireNetwork `pb:"7"`
 	Grant   *wireGrant   `pb:"8"`
+	Speaks  *speaks      `pb:"9"` // with Welcome
 }
 
 type wireHello struct {

@@ -23,6 +23,7 @@ type HubConfig struct {
 	Head func() Head
 	// Renew and Lease go to each agent; zero means those of package lease.
 	Renew, Lease time.Duration
+	Version      string // of the controller's program, for people
 	Logger       *slog.Logger
 }
 

@@ -12,9 +12,9 @@ import (
 // A Head is what a controller says of its log, durably: a later head of another
 // log, or a shorter one, is another writer or a restored copy.
 type Head struct {
-	Log  state.Digest // the log's ID
-	Size uint64
-	Root state.Digest
+	Log  state.Digest `pb:"1"` // the log's ID
+	Size uint64       `pb:"2"`
+	Root state.Digest `pb:"3"`
 }
 
 // Hello begins a session: who this is, and what it follows.

@@ -74,6 +74,10 @@ func (w *wireHub) session(stream grpc.ServerStream) error {
 	if up.Hello.Node != node {
 		return status.Errorf(codes.PermissionDenied, "the certificate is node %s's, hello says %s", node, up.Hello.Node)
 	}
+	mine := spoken(w.hub.cfg.Version)
+	if err := mine.understands(up.Speaks, "this controller", "the agent of node "+string(node)); err != nil {
+		return statusOf(err)
+	}
 	peer := &wirePeer{hub: w, node: node, ctx: ctx, hint: make(chan struct{}, 1), lost: make(chan error, 1)}
 	peer.encoder.cache = &w.hub.templates
 	p, err := w.hub.attach(Hello(*up.Hello), peer)
@@ -83,7 +87,7 @@ func (w *wireHub) session(stream grpc.ServerStream) error {
 	defer p.Close()
 	p.note(func(s *SessionStatus) { s.CertificateEnds = certificateEnd(ctx) })
 	welcome := wireWelcome(p.welcome)
-	if err := send(stream, &downFrame{Welcome: &welcome}); err != nil {
+	if err := send(stream, &downFrame{Welcome: &welcome, Speaks: mine}); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)

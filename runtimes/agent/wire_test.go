@@ -71,6 +71,18 @@ func (u *upper) PortForward(_ context.Context, _ state.UID, port uint16, conn io
 
 func wired(t *testing.T, cfg agent.HubConfig, peer agent.Peer) (*agent.Hub, agent.Session) {
 	t.Helper()
+	hub, conn := serving(t, cfg)
+	session, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1", Facts: state.NodeFacts{OS: state.Linux}}, peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(session.Close)
+	return hub, session
+}
+
+// serving is a hub on the wire, and a connection of node n1 to it.
+func serving(t *testing.T, cfg agent.HubConfig) (*agent.Hub, *grpc.ClientConn) {
+	t.Helper()
 	if cfg.Submit == nil {
 		cfg.Submit = func(...state.Event) {}
 	}
@@ -86,12 +98,8 @@ func wired(t *testing.T, cfg agent.HubConfig, peer agent.Peer) (*agent.Hub, agen
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1", Facts: state.NodeFacts{OS: state.Linux}}, peer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { session.Close(); _ = conn.Close(); s.Stop() })
-	return hub, session
+	t.Cleanup(func() { _ = conn.Close(); s.Stop() })
+	return hub, conn
 }
 
 func TestExecAcrossTheWire(t *testing.T) {
@@ -180,6 +188,25 @@ func TestDeltasMakeTheWhole(t *testing.T) {
 				t.Errorf("pod %d is %+v, want %+v", i, have, want)
 			}
 		}
+	}
+}
+
+// Over the wire, too, an agent is told which log its controller has, and one that
+// has seen more of it is not taken in: decision 15.
+func TestAnotherLogIsRefusedAcrossTheWire(t *testing.T) {
+	head := agent.Head{Log: state.Digest{1}, Size: 10, Root: state.Digest{2}}
+	_, conn := serving(t, agent.HubConfig{Submit: func(...state.Event) {}, Head: func() agent.Head { return head }})
+	session, err := agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1"}, newUpper())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	if got := session.Welcome().Head; got != head {
+		t.Errorf("the agent was told of %+v, want %+v", got, head)
+	}
+	_, err = agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1", Head: agent.Head{Log: head.Log, Size: 11}}, newUpper())
+	if !errors.Is(err, runtimes.ErrRejected) || !strings.Contains(err.Error(), "a copy was restored") {
+		t.Errorf("a controller whose log is shorter than this node has seen: %v", err)
 	}
 }
 

@@ -94,7 +94,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	s.images = lookup{store, o.patience()}
 	s.Hub = agent.NewHub(agent.HubConfig{
 		Submit: func(e ...state.Event) { s.Controller.Submit(s.worded(e)...) },
-		Head:   s.head, Logger: o.Logger,
+		Head:   s.head, Version: o.Version, Logger: o.Logger,
 	})
 	var err error
 	s.Controller, err = act.New(ctx, act.Config{
