@@ -72,7 +72,7 @@ func (m *Machine) check(e *state.Command) (code state.ReplyCode, why string) {
 	case state.CmdDown:
 	case state.CmdPromote, state.CmdRollback:
 		found = false // promotionCommand has answered for those that there are
-	case state.CmdErase:
+	case state.CmdErase, state.CmdRotateKey:
 		return state.ReplyRefused, "" // on a stopped log only
 	}
 	if !found {
@@ -116,7 +116,7 @@ func (m *Machine) do(e *state.Command) {
 		m.emit(state.AppName(e.Object.Name), &state.AppSuspended{On: e.Verb == state.CmdSuspend, Until: e.Until})
 	case state.CmdSync:
 		m.sync(state.AppName(e.Object.Name)) // the shell looks at Git
-	case state.CmdRestart, state.CmdExec, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase:
+	case state.CmdRestart, state.CmdExec, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase, state.CmdRotateKey:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
 }

@@ -47,7 +47,7 @@ func (c *cli) historyCommand() *cobra.Command {
 	fl.BoolVar(&f.All, "all", false, "also the scheduler's answers")
 	cmd.AddCommand(
 		c.historyShowCommand(), c.historyAtCommand(), c.historyDiffCommand(), c.historyExportCommand(), c.historyProveCommand(), c.historyCheckpointCommand(),
-		c.historyBackupCommand(), c.historyRestoreCommand(), c.historyEraseCommand(),
+		c.historyBackupCommand(), c.historyRestoreCommand(), c.historyEraseCommand(), c.historyKeyCommand(),
 	)
 	return cmd
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os/user"
 
 	"github.com/spf13/cobra"
 
@@ -89,11 +88,7 @@ erased, when and why is a record. Backups and bundles made before still hold the
 			if len(args) == 1 {
 				what = args[0]
 			}
-			actor := "unknown"
-			if u, err := user.Current(); err == nil {
-				actor = u.Username
-			}
-			done, err := audit.Erase(cmd.Context(), c.data, what, person != "", actor, reason)
+			done, err := audit.Erase(cmd.Context(), c.data, what, person != "", localUser(), reason)
 			if err != nil {
 				return err
 			}

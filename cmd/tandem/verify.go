@@ -18,7 +18,7 @@ import (
 )
 
 func (c *cli) verifyCommand() *cobra.Command {
-	var key, seen, witness string
+	var key, seen, witness, chain string
 	var every bool
 	cmd := &cobra.Command{
 		Use: "verify [DIR|BUNDLE|PROOF]", Short: "check a data directory, bundle or proof, offline", Args: args(cobra.MaximumNArgs(1)),
@@ -28,7 +28,8 @@ them. Of a proof it checks the one record. It needs no server and no network.`,
 		Example: `  tandem verify --data /var/lib/tandem --key tandem.pub
   tandem verify shop-bundle.tar --key tandem.pub
   tandem verify shop-bundle.tar --key tandem.pub --witness https://git.example/shop.git
-  tandem verify record-48121.proof --key tandem.pub`,
+  tandem verify record-48121.proof --key tandem.pub
+  tandem verify record-48121.proof --key tandem.pub --chain log.keys`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := c.data
 			if len(args) == 1 {
@@ -39,8 +40,9 @@ them. Of a proof it checks the one record. It needs no server and no network.`,
 			}
 			o := audit.Options{Every: every}
 			for file, into := range map[string]func([]byte){
-				key:  func(raw []byte) { o.PublicKey = strings.TrimSpace(string(raw)) },
-				seen: func(raw []byte) { o.Seen = bytes.TrimRight(raw, "\x00") },
+				chain: func(raw []byte) { o.Chain = raw },
+				key:   func(raw []byte) { o.PublicKey = strings.TrimSpace(string(raw)) },
+				seen:  func(raw []byte) { o.Seen = bytes.TrimRight(raw, "\x00") },
 			} {
 				if file == "" {
 					continue
@@ -62,6 +64,7 @@ them. Of a proof it checks the one record. It needs no server and no network.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&key, "key", "", "`FILE` with the log's public key, kept elsewhere")
+	fl.StringVar(&chain, "chain", "", "`FILE` with the chain of keys (log.keys) from the one of --key on, for a proof that a later one signed")
 	fl.StringVar(&seen, "seen", "", "`FILE` with an earlier checkpoint, kept elsewhere: tells an old copy and another history")
 	fl.StringVar(&witness, "witness", "", "`REPO` whose notes at refs/notes/tandem/ hold earlier checkpoints: a path or URL")
 	fl.BoolVar(&every, "every", false, "check the signature of every batch")
@@ -74,7 +77,7 @@ func (c *cli) verify(ctx context.Context, path string, o audit.Options) error {
 		return err
 	}
 	if proof != nil {
-		return c.verifyProof(proof, o.PublicKey)
+		return c.verifyProof(proof, o)
 	}
 	r, err := audit.Verify(ctx, path, o)
 	if err != nil {
@@ -101,11 +104,12 @@ func readProof(path string) ([]byte, error) {
 	return append(head, rest...), nil
 }
 
-func (c *cli) verifyProof(text []byte, key string) error {
+func (c *cli) verifyProof(text []byte, o audit.Options) error {
+	key := o.PublicKey
 	if key == "" {
 		return usageError("a proof is checked with the log's public key: --key FILE")
 	}
-	p, err := history.VerifyProof(text, key)
+	p, err := history.VerifyProof(text, key, o.Chain)
 	if err != nil {
 		return fmt.Errorf("the proof does not hold: %w", err)
 	}
@@ -124,7 +128,7 @@ func (c *cli) verifyProof(text []byte, key string) error {
 		return "(words are not in a proof)"
 	}
 	_, _ = fmt.Fprintf(c.out, "ok: record %s is in the log of %s records, checkpoint signed by %s, tree %s…\n",
-		thousands(uint64(p.Record.Seq)), thousands(uint64(p.Checkpoint.Seq)), history.Signer(key), p.Checkpoint.Root.Short())
+		thousands(uint64(p.Record.Seq)), thousands(uint64(p.Checkpoint.Seq)), p.Signer, p.Checkpoint.Root.Short())
 	teller := report.NewTeller(nil, words)
 	report.Lines(c.out, []report.Line{teller.Tell(p.Record)}, true)
 	_, err = fmt.Fprintf(c.out, "%s\n", raw)
@@ -138,9 +142,12 @@ func (c *cli) verified(r *history.Report) error {
 		}
 	} else if r.OK() {
 		_, _ = fmt.Fprintf(c.out, "ok: %s records, checkpoint %d signed by %s, tree %s…; nothing missing from 1 to %d\n",
-			thousands(uint64(r.Records)), r.Head.Seq, history.Signer(r.PublicKey), r.Head.Root.Short(), r.Head.Seq)
+			thousands(uint64(r.Records)), r.Head.Seq, r.Signer, r.Head.Root.Short(), r.Head.Seq)
 		_, _ = fmt.Fprintf(c.out, "   checked: %d files of the log, %d signatures, the fold, %d snapshots, %d manifests and templates, %d texts (%d erased)\n",
 			r.Files, r.Signatures, r.Snapshots, r.Blobs, r.Texts, r.Erased)
+		if r.Keys > 1 {
+			_, _ = fmt.Fprintf(c.out, "   another key signs since: %d in all, each named by a record that the one before signed\n", r.Keys)
+		}
 		if r.Witnessed > 0 {
 			_, _ = fmt.Fprintf(c.out, "   held against %s kept elsewhere: nothing before was changed or taken away\n", plural(r.Witnessed, "checkpoint"))
 		}

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -275,7 +276,7 @@ func readSnapshot(d Disk, k *keys, seq state.Seq) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	if len(b) < 64+sealedHead || !k.verifier.Verify(snapSigned(k, b[64:]), b[:64]) {
+	if len(b) < 64+sealedHead || !slices.ContainsFunc(k.from(seq), func(v note.Verifier) bool { return v.Verify(snapSigned(k, b[64:]), b[:64]) }) {
 		return Snapshot{}, damaged(file, 0, "its signature is wrong; the file is a cache: delete it")
 	}
 	p, err := newPacker()

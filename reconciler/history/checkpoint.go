@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -74,9 +75,10 @@ func assemble(c Checkpoint, key note.Verifier, sig []byte) []byte {
 
 // keys are those of one log. signer is nil where only the public key is there.
 type keys struct {
-	signer   note.Signer
-	verifier note.Verifier
-	public   string // in note's encoding
+	signer   note.Signer   // the newest
+	verifier note.Verifier // the first: it is the log's identity
+	public   string        // of it, in note's encoding
+	later    []epoch       // that followed it
 }
 
 func (k *keys) sign(h Head) (text, sig []byte, err error) {
@@ -85,11 +87,12 @@ func (k *keys) sign(h Head) (text, sig []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("sign checkpoint: %w", err)
 	}
-	return assemble(c, k.verifier, sig), sig, nil
+	return assemble(c, k.newest(), sig), sig, nil
 }
 
 func (k *keys) verify(h Head, sig []byte) bool {
-	return k.verifier.Verify([]byte(Checkpoint{Origin: k.verifier.Name(), Head: h}.body()), sig)
+	body := []byte(Checkpoint{Origin: k.verifier.Name(), Head: h}.body())
+	return slices.ContainsFunc(k.from(h.Seq), func(v note.Verifier) bool { return v.Verify(body, sig) })
 }
 
 // loadKeys reads a log's keys; fs.ErrNotExist where there are none.
@@ -106,8 +109,8 @@ func loadKeys(d Disk, private bool) (*keys, error) {
 	if !whole {
 		return nil, damaged(pubFile, int64(len(pub)), "the end of the line is cut off")
 	}
-	if !private {
-		return k, nil
+	if err := k.loadChain(d); err != nil || !private {
+		return k, err
 	}
 	raw, err := readFile(d, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -119,7 +122,10 @@ func loadKeys(d Disk, private bool) (*keys, error) {
 	if k.signer, err = parsePrivate(string(raw)); err != nil {
 		return nil, damaged(keyFile, 0, "%v", err)
 	}
-	if k.signer.Name() != k.verifier.Name() || k.signer.KeyHash() != k.verifier.KeyHash() {
+	if k.signer.Name() != k.verifier.Name() || k.signer.KeyHash() != k.newest().KeyHash() {
+		if len(k.later) > 0 {
+			return nil, damaged(keyFile, 0, "it is not the newest key of %s", chainFile)
+		}
 		return nil, damaged(keyFile, 0, "it does not belong to %s", pubFile)
 	}
 	return k, nil
@@ -196,7 +202,7 @@ func readNote(d Disk, k *keys) (Checkpoint, []byte, error) {
 	if len(raw) != checkpointSize {
 		return Checkpoint{}, nil, damaged(checkpointFile, 0, "want %d bytes, found %d", checkpointSize, len(raw))
 	}
-	c, err := ParseCheckpoint(text, k.verifier)
+	c, err := k.parse(text)
 	if err != nil {
 		return Checkpoint{}, nil, damaged(checkpointFile, 0, "%v", err)
 	}

@@ -3,6 +3,8 @@ package history
 import (
 	"bytes"
 	"cmp"
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"iter"
@@ -146,6 +148,21 @@ func Signer(publicKey string) string {
 		return ""
 	}
 	return fmt.Sprintf("%s+%08x", key.Name(), key.KeyHash())
+}
+
+// signerOf is the same of whoever signed a checkpoint's text; empty where that
+// can't be read.
+func signerOf(text []byte) string {
+	line := string(text[max(0, bytes.LastIndex(text, []byte("\n— "))):])
+	fields := strings.Fields(line)
+	if len(fields) != 3 {
+		return ""
+	}
+	raw, err := base64.StdEncoding.DecodeString(fields[2])
+	if err != nil || len(raw) < 4 {
+		return ""
+	}
+	return fmt.Sprintf("%s+%08x", fields[1], binary.BigEndian.Uint32(raw))
 }
 
 // isCache says whether a file can be made again from the log.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	xnote "golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tandem-gitops/tandem/reconciler/history/recordpb"
@@ -24,7 +25,7 @@ func (s *Store) Prove(seq state.Seq) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := ParseCheckpoint(note, s.keys.verifier)
+	c, err := s.keys.parse(note)
 	if err != nil {
 		return nil, err
 	}
@@ -57,12 +58,18 @@ func (s *Store) Prove(seq state.Seq) ([]byte, error) {
 type Proven struct {
 	Record     *state.Record
 	Checkpoint Checkpoint
+	Signer     string // the log's name and the hash of the key that signed
 }
 
-// VerifyProof checks the text that Prove gave, with the log's public key alone.
-func VerifyProof(text []byte, publicKey string) (Proven, error) {
+// VerifyProof checks the text that Prove gave, with the log's public key alone; and
+// with the chain of keys, where another signed it than the one that is known.
+func VerifyProof(text []byte, publicKey string, chain []byte) (Proven, error) {
 	key, err := parsePublic(strings.TrimSpace(publicKey))
 	if err != nil {
+		return Proven{}, err
+	}
+	trusted := &keys{verifier: key}
+	if trusted.later, err = parseChain(chain, key); err != nil {
 		return Proven{}, err
 	}
 	head, note, ok := bytes.Cut(text, []byte("\n\n"))
@@ -85,7 +92,10 @@ func VerifyProof(text []byte, publicKey string) (Proven, error) {
 		}
 		proof = append(proof, tlog.Hash(h))
 	}
-	c, err := ParseCheckpoint(note, key)
+	c, err := trusted.parse(note)
+	if _, unknown := errors.AsType[*xnote.UnverifiedNoteError](err); unknown {
+		return Proven{}, fmt.Errorf("it isn't signed with the key that you gave: if the log has another since, add its chain of keys (log.keys): %w", err)
+	}
 	if err != nil {
 		return Proven{}, err
 	}
@@ -102,7 +112,7 @@ func VerifyProof(text []byte, publicKey string) (Proven, error) {
 	if int64(r.Seq) != n+1 {
 		return Proven{}, fmt.Errorf("the record in place %d says that it is record %d", n+1, r.Seq)
 	}
-	return Proven{Record: r, Checkpoint: c}, nil
+	return Proven{Record: r, Checkpoint: c, Signer: signerOf(note)}, nil
 }
 
 func strictBase64(s string) ([]byte, error) {

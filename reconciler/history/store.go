@@ -58,7 +58,8 @@ type Options struct {
 //	                 append-only, one write and one sync a batch
 //	log/…1.idx       cache: where records are, tree hashes, postings
 //	checkpoint       the newest acknowledged head, signed
-//	log.key log.pub  the log's signing key
+//	log.key log.pub  the log's signing key, and its first public one
+//	log.keys         the public keys that followed, where any did
 //	blobs/ texts/ snapshots/
 type Store struct {
 	disk    Disk
@@ -119,6 +120,11 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if !s.opts.ReadOnly {
+		if err := s.halfTaken(); err != nil {
+			return err
+		}
+	}
 	s.keys, err = loadKeys(s.disk, !s.opts.ReadOnly)
 	if errors.Is(err, fs.ErrNotExist) {
 		switch {
@@ -152,7 +158,10 @@ func (s *Store) open() (err error) {
 	if s.opts.ReadOnly {
 		return nil
 	}
-	return s.startWriting(c)
+	if err := s.startWriting(c); err != nil {
+		return err
+	}
+	return s.halfRotated()
 }
 
 // acknowledged reads the newest checkpoint, and makes the first one of a new log.
@@ -340,7 +349,8 @@ func (s *Store) startWriting(c Checkpoint) (err error) {
 // ID is the log's identity: the digest of its public key.
 func (s *Store) ID() state.Digest { return s.keys.id() }
 
-// PublicKey is what verifies this log's checkpoints, in note's encoding.
+// PublicKey is the log's first public key, in note's encoding: its identity. Keys has
+// those that followed.
 func (s *Store) PublicKey() string { return s.keys.public }
 
 // Head implements Log.

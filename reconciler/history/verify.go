@@ -45,8 +45,10 @@ type Witnessed struct {
 
 // A Report is what Verify found.
 type Report struct {
-	PublicKey  string
-	Head       Head // of the signed checkpoint
+	PublicKey  string // the one that was given, or the first
+	Signer     string // of the checkpoint: the log's name and the key's hash
+	Keys       int    // that the log has had
+	Head       Head   // of the signed checkpoint
 	Files      int
 	Records    int
 	Batches    int
@@ -75,6 +77,7 @@ type verifier struct {
 	manifests map[state.Digest]state.Seq // and the first record that names them
 	templates map[state.Digest]state.Seq
 	texts     map[state.Text]state.Seq
+	rotations map[state.Seq]string // the keys that records name
 }
 
 // Verify reads all of a data directory, stopped or live, and recomputes what
@@ -83,7 +86,7 @@ type verifier struct {
 func Verify(ctx context.Context, dir string, o VerifyOptions) (*Report, error) {
 	v := &verifier{
 		disk: o.Disk, opts: o, report: &Report{},
-		manifests: map[state.Digest]state.Seq{}, templates: map[state.Digest]state.Seq{}, texts: map[state.Text]state.Seq{},
+		manifests: map[state.Digest]state.Seq{}, templates: map[state.Digest]state.Seq{}, texts: map[state.Text]state.Seq{}, rotations: map[state.Seq]string{},
 	}
 	if v.disk == nil {
 		v.disk = osDisk{dir}
@@ -161,7 +164,8 @@ func (v *verifier) start() (Checkpoint, error) {
 	if v.keys, err = loadKeys(v.disk, false); err != nil {
 		return Checkpoint{}, missing(pubFile, err)
 	}
-	if want := strings.TrimSpace(v.opts.PublicKey); want != "" && want != v.keys.public {
+	if want := strings.TrimSpace(v.opts.PublicKey); want != "" && !v.keys.has(want) {
+		v.keys.later = nil
 		if v.keys.verifier, err = parsePublic(want); err != nil {
 			return Checkpoint{}, err
 		}
@@ -169,10 +173,12 @@ func (v *verifier) start() (Checkpoint, error) {
 		_ = v.found(damaged(pubFile, 0, "it is not the public key that you gave"))
 	}
 	v.report.PublicKey = v.keys.public
-	c, err := readCheckpoint(v.disk, v.keys)
+	v.report.Keys = 1 + len(v.keys.later)
+	c, text, err := readNote(v.disk, v.keys)
 	for tries := 0; errors.Is(err, ErrDamaged) && tries < liveTries; tries++ {
-		c, err = readCheckpoint(v.disk, v.keys) // a live writer may have been in the middle of it
+		c, text, err = readNote(v.disk, v.keys) // a live writer may have been in the middle of it
 	}
+	v.report.Signer = signerOf(text)
 	if err != nil {
 		return c, missing(checkpointFile, err)
 	}
@@ -255,6 +261,7 @@ func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) e
 	for seq, w := range kept {
 		return damaged(logDir, 0, "no batch ends with record %d, where %s was signed: another history", seq, w.where)
 	}
+	v.rotated(c)
 	return v.strangers(files)
 }
 
@@ -300,6 +307,8 @@ func (v *verifier) names(r *state.Record) {
 		}
 	}
 	switch f := r.Fact.(type) {
+	case *state.SigningKeyRotated:
+		v.rotations[r.Seq] = f.Key
 	case *state.RevisionApplied:
 		remember(v.manifests, f.Manifest)
 	case *state.Revised:
@@ -510,7 +519,7 @@ func (v *verifier) secrets(context.Context, Checkpoint) error {
 	return errors.Join(
 		check(keyFile, func(s string) error {
 			k, err := parsePrivate(s)
-			if err == nil && (k.Name() != v.keys.verifier.Name() || k.KeyHash() != v.keys.verifier.KeyHash()) {
+			if err == nil && (k.Name() != v.keys.verifier.Name() || k.KeyHash() != v.keys.newest().KeyHash()) {
 				err = ErrDamaged
 			}
 			return err

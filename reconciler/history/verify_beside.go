@@ -72,7 +72,7 @@ func (v *verifier) kept(c Checkpoint) (map[state.Seq]keptHead, error) {
 			others++
 			continue
 		}
-		n, err := ParseCheckpoint(w.Text, v.keys.verifier)
+		n, err := v.keys.parse(w.Text)
 		switch had, ok := out[n.Seq]; {
 		case err != nil:
 			return nil, damaged(pubFile, 0, "%s is not signed with this log's key: %v", w.Where, err)
@@ -106,7 +106,7 @@ func (v *verifier) seen(c Checkpoint) (Checkpoint, error) {
 		v.report.NotChecked = append(v.report.NotChecked, "that this is the newest checkpoint: give one that was kept elsewhere (--seen FILE), or a repository that has notes of it (--witness REPO)")
 		return Checkpoint{}, nil
 	}
-	seen, err := ParseCheckpoint(v.opts.Seen, v.keys.verifier)
+	seen, err := v.keys.parse(v.opts.Seen)
 	if err != nil {
 		return seen, fmt.Errorf("the checkpoint that you kept: %w", err)
 	}

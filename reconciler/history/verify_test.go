@@ -264,14 +264,14 @@ func TestProofsProveAndNothingElseDoes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := history.VerifyProof(text, public)
+		got, err := history.VerifyProof(text, public, nil)
 		if err != nil || got.Record.Seq != seq || got.Checkpoint.Seq != 56 {
 			t.Fatalf("record %d: %+v, %v", seq, got, err)
 		}
 		for at := range text {
 			flipped := bytes.Clone(text)
 			flipped[at] ^= 1 << (at % 7)
-			if _, err := history.VerifyProof(flipped, public); err == nil {
+			if _, err := history.VerifyProof(flipped, public, nil); err == nil {
 				t.Fatalf("record %d: byte %d of the proof was changed unnoticed: %q", seq, at, flipped)
 			}
 		}

@@ -64,7 +64,7 @@ func (s *State) apply(r *Record) error {
 		s.hold(r, f)
 	case *Released:
 		s.release(f)
-	case *Decided, *ClockStepped:
+	case *Decided, *ClockStepped, *SigningKeyRotated:
 		// They explain; they change nothing.
 	default:
 		return fmt.Errorf("this version does not know the fact")

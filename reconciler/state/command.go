@@ -8,6 +8,8 @@ func (v CommandVerb) String() string {
 	switch v {
 	case CmdErase:
 		return "erase"
+	case CmdRotateKey:
+		return "rotate key"
 	case CmdEvict:
 		return "evict"
 	case CmdDropClaim:

@@ -82,6 +82,8 @@ func (k Kind) String() string {
 
 		KindGateJobStarted: "GateJobStarted",
 		KindGateJobEnded:   "GateJobEnded",
+
+		KindSigningKeyRotated: "SigningKeyRotated",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

@@ -97,6 +97,9 @@ const (
 	KindGateJobEnded   Kind = 176
 )
 
+// KindSigningKeyRotated is of the keys that sign the log.
+const KindSigningKeyRotated Kind = 177
+
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
 // that this version doesn't know.
 func NewFact(k Kind) Fact {
@@ -173,8 +176,9 @@ func facts() map[Kind]func() Fact {
 		KindAccessDeclared: func() Fact { return new(AccessDeclared) },
 		KindAccessRemoved:  func() Fact { return new(AccessRemoved) },
 
-		KindDeploymentNoted: func() Fact { return new(DeploymentNoted) },
-		KindGateJobStarted:  func() Fact { return new(GateJobStarted) },
-		KindGateJobEnded:    func() Fact { return new(GateJobEnded) },
+		KindDeploymentNoted:   func() Fact { return new(DeploymentNoted) },
+		KindGateJobStarted:    func() Fact { return new(GateJobStarted) },
+		KindGateJobEnded:      func() Fact { return new(GateJobEnded) },
+		KindSigningKeyRotated: func() Fact { return new(SigningKeyRotated) },
 	}
 }

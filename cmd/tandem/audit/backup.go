@@ -65,7 +65,7 @@ func (b *bundler) rest(dir string, end state.Seq) error {
 			}
 			return nil
 		}
-		if !d.Type().IsRegular() || slices.Contains([]string{"lock", "checkpoint", "log.pub", "texts"}, name) || strings.HasSuffix(name, ".tmp") {
+		if !d.Type().IsRegular() || slices.Contains([]string{"lock", "checkpoint", "log.pub", history.ChainFile, "texts"}, name) || strings.HasSuffix(name, ".tmp") {
 			return nil
 		}
 		var seq uint64
@@ -151,7 +151,7 @@ func (b *bundle) unpack(ctx context.Context, dir string) (*history.Report, error
 
 func unpackFile(file string, content io.Reader) error {
 	mode := fs.FileMode(0o600)
-	if base := path.Base(filepath.ToSlash(file)); base == "log.pub" || base == "checkpoint" {
+	if base := path.Base(filepath.ToSlash(file)); base == "log.pub" || base == "checkpoint" || base == history.ChainFile {
 		mode = 0o644
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)

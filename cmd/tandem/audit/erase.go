@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/history"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -22,10 +20,7 @@ type Erased struct {
 // mention a person. The records stay, and stay provable; who asked and why is
 // recorded first, for each.
 func Erase(ctx context.Context, dir, what string, person bool, actor, reason string) ([]Erased, error) {
-	store, err := history.Open(dir, history.Options{Logger: slog.New(slog.DiscardHandler)})
-	if errors.Is(err, history.ErrLocked) {
-		return nil, fmt.Errorf("%s: a controller runs there: stop it first: %w", dir, err)
-	}
+	store, err := openStopped(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -38,21 +33,11 @@ func erase(ctx context.Context, store *history.Store, what string, person bool, 
 	if err != nil {
 		return nil, err
 	}
-	who, err := store.Texts().Name(actor)
-	if err != nil {
-		return nil, err
-	}
-	why, err := store.Texts().Put(reason)
+	who, why, at, err := stoppedRecord(store, actor, reason)
 	if err != nil {
 		return nil, err
 	}
 	head := store.Head()
-	last, err := store.ReadAt(head.Seq)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now().UnixNano()
-	at := last.At.Add(time.Duration(max(0, now-last.At.Wall)))
 	var records []*state.Record
 	var out []Erased
 	for i, t := range tokens {

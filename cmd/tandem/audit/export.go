@@ -182,6 +182,15 @@ func (b *bundler) statement(readme string) error {
 			return err
 		}
 	}
+	chain, err := b.archive.Store.Chain()
+	if err != nil {
+		return err
+	}
+	if len(chain) > 0 {
+		if err := b.bytes(history.ChainFile, chain); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
 		b.bytes(key, []byte(b.archive.Store.PublicKey()+"\n")),
 		b.bytes(name, content),

@@ -20,6 +20,7 @@ import (
 type Options struct {
 	PublicKey string // known from elsewhere; empty: the one that is there
 	Seen      []byte // a checkpoint that was kept elsewhere
+	Chain     []byte // of keys, from PublicKey on: only a proof needs it, a directory has its own
 	Every     bool   // the signature of every batch
 	Witnessed []history.Witnessed
 }
@@ -33,6 +34,9 @@ func Verify(ctx context.Context, path string, o Options) (*history.Report, error
 	}
 	if file != nil {
 		defer file.Close()
+	}
+	if len(o.Chain) > 0 {
+		return nil, errors.New("a chain of keys goes with a proof: a directory and a bundle have their own")
 	}
 	v, err := newVerifier(disk)
 	if err != nil {

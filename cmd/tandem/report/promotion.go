@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -76,6 +77,14 @@ func (t *Teller) promotion(l *Line, fact state.Fact) {
 	}
 }
 
+// keyHash is the part of a public key by which people compare it.
+func keyHash(public string) string {
+	if parts := strings.SplitN(public, "+", 3); len(parts) == 3 {
+		return parts[1]
+	}
+	return public
+}
+
 // told tells what the root says of people, and what repositories are told.
 func (t *Teller) told(l *Line, fact state.Fact) {
 	switch f := fact.(type) {
@@ -90,6 +99,9 @@ func (t *Teller) told(l *Line, fact state.Fact) {
 		l.What, l.Commit = "access", short7(f.Commit.Hash)
 		l.Object = state.Ref{Kind: "Access", Name: string(state.RootApp)}
 		l.Reason = plural(len(f.Access.Grants), "grant") + ", " + plural(len(f.Access.Groups), "group")
+	case *state.SigningKeyRotated:
+		l.What, l.Object = "rotate key", state.Ref{Kind: "Log", Name: keyHash(f.Key)}
+		l.Outcome = "done"
 	case *state.AccessRemoved:
 		l.What, l.Outcome, l.Commit = "access", "removed", short7(f.Commit.Hash)
 		l.Object = state.Ref{Kind: "Access", Name: string(state.RootApp)}
