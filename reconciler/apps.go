@@ -45,6 +45,8 @@ func (m *Machine) event(e state.Event) {
 		m.checked(e)
 	case *state.Noted:
 		m.notedEvent(e)
+	case *state.SessionOver:
+		m.sessionOver(e)
 	case *state.Stop:
 		m.emit("", &state.ControllerStopped{})
 	}

@@ -32,8 +32,13 @@ func (m *Machine) appOfObject(ref state.Ref) state.AppName {
 	if o := m.fold.Objects[ref]; o != nil {
 		return o.App
 	}
-	if ref.Kind == "Application" {
+	switch ref.Kind {
+	case "Application":
 		return state.AppName(ref.Name)
+	case "Pod":
+		if p := m.fold.ByName[state.PodKey{Namespace: ref.Namespace, Name: ref.Name}]; p != nil {
+			return m.appOf(p)
+		}
 	}
 	return ""
 }
@@ -63,7 +68,7 @@ func (m *Machine) check(e *state.Command) (code state.ReplyCode, why string) {
 		found = p != nil
 	case state.CmdDropClaim:
 		return m.mayDrop(m.fold.Claims[e.Object]), ""
-	case state.CmdDeletePod, state.CmdExec:
+	case state.CmdDeletePod, state.CmdExec, state.CmdPortForward:
 		found = m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}] != nil
 	case state.CmdRestart:
 		found = m.fold.Workloads[e.Object] != nil
@@ -116,7 +121,7 @@ func (m *Machine) do(e *state.Command) {
 		m.emit(state.AppName(e.Object.Name), &state.AppSuspended{On: e.Verb == state.CmdSuspend, Until: e.Until})
 	case state.CmdSync:
 		m.sync(state.AppName(e.Object.Name)) // the shell looks at Git
-	case state.CmdRestart, state.CmdExec, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase, state.CmdRotateKey:
+	case state.CmdRestart, state.CmdExec, state.CmdPortForward, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase, state.CmdRotateKey:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
 }

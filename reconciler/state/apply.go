@@ -60,6 +60,8 @@ func (s *State) apply(r *Record) error {
 		s.Access = nil
 	case *DeploymentNoted:
 		return s.noted(r, f)
+	case *SessionEnded:
+		s.applySession(r)
 	case *Held:
 		s.hold(r, f)
 	case *Released:

@@ -34,6 +34,7 @@ func (s *State) applyWorkload(r *Record) error {
 		w.IsStalled = true
 	case *Commanded:
 		s.duty(r, nil)
+		s.applySession(r)
 		if f.Verb == CmdRestart {
 			if w := s.Workloads[f.Object]; w != nil {
 				w.Restart, w.Since, w.Progress, w.Complete, w.IsStalled = r.Seq, r.At, r.At, false, false

@@ -10,6 +10,8 @@ func (v CommandVerb) String() string {
 		return "erase"
 	case CmdRotateKey:
 		return "rotate key"
+	case CmdPortForward:
+		return "port-forward"
 	case CmdEvict:
 		return "evict"
 	case CmdDropClaim:

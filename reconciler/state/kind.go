@@ -84,6 +84,7 @@ func (k Kind) String() string {
 		KindGateJobEnded:   "GateJobEnded",
 
 		KindSigningKeyRotated: "SigningKeyRotated",
+		KindSessionEnded:      "SessionEnded",
 	}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]

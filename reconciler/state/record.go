@@ -100,6 +100,9 @@ const (
 // KindSigningKeyRotated is of the keys that sign the log.
 const KindSigningKeyRotated Kind = 177
 
+// KindSessionEnded is of what people do in pods.
+const KindSessionEnded Kind = 178
+
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
 // that this version doesn't know.
 func NewFact(k Kind) Fact {
@@ -180,5 +183,6 @@ func facts() map[Kind]func() Fact {
 		KindGateJobStarted:    func() Fact { return new(GateJobStarted) },
 		KindGateJobEnded:      func() Fact { return new(GateJobEnded) },
 		KindSigningKeyRotated: func() Fact { return new(SigningKeyRotated) },
+		KindSessionEnded:      func() Fact { return new(SessionEnded) },
 	}
 }

@@ -36,6 +36,8 @@ type Snapshot struct {
 	PromotionCount uint64      `pb:"22"`
 
 	Access *Access `pb:"115"`
+
+	Sessions []Session `pb:"175"`
 }
 
 // SnapApp is an App.
@@ -226,6 +228,9 @@ func (s *State) Snapshot() *Snapshot {
 		out.Claims = append(out.Claims, *c)
 	}
 	s.snapPromotion(out)
+	for _, x := range s.SortedSessions() {
+		out.Sessions = append(out.Sessions, *x)
+	}
 	out.Access = s.Access
 	return out
 }
@@ -304,6 +309,10 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 		s.keep(&c)
 	}
 	s.restorePromotion(snap)
+	for i := range snap.Sessions {
+		x := snap.Sessions[i]
+		s.Sessions[x.Seq] = &x
+	}
 	s.Access = snap.Access
 	r := &restorer{State: s, manifests: map[Digest]map[Ref]*Object{}, templates: map[Digest]*Template{}}
 	for _, step := range []func(*Snapshot) error{r.objects, r.workloads, r.pods, r.holds} {

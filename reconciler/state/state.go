@@ -48,6 +48,8 @@ type State struct {
 
 	Access *Access // nil: the root says nothing of it
 
+	Sessions map[Seq]*Session // that haven't ended
+
 	blobs Blobs
 	made  map[Ref]map[Ref]*Claim // Claims, by the StatefulSet that made them
 	facts uint64                 // see Facts
@@ -175,7 +177,7 @@ func New(blobs Blobs) *State {
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
 		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{},
 		Services: map[Ref]*ServiceAddress{}, Claims: map[Ref]*Claim{}, made: map[Ref]map[Ref]*Claim{}, Daemons: map[Ref]*Workload{}, Rules: map[Ref]*Owned{}, blobs: blobs,
-		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{},
+		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{}, Sessions: map[Seq]*Session{},
 	}
 }
 

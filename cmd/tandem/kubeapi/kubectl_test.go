@@ -157,6 +157,9 @@ func TestKubectlLogsAndExec(t *testing.T) {
 	if k.want(string(out), `it failed`, `exit code 3`); err == nil || err.(*exec.ExitError).ExitCode() != 3 { //nolint:errorlint // Run returns nothing else here
 		t.Errorf("exec false: %v, want exit code 3", err)
 	}
+	if ends := w.ended(3); ends[0].Code != 0 || ends[2].Code != 3 || ends[2].Outcome != state.SessionDone {
+		t.Errorf("recorded %+v", ends)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var said []string

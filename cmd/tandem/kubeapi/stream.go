@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -210,11 +212,13 @@ func (a *api) exec(c *call, t target) error {
 		Verb: state.CmdExec, Object: state.Ref{Kind: "Pod", Namespace: t.namespace, Name: t.name},
 		Detail: a.Controller.Text(pl.container + ": " + strings.Join(command, " ")),
 	}
-	if _, err := a.ask(c.r.Context(), c.user, cmd, ""); err != nil {
+	asked, err := a.ask(c.r.Context(), c.user, cmd, "")
+	if err != nil {
 		return err
 	}
 	pl.tty = opts.TTY
-	run := &execution{nodes: a.Nodes, place: pl}
+	run := &execution{nodes: a.Nodes, place: pl, err: errNotBegun}
+	defer func() { a.over(asked.Seq, run.code, run.err) }()
 	if wsstream.IsWebSocketRequest(c.r) {
 		run.webSocket(c, command, opts)
 		return nil
@@ -223,10 +227,24 @@ func (a *api) exec(c *call, t target) error {
 	return nil
 }
 
+// errNotBegun is what becomes of a session whose client never opened its streams.
+var errNotBegun = errors.New("the client opened no stream")
+
+// over tells how something that a person did in a pod ended.
+func (a *api) over(session state.Seq, code int, err error) {
+	e := &state.SessionOver{Session: session, Outcome: state.SessionDone, Code: int32(code)} //nolint:gosec // an exit status
+	if err != nil {
+		e.Outcome, e.Detail = state.SessionFailed, a.Controller.Text(err.Error())
+	}
+	a.Controller.Submit(e)
+}
+
 // An execution is one command that runs in a container.
 type execution struct {
 	nodes Nodes
 	place
+	code int // how it ended
+	err  error
 }
 
 // ExecInContainer implements cri-streaming's Executor.
@@ -281,7 +299,8 @@ func (x *execution) run(ctx context.Context, cmd []string, in io.Reader, out, er
 			}
 		}()
 	}
-	return x.nodes.Exec(ctx, x.node, x.uid, x.container, e)
+	x.code, x.err = x.nodes.Exec(ctx, x.node, x.uid, x.container, e)
+	return x.code, x.err
 }
 
 // The channels of a remote command on a websocket.
@@ -400,7 +419,9 @@ func (a *api) portForward(c *call, t target) error {
 	} else if wsstream.IsWebSocketRequest(r) {
 		return apierrors.NewBadRequest("port-forward over websocket wants the protocol " + tunnelProtocol)
 	}
-	criforward.ServePortForward(w, r, &forwarder{nodes: a.Nodes, place: pl}, t.name, pl.uid.String(), &criforward.V4Options{}, streamIdle, streamStart, criforward.SupportedProtocols)
+	f := &forwarder{api: a, call: c, target: t, place: pl, ports: map[int32]*forwarded{}}
+	defer f.over()
+	criforward.ServePortForward(w, r, f, t.name, pl.uid.String(), &criforward.V4Options{}, streamIdle, streamStart, criforward.SupportedProtocols)
 	return nil
 }
 
@@ -420,10 +441,49 @@ func (w *tunnelWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return w.conn, bufio.NewReadWriter(bufio.NewReader(w.conn), bufio.NewWriter(w.conn)), nil
 }
 
-// A forwarder connects streams to a pod's ports.
+// A forwarder connects streams to a pod's ports. Each port is recorded before the
+// first connection to it.
 type forwarder struct {
-	nodes Nodes
+	*api
+	call   *call
+	target target
 	place
+
+	mu    sync.Mutex
+	ports map[int32]*forwarded
+}
+
+// forwarded is a port that is connected to, and how that ended last.
+type forwarded struct {
+	session state.Seq
+	err     error
+}
+
+// begin records that a port is connected to.
+func (f *forwarder) begin(ctx context.Context, port int32) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ports[port] != nil {
+		return nil
+	}
+	asked, err := f.ask(ctx, f.call.user, &state.Command{
+		Verb: state.CmdPortForward, Object: state.Ref{Kind: "Pod", Namespace: f.target.namespace, Name: f.target.name},
+		Detail: f.Controller.Text(fmt.Sprintf("port %d", port)),
+	}, "")
+	if err != nil {
+		return err
+	}
+	f.ports[port] = &forwarded{session: asked.Seq}
+	return nil
+}
+
+// over records how it ended, of every port.
+func (f *forwarder) over() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, port := range slices.Sorted(maps.Keys(f.ports)) {
+		f.api.over(f.ports[port].session, 0, f.ports[port].err)
+	}
 }
 
 // PortForward implements cri-streaming's PortForwarder.
@@ -431,5 +491,12 @@ func (f *forwarder) PortForward(ctx context.Context, _, _ string, port int32, st
 	if port < 1 || port > 65535 {
 		return fmt.Errorf("port %d: want 1 to 65535", port)
 	}
-	return f.nodes.PortForward(ctx, f.node, f.uid, uint16(port), stream)
+	if err := f.begin(ctx, port); err != nil {
+		return err
+	}
+	err := f.Nodes.PortForward(ctx, f.node, f.uid, uint16(port), stream)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ports[port].err = err
+	return err
 }

@@ -291,6 +291,17 @@ func TestKubectlPortForward(t *testing.T) {
 	if err != nil || string(said) != "port 8080\n" {
 		t.Errorf("%q, %v", said, err)
 	}
+	// It was recorded before, and how it ended is when the client goes.
+	w.mu.Lock()
+	c := w.commands[len(w.commands)-1]
+	if c.Verb != state.CmdPortForward || w.words[c.Actor] != "admin" || w.words[c.Detail] != "port 8080" {
+		t.Errorf("recorded %s by %q: %q", c.Verb, w.words[c.Actor], w.words[c.Detail])
+	}
+	w.mu.Unlock()
+	_ = cmd.Process.Kill()
+	if ends := w.ended(1); ends[0].Outcome != state.SessionDone {
+		t.Errorf("it ended as %+v", ends[0])
+	}
 }
 
 // Roles that the root gives are the API's at once, and those of tokens no longer.

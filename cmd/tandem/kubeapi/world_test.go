@@ -128,6 +128,10 @@ func (w *world) Do(_ context.Context, c *state.Command) (state.Reply, error) {
 // Submit records checks as the machine does.
 func (w *world) Submit(events ...state.Event) {
 	for _, e := range events {
+		if x, ok := e.(*state.SessionOver); ok {
+			w.write("", &state.SessionEnded{Session: x.Session, Outcome: x.Outcome, Code: x.Code, Detail: x.Detail})
+			continue
+		}
 		c, ok := e.(*state.Checked)
 		if !ok {
 			continue
@@ -135,6 +139,31 @@ func (w *world) Submit(events ...state.Event) {
 		_, up := w.state.Lines[c.Pipeline].Stage(c.Stage)
 		if had := up.Check(c.Name, c.Commit); had == nil || had.Time < c.Time {
 			w.write("", &state.CheckReported{Pipeline: c.Pipeline, Stage: c.Stage, Name: c.Name, Commit: c.Commit, OK: c.OK, Detail: c.Detail, Time: c.Time})
+		}
+	}
+}
+
+// ended are the outcomes of what people did in pods; it waits for so many.
+func (w *world) ended(n int) []*state.SessionEnded {
+	w.t.Helper()
+	late := time.After(time.Minute)
+	for {
+		var out []*state.SessionEnded
+		w.mu.Lock()
+		for _, r := range w.records {
+			if f, ok := r.Fact.(*state.SessionEnded); ok {
+				out = append(out, f)
+			}
+		}
+		changed := w.changed
+		w.mu.Unlock()
+		if len(out) >= n {
+			return out
+		}
+		select {
+		case <-changed:
+		case <-late:
+			w.t.Fatalf("%d sessions ended, want %d", len(out), n)
 		}
 	}
 }

@@ -99,6 +99,15 @@ func (t *Teller) told(l *Line, fact state.Fact) {
 		l.What, l.Commit = "access", short7(f.Commit.Hash)
 		l.Object = state.Ref{Kind: "Access", Name: string(state.RootApp)}
 		l.Reason = plural(len(f.Access.Grants), "grant") + ", " + plural(len(f.Access.Groups), "group")
+	case *state.SessionEnded:
+		l.What, l.Object, l.Outcome = f.Verb.String(), f.Object, f.Outcome.String()
+		l.Bad = f.Outcome != state.SessionDone
+		if f.Verb == state.CmdExec && f.Outcome == state.SessionDone {
+			l.Outcome = fmt.Sprintf("exit %d", f.Code)
+		}
+		if !f.Detail.IsZero() {
+			l.Reason = firstLine(t.words(f.Detail))
+		}
 	case *state.SigningKeyRotated:
 		l.What, l.Object = "rotate key", state.Ref{Kind: "Log", Name: keyHash(f.Key)}
 		l.Outcome = "done"
