@@ -8,40 +8,68 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
+// filterFlags are the flags that narrow history down, of every command that does.
+type filterFlags struct{ app, since, until string }
+
+func (o *filterFlags) add(fl *pflag.FlagSet, f *report.Filter) {
+	fl.StringVar(&o.app, "app", "", "only of this Application, `NAME`")
+	fl.StringVar(&f.Node, "node", "", "only on this node, or about it, `NAME`")
+	fl.StringVar(&f.Kind, "kind", "", "only this `WHAT` or kind of record")
+	fl.StringVar(&f.Actor, "actor", "", "only what this `USER` asked for")
+	fl.StringVar(&f.Commit, "commit", "", "only while this commit ran in the record's application: `HASH`, or its beginning")
+	fl.StringVar(&f.Outcome, "outcome", "", "only with this `OUTCOME`; bad: whatever went wrong, or waits")
+	fl.StringVar(&o.since, "since", "", "not before `TIME`: today, 14:05, \"2026-11-23 14:05\", 2h")
+	fl.StringVar(&o.until, "until", "", "not after `TIME`")
+}
+
+// read puts what was given into the filter.
+func (o *filterFlags) read(f *report.Filter) (err error) {
+	f.App = state.AppName(o.app)
+	if f.Since, err = report.ParseTime(o.since, time.Now()); err != nil {
+		return usageError("--since %w", err)
+	}
+	if f.Until, err = report.ParseTime(o.until, time.Now()); err != nil {
+		return usageError("--until %w", err)
+	}
+	if err := f.Check(); err != nil {
+		return usageError("--%w", err)
+	}
+	return nil
+}
+
 func (c *cli) historyCommand() *cobra.Command {
 	var f report.Filter
-	var app, since, until string
+	var only filterFlags
 	cmd := &cobra.Command{
 		Use: "history [OBJECT]", Short: "what happened, newest first", Args: args(cobra.MaximumNArgs(1)),
-		Example: "  tandem history --app shop-prod --since today\n  tandem history show 48121",
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			f.App = state.AppName(app)
+		Long: `History lists records, a line each. Filters narrow it down, all of them at once: what a
+record is about (OBJECT, --app, --node), who asked (--actor), which commit ran in its
+application then (--commit), when, which kind of record, and how it ended (--outcome: a
+word as in that column, or bad: whatever went wrong, or waits).`,
+		Example: `  tandem history --app shop-prod --since today
+  tandem history deploy/web --node windows-1 --since "2026-11-23 14:00" --until 15:00
+  tandem history --commit 3f2a91c --outcome bad
+  tandem history --actor rita --kind request -o json
+  tandem history --follow
+  tandem history show 48121`,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				f.Object = args[0]
 			}
-			if f.Since, err = report.ParseTime(since, time.Now()); err != nil {
-				return usageError("--since %w", err)
-			}
-			if f.Until, err = report.ParseTime(until, time.Now()); err != nil {
-				return usageError("--until %w", err)
-			}
-			if f.Limit < 0 {
-				return usageError("--limit %d: want a number from 0", f.Limit)
+			if err := only.read(&f); err != nil {
+				return err
 			}
 			return c.history(cmd, f)
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&app, "app", "", "only of this Application, `NAME`")
-	fl.StringVar(&f.Kind, "kind", "", "only this `WHAT` or kind of record")
-	fl.StringVar(&f.Actor, "actor", "", "only what this `USER` asked for")
-	fl.StringVar(&since, "since", "", "not before `TIME`: today, 14:05, \"2026-11-23 14:05\", 2h")
-	fl.StringVar(&until, "until", "", "not after `TIME`")
+	only.add(fl, &f)
 	fl.IntVar(&f.Limit, "limit", 100, "at most the newest `N`; 0: all")
 	fl.BoolVarP(&f.Follow, "follow", "f", false, "go on with what happens")
 	fl.BoolVar(&f.All, "all", false, "also the scheduler's answers")

@@ -198,21 +198,18 @@ func (c *cli) historyProveCommand() *cobra.Command {
 }
 
 func (c *cli) historyExportCommand() *cobra.Command {
-	var out, format, app, since, until string
+	var out, format string
+	var only filterFlags
 	var f report.Filter
 	cmd := &cobra.Command{
 		Use: "export", Short: "records for other programs, or a bundle for an auditor", Args: args(cobra.NoArgs),
 		Long: `Export writes records as JSON lines or CSV, or the whole history as a bundle: the log
 with its signed checkpoint, and what its records name. A bundle is checked and read
 offline, by those who have it and the public key alone; Secrets' values are not in it.`,
-		Example: "  tandem history export --format csv --since today --out today.csv\n  tandem history export --format bundle --out shop-bundle.tar",
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			f.App = state.AppName(app)
-			if f.Since, err = report.ParseTime(since, time.Now()); err != nil {
-				return usageError("--since %w", err)
-			}
-			if f.Until, err = report.ParseTime(until, time.Now()); err != nil {
-				return usageError("--until %w", err)
+		Example: "  tandem history export --format csv --since today --out today.csv\n  tandem history export --format jsonl --commit 3f2a91c --node windows-1\n  tandem history export --format bundle --out shop-bundle.tar",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := only.read(&f); err != nil {
+				return err
 			}
 			switch format {
 			case audit.FormatJSONL, audit.FormatCSV:
@@ -235,12 +232,8 @@ offline, by those who have it and the public key alone; Secrets' values are not 
 	fl := cmd.Flags()
 	fl.StringVar(&format, "format", audit.FormatJSONL, "`FORMAT`: jsonl, csv or bundle")
 	fl.StringVar(&out, "out", "", "`FILE` to write; by default standard output")
-	fl.StringVar(&app, "app", "", "only of this Application, `NAME`")
 	fl.StringVar(&f.Object, "object", "", "only about this `OBJECT`")
-	fl.StringVar(&f.Kind, "kind", "", "only this `WHAT` or kind of record")
-	fl.StringVar(&f.Actor, "actor", "", "only what this `USER` asked for")
-	fl.StringVar(&since, "since", "", "not before `TIME`: today, 14:05, \"2026-11-23 14:05\", 2h")
-	fl.StringVar(&until, "until", "", "not after `TIME`")
+	only.add(fl, &f)
 	return cmd
 }
 

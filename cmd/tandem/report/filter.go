@@ -12,22 +12,43 @@ import (
 
 // A Filter says which records are wanted. Empty fields want all.
 type Filter struct {
-	App    state.AppName
-	Object string // deploy/web, db-2
-	Kind   string // PodPlaced, or a word of WHAT
-	Actor  string
-	Since  time.Time
-	Until  time.Time
-	From   state.Seq
-	Limit  int // the newest; 0: all
-	Follow bool
-	All    bool // also what isn't worth a line of its own
+	App     state.AppName
+	Object  string // deploy/web, db-2
+	Node    string // what happened on it, or to it
+	Kind    string // PodPlaced, or a word of WHAT
+	Actor   string
+	Commit  string // whole, or the beginning of it
+	Outcome string // a word of OUTCOME; or OutcomeBad
+	Since   time.Time
+	Until   time.Time
+	From    state.Seq
+	Limit   int // the newest; 0: all
+	Follow  bool
+	All     bool // also what isn't worth a line of its own
+}
+
+// OutcomeBad stands for every outcome in which something is wrong, or held.
+const OutcomeBad = "bad"
+
+// minCommit is how much of a commit's hash has to be given.
+const minCommit = 4
+
+// Check refuses what can't be meant.
+func (f *Filter) Check() error {
+	if c := f.Commit; c != "" && (len(c) < minCommit || strings.Trim(c, "0123456789abcdef") != "") {
+		return fmt.Errorf("commit %q: want a commit's hash, or %d or more of its first digits", c, minCommit)
+	}
+	if f.Limit < 0 {
+		return fmt.Errorf("limit %d: want a number from 0", f.Limit)
+	}
+	return nil
 }
 
 // ParseFilter reads a query; now is what "today" and durations count from.
 func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 	f := Filter{
 		App: state.AppName(q.Get("app")), Object: q.Get("object"), Kind: q.Get("kind"), Actor: q.Get("actor"),
+		Node: q.Get("node"), Commit: q.Get("commit"), Outcome: q.Get("outcome"),
 		Follow: q.Get("follow") == "true", All: q.Get("all") == "true",
 	}
 	var err error
@@ -45,11 +66,11 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 		f.From = state.Seq(n)
 	}
 	if s := q.Get("limit"); s != "" {
-		if f.Limit, err = strconv.Atoi(s); err != nil || f.Limit < 0 {
+		if f.Limit, err = strconv.Atoi(s); err != nil {
 			return f, fmt.Errorf("limit %q: want a number from 0", s)
 		}
 	}
-	return f, nil
+	return f, f.Check()
 }
 
 // Query is what ParseFilter reads.
@@ -64,6 +85,9 @@ func (f *Filter) Query() url.Values {
 	set("object", f.Object)
 	set("kind", f.Kind)
 	set("actor", f.Actor)
+	set("node", f.Node)
+	set("commit", f.Commit)
+	set("outcome", f.Outcome)
 	for k, t := range map[string]time.Time{"since": f.Since, "until": f.Until} {
 		if !t.IsZero() {
 			q.Set(k, t.Format(time.RFC3339Nano))
@@ -118,6 +142,9 @@ func (f *Filter) Match(l *Line) bool {
 	case f.App != "" && l.App != f.App,
 		f.Kind != "" && !strings.EqualFold(l.Kind, f.Kind) && !strings.EqualFold(l.What, f.Kind),
 		f.Actor != "" && l.Actor != f.Actor,
+		f.Node != "" && l.Node != f.Node,
+		f.Commit != "" && !sameCommit(f.Commit, l.Commit),
+		f.Outcome != "" && !strings.EqualFold(l.Outcome, f.Outcome) && (f.Outcome != OutcomeBad || !l.Bad),
 		!f.Since.IsZero() && l.At.Before(f.Since),
 		!f.Until.IsZero() && l.At.After(f.Until),
 		l.Seq < f.From:
@@ -129,6 +156,11 @@ func (f *Filter) Match(l *Line) bool {
 	// The scheduler's answers explain others; a wait for the predecessor is how
 	// a StatefulSet goes.
 	return f.All || f.Kind != "" || l.Kind != state.KindDecided.String()
+}
+
+// sameCommit says whether one of two is the beginning of the other.
+func sameCommit(a, b string) bool {
+	return b != "" && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a))
 }
 
 // names says whether people would call an object so.
