@@ -334,11 +334,35 @@ func (c *validator) source(at Path, s *applicationSource) state.AppSource {
 	if s.Semver != "" {
 		told("semver", refs.CheckRange(s.Semver))
 	}
+	c.address(at.Key("repo"), s.Repo)
 	out := state.AppSource{Repo: s.Repo, Ref: s.Ref, Commit: s.Commit, Tag: s.Tag, Semver: s.Semver}
 	if s.Verify != nil {
 		out.Verify = c.verify(at.Key("verify"), s.Verify)
 	}
 	return out
+}
+
+// address refuses a repository's address with a secret in it: what an Application says is
+// recorded for ever, and shown. The words of the refusal hold none of it.
+func (c *validator) address(at Path, repo string) {
+	_, rest, ok := strings.Cut(repo, "://")
+	if !ok {
+		return
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	end := strings.LastIndexByte(host, '@')
+	if end < 0 {
+		return
+	}
+	name, _, password := strings.Cut(host[:end], ":")
+	if password || slices.ContainsFunc(tokenPrefixes(), func(p string) bool { return strings.HasPrefix(name, p) }) {
+		c.fail(at, "the URL holds a password or token, and what an Application says is recorded and shown", "leave it out; who runs the controller names a file or an environment variable that holds it")
+	}
+}
+
+// tokenPrefixes begin the tokens of Git servers: GitHub's, GitLab's and Bitbucket's.
+func tokenPrefixes() []string {
+	return []string{"ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glcbt-", "ATCTT", "ATBB"}
 }
 
 func (c *validator) verify(at Path, v *applicationVerify) state.Verify {

@@ -105,6 +105,7 @@ func (c *validator) pipeline(in *pipeline) state.Pipeline {
 	c.name(Path(nil).Key("metadata", "name"), in.Name, nameLabel)
 	spec := Path(nil).Key("spec")
 	out := state.Pipeline{Name: state.PipelineName(in.Name), Repo: in.Spec.Repo}
+	c.address(spec.Key("repo"), in.Spec.Repo)
 	if m := in.Spec.Promote.Method; m != "" && m != "fast-forward" {
 		c.fail(spec.Key("promote", "method"), fmt.Sprintf("want fast-forward, got %q", clip(m)), "method: fast-forward; where it can't be, a merge commit with the tested tree is made")
 	}

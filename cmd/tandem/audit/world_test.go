@@ -18,6 +18,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render/overlay"
 	"github.com/tandem-gitops/tandem/render/rendertest"
+	"github.com/tandem-gitops/tandem/render/sops"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/simulated"
 	"github.com/tandem-gitops/tandem/sources"
@@ -29,6 +30,7 @@ type world struct {
 	dir  string
 	data *serve.Data
 	ctl  *act.Controller
+	keys *sops.Keys // open encrypted Secrets; may be nil
 	end  func()
 }
 
@@ -110,27 +112,49 @@ func (w *world) until(what string, holds func(*state.State) bool) {
 	}
 }
 
+func hashOf(message string) string {
+	return fmt.Sprintf("%x", sha1.Sum([]byte(message))) //nolint:gosec // a commit's name
+}
+
 // push renders a tree as a commit by somebody.
 func (w *world) push(by, message string, files map[string]string) {
 	w.t.Helper()
-	hash := fmt.Sprintf("%x", sha1.Sum([]byte(message))) //nolint:gosec // a commit's name
+	hash := hashOf(message)
 	snap := sources.Snapshot{Revision: state.Revision("main@sha1:" + hash), FS: rendertest.FromFiles(files)}
-	r, err := overlay.New(overlay.Options{Tokens: w.data.Secrets}).Render(w.t.Context(), snap, state.Application{Name: state.RootApp})
+	r, err := overlay.New(overlay.Options{Tokens: w.data.Secrets, Keys: w.keys}).Render(w.t.Context(), snap, state.Application{Name: state.RootApp})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	commit := state.Commit{Hash: hash, Author: w.ctl.Text(by), Committer: w.ctl.Text(by), Message: w.ctl.Text(message), Signer: w.ctl.Text(by), Parents: 1}
 	e := &state.RootRendered{Revision: snap.Revision, Commit: commit, Apps: r.Apps, Manifest: r.Manifest, Problems: r.Problems}
 	for _, p := range r.Problems {
+		w.t.Logf("%s: %v", message, p)
 		e.Detail = w.ctl.Text(p.Error())
 	}
 	w.ctl.Submit(e)
 }
 
+// pushApp renders a tree as a commit of an Application other than the root.
+func (w *world) pushApp(app state.Application, message string, files map[string]string) []state.Problem {
+	w.t.Helper()
+	hash := hashOf(message)
+	snap := sources.Snapshot{Revision: state.Revision("main@sha1:" + hash), FS: rendertest.FromFiles(files)}
+	r, err := overlay.New(overlay.Options{Tokens: w.data.Secrets, Keys: w.keys}).Render(w.t.Context(), snap, app)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	e := &state.Rendered{App: app.Name, Revision: snap.Revision, Commit: state.Commit{Hash: hash}, Manifest: r.Manifest, Problems: r.Problems}
+	for _, p := range r.Problems {
+		e.Detail = w.ctl.Text(p.Error())
+	}
+	w.ctl.Submit(e)
+	return r.Problems
+}
+
 // converged waits until a commit runs everywhere.
 func (w *world) converged(message string) {
 	w.t.Helper()
-	hash := fmt.Sprintf("%x", sha1.Sum([]byte(message))) //nolint:gosec // a commit's name
+	hash := hashOf(message)
 	w.until(message, func(s *state.State) bool {
 		a := s.Apps[state.RootApp]
 		for _, w := range s.Workloads {
