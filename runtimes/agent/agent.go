@@ -395,6 +395,9 @@ func (a *Agent) converse(ctx context.Context) error {
 	}
 	defer s.Close()
 	welcome := s.Welcome()
+	if err := follows(hello.Head, welcome.Head, welcome.Proof); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	a.session, a.peer = s, p
 	changed := a.facts.Unfenced != hello.Facts.Unfenced // meanwhile: nobody told this session

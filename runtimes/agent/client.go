@@ -160,6 +160,9 @@ func (s *remoteSession) receive() {
 			s.mu.Lock()
 			s.granted = time.Now()
 			s.mu.Unlock()
+			if p, ok := s.peer.(HeadPeer); ok && down.Head != nil {
+				p.Head(*down.Head)
+			}
 		case down.Resync:
 			s.peer.Resync()
 		case down.Open != nil:

@@ -62,9 +62,10 @@ type wireHello struct {
 }
 
 type wireWelcome struct {
-	Head  Head          `pb:"1"`
-	Renew time.Duration `pb:"2"`
-	Lease time.Duration `pb:"3"`
+	Head  Head           `pb:"1"`
+	Renew time.Duration  `pb:"2"`
+	Lease time.Duration  `pb:"3"`
+	Proof []state.Digest `pb:"175"`
 }
 
 // wireGrant is a lease. Granted alone says only that the stream lives.

@@ -21,6 +21,9 @@ type HubConfig struct {
 	Submit func(...state.Event)
 	// Head is the durable end of the log; nil where there is none to tell.
 	Head func() Head
+	// Proof shows that the log at a later size only added to the log at an earlier
+	// one; nil where there is none.
+	Proof func(earlier, later uint64) ([]state.Digest, error)
 	// Renew and Lease go to each agent; zero means those of package lease.
 	Renew, Lease time.Duration
 	Version      string // of the controller's program, for people
@@ -155,7 +158,7 @@ func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
 		p.welcome.Head = h.cfg.Head()
 	}
 	p.welcome.Renew, p.welcome.Lease = h.cfg.Renew, h.cfg.Lease
-	if err := sameLog(hello.Head, p.welcome.Head); err != nil {
+	if err := h.prove(hello, &p.welcome); err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
@@ -181,23 +184,22 @@ func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
 	return p, nil
 }
 
-// sameLog refuses a controller that another log, or a shorter copy of this one,
-// stands behind: decision 15.
-func sameLog(known, now Head) error {
-	switch {
-	case known.Log.IsZero() || now.Log.IsZero():
-		return nil
-	case known.Log != now.Log:
-		return fmt.Errorf("the controller has log %s, this node belongs to log %s: remove the agent's data directory and join again: %w",
-			now.Log.Short(), known.Log.Short(), runtimes.ErrRejected)
-	case now.Size < known.Size:
-		return fmt.Errorf("the controller's log ends at %d, this node has seen %d: a copy was restored; join again: %w",
-			now.Size, known.Size, runtimes.ErrRejected)
-	case now.Size == known.Size && now.Root != known.Root:
-		return fmt.Errorf("the controller's log differs from the one this node has seen at %d: join again: %w", now.Size, runtimes.ErrRejected)
-	default:
-		return nil
+// prove puts the proof that an agent wants into its welcome. Who restored an old copy
+// is told so here as well, not only by the agent.
+func (h *Hub) prove(hello Hello, w *Welcome) error {
+	known := hello.Head
+	err := sameLog(known, w.Head)
+	if err == nil && h.cfg.Proof != nil && known.Size > 0 && known.Size < w.Head.Size && known.Log == w.Head.Log {
+		if w.Proof, err = h.cfg.Proof(known.Size, w.Head.Size); err != nil {
+			return fmt.Errorf("prove the log to node %s: %w: %w", hello.Node, err, runtimes.ErrUnavailable)
+		}
+		err = follows(known, w.Head, w.Proof)
 	}
+	if err != nil && h.cfg.Logger != nil {
+		h.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "a node has seen another history of the log than this one",
+			slog.String("node", string(hello.Node)), slog.Any("err", err))
+	}
+	return err
 }
 
 // A port is one open session, at the hub.
@@ -237,6 +239,9 @@ func (p *port) Renew(_ context.Context, sent time.Duration) error {
 		return err
 	}
 	p.hub.cfg.Submit(&state.Renewed{Node: p.node, Session: p.session, Sent: sent})
+	if peer, ok := p.peer.(HeadPeer); ok && p.hub.cfg.Head != nil {
+		peer.Head(p.hub.cfg.Head())
+	}
 	return nil
 }
 

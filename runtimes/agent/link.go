@@ -33,6 +33,7 @@ type Welcome struct {
 	Head  Head
 	Renew time.Duration // how often to renew the lease
 	Lease time.Duration
+	Proof []state.Digest // that Head follows from Hello's: RFC 6962's consistency proof
 }
 
 // A Link is an agent's way to its controller. A session begins with Open and

@@ -93,6 +93,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	store := images.New(images.Options{Dirs: o.Images, Mirrors: o.Mirrors, Logger: o.Logger})
 	s.images = lookup{store, o.patience()}
 	s.Hub = agent.NewHub(agent.HubConfig{
+		Proof:  s.proof,
 		Submit: func(e ...state.Event) { s.Controller.Submit(s.worded(e)...) },
 		Head:   s.head, Version: o.Version, Logger: o.Logger,
 	})
@@ -285,6 +286,19 @@ func (s *Server) Kubeconfig() string { return filepath.Join(s.opts.Data, "kubeco
 func (s *Server) head() agent.Head {
 	h := s.Data.Store.Head()
 	return agent.Head{Log: s.Data.Store.ID(), Size: uint64(h.Seq), Root: h.Root}
+}
+
+// proof shows agents that the log only grew since they last saw it.
+func (s *Server) proof(earlier, later uint64) ([]state.Digest, error) {
+	hashes, err := s.Data.Store.Consistency(state.Seq(earlier), state.Seq(later))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]state.Digest, len(hashes))
+	for i, h := range hashes {
+		out[i] = state.Digest(h)
+	}
+	return out, nil
 }
 
 // worded puts what agents say in words beside the log, before it enters the machine.
