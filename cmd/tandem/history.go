@@ -75,7 +75,7 @@ word as in that column, or bad: whatever went wrong, or waits).`,
 	fl.BoolVar(&f.All, "all", false, "also the scheduler's answers")
 	cmd.AddCommand(
 		c.historyShowCommand(), c.historyAtCommand(), c.historyDiffCommand(), c.historyExportCommand(), c.historyProveCommand(), c.historyCheckpointCommand(),
-		c.historyBackupCommand(), c.historyRestoreCommand(), c.historyEraseCommand(), c.historyKeyCommand(),
+		c.historyBackupCommand(), c.historyRestoreCommand(), c.historyEraseCommand(), c.historyKeyCommand(), c.historyStatsCommand(),
 	)
 	return cmd
 }

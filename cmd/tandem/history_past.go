@@ -28,6 +28,7 @@ type past interface {
 	whyThen(ctx context.Context, object, namespace, when string) (*report.Why, error)
 	diff(ctx context.Context, from, to string) (*report.Difference, error)
 	prove(ctx context.Context, seq state.Seq) ([]byte, error)
+	stats(ctx context.Context) (*report.Growth, error)
 	export(ctx context.Context, w io.Writer, format string, f report.Filter) error
 	Close() error
 }
@@ -73,6 +74,8 @@ func (f files) diff(ctx context.Context, from, to string) (*report.Difference, e
 
 func (f files) prove(_ context.Context, seq state.Seq) ([]byte, error) { return f.Store.Prove(seq) }
 
+func (f files) stats(ctx context.Context) (*report.Growth, error) { return f.Growth(ctx, f.path) }
+
 func (f files) export(ctx context.Context, w io.Writer, format string, filter report.Filter) error {
 	return f.Export(ctx, w, format, filter, f.path)
 }
@@ -98,6 +101,11 @@ func (c *client) prove(ctx context.Context, seq state.Seq) ([]byte, error) {
 	var b bytes.Buffer
 	err := c.copy(ctx, &b, kubeapi.ProofPath, url.Values{"seq": {strconv.FormatUint(uint64(seq), 10)}})
 	return b.Bytes(), err
+}
+
+func (c *client) stats(ctx context.Context) (*report.Growth, error) {
+	var v report.Growth
+	return &v, c.ask(ctx, http.MethodGet, kubeapi.StatsPath, nil, nil, &v)
 }
 
 func (c *client) export(ctx context.Context, w io.Writer, format string, f report.Filter) error {
@@ -165,6 +173,25 @@ func (c *cli) historyDiffCommand() *cobra.Command {
 					return err
 				}
 				return c.print(d)
+			})
+		},
+	}
+}
+
+func (c *cli) historyStatsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "stats", Short: "how large the log is, of what, and how fast it grows", Args: args(cobra.NoArgs),
+		Long: `Stats reads the whole log and says what it takes on the disk, how much was added a day, by
+which kinds of records and Applications, and when the disk is full at that pace. Nothing of
+the log is ever dropped: what flaps is summed up by one record a minute instead.`,
+		Example: "  tandem history stats\n  tandem history stats --data /var/lib/tandem -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.asking(cmd.Context(), func(p past) error {
+				g, err := p.stats(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return c.print(g)
 			})
 		},
 	}

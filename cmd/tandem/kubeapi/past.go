@@ -18,9 +18,10 @@ import (
 
 // Where the past is asked about.
 const (
-	AtPath     = HistoryPath + "/at"     // ?time=
-	DiffPath   = HistoryPath + "/diff"   // ?from=&to=
-	ProofPath  = HistoryPath + "/proof"  // ?seq=
+	AtPath     = HistoryPath + "/at"    // ?time=
+	DiffPath   = HistoryPath + "/diff"  // ?from=&to=
+	ProofPath  = HistoryPath + "/proof" // ?seq=
+	StatsPath  = HistoryPath + "/stats"
 	ExportPath = HistoryPath + "/export" // ?format= and the filter of history
 )
 
@@ -33,6 +34,8 @@ type Past interface {
 	Why(ctx context.Context, object, namespace string, seq state.Seq) (*report.Why, error)
 	Between(ctx context.Context, from, to string, now time.Time) (*report.Difference, error)
 	Prove(seq state.Seq) ([]byte, error)
+	// Stats says how large the log is and how fast it grows.
+	Stats(ctx context.Context) (*report.Growth, error)
 	Export(ctx context.Context, w io.Writer, format string, f report.Filter) error
 }
 
@@ -93,6 +96,19 @@ func (a *api) diff(c *call) error {
 		return apierrors.NewBadRequest(err.Error())
 	}
 	writeJSON(c.w, http.StatusOK, d)
+	return nil
+}
+
+func (a *api) stats(c *call) error {
+	p, err := a.past()
+	if err != nil {
+		return err
+	}
+	g, err := p.Stats(c.r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(c.w, http.StatusOK, g)
 	return nil
 }
 

@@ -61,6 +61,8 @@ func (a *api) tandem(c *call, rest []string) error {
 		return a.answer(c, "history", a.at)
 	case path == "history/diff" && get:
 		return a.answer(c, "history", a.diff)
+	case path == "history/stats" && get:
+		return a.answer(c, "history", a.stats)
 	case path == "history/proof" && get:
 		return a.answer(c, "history", a.proof)
 	case path == "history/export" && get:

@@ -76,6 +76,9 @@ type past struct {
 	dir string
 }
 
+// Stats implements kubeapi.Past.
+func (p past) Stats(ctx context.Context) (*report.Growth, error) { return p.Growth(ctx, p.dir) }
+
 // Prove implements kubeapi.Past.
 func (p past) Prove(seq state.Seq) ([]byte, error) { return p.Store.Prove(seq) }
 
