@@ -78,6 +78,15 @@ type scanner struct {
 	disk Disk
 	keys *keys
 	each func(f *frame, h Head) error // called for each batch; may be nil
+	// fresh gives the frame for the next batch and what it is read into, where each
+	// keeps what it is given; nil: one for all.
+	fresh func() *readBatch
+}
+
+// A readBatch is a frame and the memory that it lies in.
+type readBatch struct {
+	frame
+	buf []byte
 }
 
 // file reads all of a segment's file. Whether an early end is damage or a batch
@@ -93,7 +102,8 @@ func (sc *scanner) file(first state.Seq, before tree) (*scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &scan{index: &index{}, tree: before}
+	guess := min(int(length/180), 2*SegmentRecords)
+	out := &scan{index: &index{offsets: make([]int64, 0, guess), hashes: make([]tlog.Hash, 0, 2*guess)}, tree: before}
 	r := bufio.NewReaderSize(io.NewSectionReader(f, 0, length), 1<<18)
 	raw := make([]byte, fileHeader)
 	if n, err := io.ReadFull(r, raw); err != nil {
@@ -112,10 +122,12 @@ func (sc *scanner) file(first state.Seq, before tree) (*scan, error) {
 		return nil, damaged(name, 0, "it does not continue the file before it")
 	}
 	out.size = fileHeader
-	var fr frame
-	var buf []byte
+	rb := new(readBatch)
 	for {
-		buf, err = readFrame(r, buf, &fr)
+		if sc.fresh != nil {
+			rb = sc.fresh()
+		}
+		rb.buf, err = readFrame(r, rb.buf, &rb.frame)
 		if errors.Is(err, io.EOF) {
 			return out, nil
 		}
@@ -123,7 +135,7 @@ func (sc *scanner) file(first state.Seq, before tree) (*scan, error) {
 			out.torn = err
 			return out, nil
 		}
-		if err := sc.frame(out, &fr, name, first); err != nil {
+		if err := sc.frame(out, &rb.frame, name, first); err != nil {
 			return nil, err
 		}
 	}

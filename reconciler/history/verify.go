@@ -196,13 +196,20 @@ func (v *verifier) log(ctx context.Context, c Checkpoint) error {
 	return err
 }
 
-func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) error {
+func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) (err error) {
 	files, err := logFiles(v.disk)
 	if err != nil {
 		return err
 	}
 	var t tree
 	met := c.Seq == 0
+	told := v.tell()
+	defer func() {
+		// What the records say was found earlier in the log than what ended the reading of it.
+		if said := told.wait(); said != nil {
+			err = said
+		}
+	}()
 	kept, err := v.kept(c)
 	if err != nil {
 		return err
@@ -228,8 +235,8 @@ func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) e
 					return damaged(checkpointFile, 0, "the log's first %d records have another root", c.Seq)
 				}
 			}
-			return v.batch(f, h, seg.first, last || v.opts.Every)
-		}}
+			return told.take(f, h, seg.first, last || v.opts.Every)
+		}, fresh: told.fresh}
 		got, err := sc.file(seg.first, t)
 		if err != nil {
 			return err
@@ -260,6 +267,9 @@ func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) e
 	}
 	for seq, w := range kept {
 		return damaged(logDir, 0, "no batch ends with record %d, where %s was signed: another history", seq, w.where)
+	}
+	if err := told.wait(); err != nil {
+		return err
 	}
 	v.rotated(c)
 	return v.strangers(files)
