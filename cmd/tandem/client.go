@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,10 +42,15 @@ type reader interface {
 	Close() error
 }
 
+// startingPatience is how long a client waits for a controller that is starting:
+// longer than taking over a machine may take.
+const startingPatience = 5 * time.Minute
+
 // A client asks a running controller.
 type client struct {
 	http   *http.Client
 	config *rest.Config
+	said   io.Writer // is told what is waited for
 }
 
 // Close drops idle connections.
@@ -80,7 +86,7 @@ func (c *cli) connect(ctx context.Context) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
-	cl := &client{http: &http.Client{Transport: tr}, config: config}
+	cl := &client{http: &http.Client{Transport: tr}, config: config, said: c.errs}
 	u, err := url.Parse(config.Host)
 	if err != nil || u.Host == "" {
 		return nil, usageError("server %q: want a URL such as https://127.0.0.1:7443", config.Host)
@@ -169,8 +175,37 @@ func dataPatterns() []string {
 	return []string{filepath.Join(base, "tandem", "*")}
 }
 
-// do sends a request; an answer that isn't a success is the error it holds.
+// do sends a request; an answer that isn't a success is the error it holds. A
+// controller that is starting is asked again, as it says.
 func (c *client) do(ctx context.Context, method, path string, q url.Values, body any) (*http.Response, error) {
+	limit := time.Now().Add(startingPatience)
+	for told := false; ; told = true {
+		resp, err := c.once(ctx, method, path, q, body)
+		starting, ok := errors.AsType[*startingError](err)
+		if !ok || time.Now().After(limit) {
+			return resp, err
+		}
+		if !told {
+			_, _ = fmt.Fprintf(c.said, "waiting: %v\n", err)
+		}
+		select {
+		case <-time.After(starting.after):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// A startingError is a controller's answer before it can answer.
+type startingError struct {
+	message string
+	after   time.Duration
+}
+
+// Error implements error.
+func (e *startingError) Error() string { return e.message }
+
+func (c *client) once(ctx context.Context, method, path string, q url.Values, body any) (*http.Response, error) {
 	var payload io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -205,6 +240,9 @@ func (c *client) do(ctx context.Context, method, path string, q url.Values, body
 	var st metav1.Status
 	if json.Unmarshal(raw, &st) != nil || st.Message == "" {
 		return nil, fmt.Errorf("%s answered %s", c.config.Host, resp.Status)
+	}
+	if after, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && resp.StatusCode == http.StatusServiceUnavailable {
+		return nil, &startingError{st.Message, time.Duration(min(max(after, 1), 30)) * time.Second}
 	}
 	return nil, errors.New(st.Message)
 }

@@ -23,10 +23,15 @@ import (
 )
 
 // api is the one TLS listener: the Kubernetes-shaped API and the agents' streams.
+// It answers from the moment that it listens: until the server runs, that it is
+// starting, and with what.
 type api struct {
 	listener net.Listener
 	http     *http.Server
 	ends     func() map[string]time.Time // of the certificates that are served with
+	opening  *opening
+	done     chan struct{} // closed when err is set
+	err      error
 }
 
 func newAPI(s *Server) (*api, error) {
@@ -47,7 +52,7 @@ func newAPI(s *Server) (*api, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the API: %w; another address: --listen 127.0.0.1:0", err)
 	}
-	a := &api{listener: listener, ends: func() map[string]time.Time {
+	a := &api{listener: listener, opening: newOpening(), done: make(chan struct{}), ends: func() map[string]time.Time {
 		return map[string]time.Time{"authority": authority.Ends(), "server": certificate.Leaf.NotAfter}
 	}}
 	if _, err := users.WriteKubeconfig(s.Kubeconfig(), "https://"+a.address(), authority.PEM()); err != nil {
@@ -61,6 +66,9 @@ func newAPI(s *Server) (*api, error) {
 	hooks := s.hooks()
 	a.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if a.opening.answer(w, r) {
+				return
+			}
 			if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 				streams.ServeHTTP(w, r)
 				return
@@ -74,6 +82,10 @@ func newAPI(s *Server) (*api, error) {
 		TLSConfig: authority.TLS(certificate), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(quiet{o.Logger}, "", 0),
 	}
+	go func() { // until close, or run's end
+		defer close(a.done)
+		a.err = a.http.ServeTLS(a.listener, "", "")
+	}()
 	return a, nil
 }
 
@@ -81,13 +93,14 @@ func (a *api) address() string { return a.listener.Addr().String() }
 
 // run serves until ctx ends; what still waits is cut off then.
 func (a *api) run(ctx context.Context) error {
+	a.opening.over()
 	stop := context.AfterFunc(ctx, func() { _ = a.http.Close() })
 	defer stop()
-	err := a.http.ServeTLS(a.listener, "", "")
-	if errors.Is(err, http.ErrServerClosed) {
+	<-a.done
+	if errors.Is(a.err, http.ErrServerClosed) {
 		return nil
 	}
-	return err
+	return a.err
 }
 
 func (a *api) close() error {
@@ -95,6 +108,7 @@ func (a *api) close() error {
 	if closed := a.listener.Close(); closed != nil && !errors.Is(closed, net.ErrClosed) {
 		err = errors.Join(err, closed)
 	}
+	<-a.done
 	return err
 }
 

@@ -32,7 +32,7 @@ func TestHookMakesSourcesLook(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "hooks", "generic"), []byte(secret), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), Options{Data: data, Where: web.URL, Interval: time.Hour, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	s, err := Open(t.Context(), Options{Data: data, Where: web.URL, Renders: renders(), Interval: time.Hour, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func newKey(t *testing.T) ssh.Signer {
 // serving runs a server on a repository until the test ends.
 func serving(t *testing.T, where string) *Server {
 	t.Helper()
-	s, err := Open(t.Context(), Options{Data: t.TempDir(), Where: where, Ref: "main", Interval: time.Second, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	s, err := Open(t.Context(), Options{Data: t.TempDir(), Where: where, Renders: renders(), Ref: "main", Interval: time.Second, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestVerifiedApplication(t *testing.T) {
 				"tandem/app.yaml": "apiVersion: tandem.dev/v1\nkind: Application\nmetadata: {name: prod}\nspec: {source: {ref: prod, verify: {mode: " + mode + ", signers: signers/prod}}}\n",
 				"signers/prod":    "ada@example.com " + string(ssh.MarshalAuthorizedKey(ada.PublicKey())),
 			})
-			s, err := Open(t.Context(), Options{Data: t.TempDir(), Where: repo.Dir, Ref: "main", Path: "tandem", Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+			s, err := Open(t.Context(), Options{Data: t.TempDir(), Where: repo.Dir, Renders: renders(), Ref: "main", Path: "tandem", Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -107,7 +107,7 @@ func TestMetricsFollowAScenario(t *testing.T) {
 	}
 	write("web.yaml", metered)
 	s, err := Open(t.Context(), Options{
-		Data: data, Where: root, Listen: "127.0.0.1:0", Simulate: map[state.OS]int{state.Linux: 2}, Version: "v9", Logger: slog.New(slog.DiscardHandler),
+		Data: data, Where: root, Renders: renders(), Listen: "127.0.0.1:0", Simulate: map[state.OS]int{state.Linux: 2}, Version: "v9", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

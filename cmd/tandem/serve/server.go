@@ -107,6 +107,9 @@ func (s *Server) assemble(ctx context.Context) error {
 		return fmt.Errorf("read data directory %s: %w", o.Data, err)
 	}
 	if o.Where != "" {
+		if len(o.Renders) == 0 {
+			return fmt.Errorf("follow %s: no program was given that renders run in", o.Where)
+		}
 		origins, err := newOrigins(o)
 		if err != nil {
 			return err
@@ -128,6 +131,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		s.simulate()
 	}
 	if o.Node != "" {
+		s.api.opening.now("takes over what runs on this machine")
 		if s.node, err = openNode(ctx, s, store); err != nil {
 			return err
 		}
