@@ -126,26 +126,23 @@ func (c *cli) historyShowCommand() *cobra.Command {
 				return err
 			}
 			defer from.Close()
-			bySeq := map[state.Seq]report.Line{}
-			if err := from.history(cmd.Context(), report.Filter{All: true}, func(l report.Line) error {
-				if l.Seq <= state.Seq(n) {
-					bySeq[l.Seq] = l
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
 			var chain []report.Line
 			for at := state.Seq(n); at != 0; {
-				l, ok := bySeq[at]
-				if !ok {
+				var line *report.Line
+				if err := from.history(cmd.Context(), report.Filter{All: true, From: at, To: at}, func(l report.Line) error {
+					line = &l
+					return nil
+				}); err != nil {
+					return err
+				}
+				if line == nil {
 					break
 				}
-				chain = append(chain, l)
-				if l.Cause >= at {
+				chain = append(chain, *line)
+				if line.Cause >= at {
 					break
 				}
-				at = l.Cause
+				at = line.Cause
 			}
 			if len(chain) == 0 {
 				return fmt.Errorf("there is no record %d", n)

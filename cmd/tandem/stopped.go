@@ -73,21 +73,6 @@ func (s *stopped) history(ctx context.Context, f report.Filter, each func(report
 	if err != nil {
 		return err
 	}
-	teller, pick := report.NewTeller(s.state, s.words), report.NewPicker(f)
-	for r, err := range s.data.Store.Read(ctx, 1) {
-		if err != nil {
-			return err
-		}
-		for _, l := range pick.Take(teller.Tell(r)) {
-			if err := each(l); err != nil {
-				return err
-			}
-		}
-	}
-	for _, l := range pick.Rest() {
-		if err := each(l); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, _, err = s.data.Lines(ctx, f, each)
+	return err
 }

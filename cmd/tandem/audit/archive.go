@@ -23,6 +23,7 @@ import (
 type Archive struct {
 	Store *history.Store
 	Blobs state.Blobs
+	Look  int       // replaces firstLook, for tests
 	file  io.Closer // of a bundle
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/audit"
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/cmd/tandem/serve"
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/history"
@@ -311,6 +312,23 @@ func looks(ctx context.Context, b *board, dir string) (err error) {
 		selects = append(selects, time.Since(start))
 	}
 	b.atMost("one object's records of 20,000, p99 of 50", ms(p99(selects)), "ms", 50)
+	var lists []time.Duration
+	for range 50 {
+		filters := []report.Filter{
+			{App: state.RootApp}, {Object: fmt.Sprintf("deploy/web-%02d", r.IntN(manyDeployments))}, {Kind: "PodPlaced"}, {Node: "linux-0000"}, {Outcome: "gone"},
+		}
+		f := filters[r.IntN(len(filters))]
+		f.Limit = 100
+		if f.Until, err = report.ParseTime(moment(), time.Now()); err != nil {
+			return err
+		}
+		start := time.Now()
+		if _, _, err := a.Lines(ctx, f, func(report.Line) error { return nil }); err != nil {
+			return err
+		}
+		lists = append(lists, time.Since(start))
+	}
+	b.atMost("the newest 100 lines of a filter, p99 of 50", ms(p99(lists)), "ms", 50)
 	return nil
 }
 

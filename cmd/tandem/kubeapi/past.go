@@ -34,6 +34,9 @@ type Past interface {
 	Why(ctx context.Context, object, namespace string, seq state.Seq) (*report.Why, error)
 	Between(ctx context.Context, from, to string, now time.Time) (*report.Difference, error)
 	Prove(seq state.Seq) ([]byte, error)
+	// Lines tells what a filter wants, up to now, and gives what goes on telling from
+	// the record after it.
+	Lines(ctx context.Context, f report.Filter, each func(report.Line) error) (report.Teller, state.Seq, error)
 	// Stats says how large the log is and how fast it grows.
 	Stats(ctx context.Context) (*report.Growth, error)
 	Export(ctx context.Context, w io.Writer, format string, f report.Filter) error

@@ -1,7 +1,9 @@
 package kubeapi
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -164,40 +166,65 @@ func (a *api) history(c *call) error {
 	if err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
-	teller := report.NewTeller(nil, a.Controller.Words)
-	a.Controller.View(func(s *state.State) { teller = report.NewTeller(s, a.Controller.Words) })
 	c.w.Header().Set("Content-Type", "application/jsonl")
 	c.w.WriteHeader(http.StatusOK)
 	flush := http.NewResponseController(c.w)
 	out := json.NewEncoder(c.w)
-	next := state.Seq(1)
-	pick := report.NewPicker(f)
-	for {
-		for r, err := range a.Controller.Records(c.r.Context(), next) {
-			if err != nil {
-				panic(http.ErrAbortHandler) // the status is sent: breaking off is the only way left to say it
-			}
-			next = r.Seq + 1
-			for _, l := range pick.Take(teller.Tell(r)) {
-				if out.Encode(l) != nil {
-					return nil
-				}
-			}
+	gone := errors.New("the client has gone")
+	say := func(l report.Line) error {
+		if out.Encode(l) != nil {
+			return gone
 		}
-		for _, l := range pick.Rest() {
-			if out.Encode(l) != nil {
-				return nil
-			}
-		}
-		if !f.Follow || flush.Flush() != nil {
-			return nil
-		}
+		return nil
+	}
+	teller, next, err := a.lines(c.r.Context(), f, say)
+	for err == nil && f.Follow && flush.Flush() == nil {
 		select {
 		case <-c.r.Context().Done():
 			return nil
 		case <-a.Controller.Changed(next - 1):
 		}
+		for r, rerr := range a.Controller.Records(c.r.Context(), next) {
+			if err = rerr; err != nil {
+				break
+			}
+			next = r.Seq + 1
+			if l := teller.Tell(r); f.Match(&l) {
+				if err = say(l); err != nil {
+					break
+				}
+			}
+		}
 	}
+	if err != nil && !errors.Is(err, gone) {
+		panic(http.ErrAbortHandler) // the status is sent: breaking off is the only way left to say it
+	}
+	return nil
+}
+
+// lines tells the past; a server without one reads all that its controller has.
+func (a *api) lines(ctx context.Context, f report.Filter, say func(report.Line) error) (report.Teller, state.Seq, error) {
+	if a.Past != nil {
+		return a.Past.Lines(ctx, f, say)
+	}
+	teller, next, pick := report.NewTeller(nil, a.Controller.Words), state.Seq(1), report.NewPicker(f)
+	for r, err := range a.Controller.Records(ctx, next) {
+		if err != nil {
+			return teller, next, err
+		}
+		next = r.Seq + 1
+		for _, l := range pick.Take(teller.Tell(r)) {
+			if err := say(l); err != nil {
+				return teller, next, err
+			}
+		}
+	}
+	for _, l := range pick.Rest() {
+		if err := say(l); err != nil {
+			return teller, next, err
+		}
+	}
+	return teller, next, nil
 }
 
 // plan compares what a client rendered with what runs.

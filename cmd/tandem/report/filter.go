@@ -22,7 +22,8 @@ type Filter struct {
 	Since   time.Time
 	Until   time.Time
 	From    state.Seq
-	Limit   int // the newest; 0: all
+	To      state.Seq // 0: the newest
+	Limit   int       // the newest; 0: all
 	Follow  bool
 	All     bool // also what isn't worth a line of its own
 }
@@ -65,6 +66,13 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 		}
 		f.From = state.Seq(n)
 	}
+	if s := q.Get("to"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			return f, fmt.Errorf("to %q: want a number", s)
+		}
+		f.To = state.Seq(n)
+	}
 	if s := q.Get("limit"); s != "" {
 		if f.Limit, err = strconv.Atoi(s); err != nil {
 			return f, fmt.Errorf("limit %q: want a number from 0", s)
@@ -95,6 +103,9 @@ func (f *Filter) Query() url.Values {
 	}
 	if f.From > 0 {
 		q.Set("from", strconv.FormatUint(uint64(f.From), 10))
+	}
+	if f.To > 0 {
+		q.Set("to", strconv.FormatUint(uint64(f.To), 10))
 	}
 	if f.Limit > 0 {
 		q.Set("limit", strconv.Itoa(f.Limit))
@@ -147,7 +158,8 @@ func (f *Filter) Match(l *Line) bool {
 		f.Outcome != "" && !strings.EqualFold(l.Outcome, f.Outcome) && (f.Outcome != OutcomeBad || !l.Bad),
 		!f.Since.IsZero() && l.At.Before(f.Since),
 		!f.Until.IsZero() && l.At.After(f.Until),
-		l.Seq < f.From:
+		l.Seq < f.From,
+		f.To > 0 && l.Seq > f.To:
 		return false
 	}
 	if f.Object != "" {

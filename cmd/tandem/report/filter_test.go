@@ -35,6 +35,7 @@ func TestFilter(t *testing.T) {
 		"since":       {Filter{Since: at}, Filter{Since: at.Add(1)}},
 		"until":       {Filter{Until: at}, Filter{Until: at.Add(-1)}},
 		"from":        {Filter{From: 40}, Filter{From: 41}},
+		"to":          {Filter{To: 40}, Filter{To: 39}},
 		"all of them": {
 			Filter{App: "shop-prod", Object: "web-1", Node: "windows-1", Kind: "observe", Actor: "rita", Commit: "3f2a91c", Outcome: "bad", Since: at, Until: at},
 			Filter{App: "shop-prod", Object: "web-1", Node: "windows-1", Kind: "observe", Actor: "rita", Commit: "3f2a91c", Outcome: "done", Since: at, Until: at},
@@ -50,7 +51,7 @@ func TestFilter(t *testing.T) {
 			}
 		}
 	}
-	for _, q := range []string{"commit=3f2", "commit=main", "limit=-1", "limit=x", "from=x", "since=yesterdayish", "until=25:00"} {
+	for _, q := range []string{"commit=3f2", "commit=main", "limit=-1", "limit=x", "from=x", "to=x", "since=yesterdayish", "until=25:00"} {
 		v, err := url.ParseQuery(q)
 		if err != nil {
 			t.Fatal(err)
