@@ -26,12 +26,14 @@ func networkType(name string) (hcn.NetworkType, error) {
 	return "", fmt.Errorf("%w: network %q; use nat or l2bridge", runtimes.ErrUnsupported, name)
 }
 
-func (r *Runtime) networkName() string { return "tandem-" + r.id }
-
 func (r *Runtime) endpointName(uid state.UID) string { return "tandem-" + r.id + "-" + uid.String() }
 
 // gateway is the first address of a range.
 func gateway(p netip.Prefix) string { return p.Masked().Addr().Next().String() }
+
+// NetworkFailure gives an error of the network service its class, its reason and
+// its remedy.
+func NetworkFailure(op string, err error) error { return hcnFailure(op, err) }
 
 // hcnFailure gives an error of the network service its class.
 func hcnFailure(op string, err error) error {
@@ -47,29 +49,42 @@ func hcnFailure(op string, err error) error {
 	return fmt.Errorf("%s: %w: %w", op, runtimes.ErrUnavailable, err)
 }
 
-// SetRange gives the node the addresses of its pods. A network of another range,
-// of a former node of this machine say, is made anew once its pods have gone.
+// NetworkName is what the pods' network is called.
+func (r *Runtime) NetworkName() string { return "tandem-" + r.id }
+
+// SetRange gives the node the addresses of its pods, and makes their network
+// where it isn't there: also after the network service has lost it. A network of
+// another range, of a former node of this machine say, is made anew once its pods
+// have gone.
 func (r *Runtime) SetRange(block netip.Prefix) error {
 	if err := checkRange(block); err != nil {
 		return err
 	}
+	if err := r.moveRange(block.Masked()); err != nil {
+		return err
+	}
+	_, err := r.ensureNetwork()
+	return err
+}
+
+func (r *Runtime) moveRange(block netip.Prefix) error {
 	r.network.Lock()
 	defer r.network.Unlock()
-	r.o.Range = block.Masked()
-	found, err := hcn.GetNetworkByName(r.networkName())
+	r.o.Range = block
+	found, err := hcn.GetNetworkByName(r.NetworkName())
 	switch {
 	case hcn.IsNotFoundError(err):
-		return nil // it is made for the first pod
+		return nil
 	case err != nil:
 		return hcnFailure("find the network", err)
-	case len(found.Ipams) == 1 && len(found.Ipams[0].Subnets) == 1 && found.Ipams[0].Subnets[0].IpAddressPrefix == r.o.Range.String():
+	case len(found.Ipams) == 1 && len(found.Ipams[0].Subnets) == 1 && found.Ipams[0].Subnets[0].IpAddressPrefix == block.String():
 		return nil
 	}
 	r.mu.Lock()
 	still := len(r.pods)
 	r.mu.Unlock()
 	if still > 0 {
-		return fmt.Errorf("%w: %d pods have addresses of another range than %s; they end first", runtimes.ErrUnavailable, still, r.o.Range)
+		return fmt.Errorf("%w: %d pods have addresses of another range than %s; they end first", runtimes.ErrUnavailable, still, block)
 	}
 	if err := found.Delete(); err != nil && !hcn.IsNotFoundError(err) {
 		return hcnFailure("remove the network of another range", err)
@@ -96,7 +111,7 @@ func (r *Runtime) gatewayNow() string {
 func (r *Runtime) ensureNetwork() (*hcn.HostComputeNetwork, error) {
 	r.network.Lock()
 	defer r.network.Unlock()
-	found, err := hcn.GetNetworkByName(r.networkName())
+	found, err := hcn.GetNetworkByName(r.NetworkName())
 	if err == nil {
 		return found, nil
 	}
@@ -108,7 +123,7 @@ func (r *Runtime) ensureNetwork() (*hcn.HostComputeNetwork, error) {
 		return nil, err
 	}
 	n := &hcn.HostComputeNetwork{
-		Name: r.networkName(), Type: kind, SchemaVersion: schema2,
+		Name: r.NetworkName(), Type: kind, SchemaVersion: schema2,
 		Ipams: []hcn.Ipam{{Type: "Static", Subnets: []hcn.Subnet{{
 			IpAddressPrefix: r.o.Range.Masked().String(),
 			Routes:          []hcn.Route{{NextHop: gateway(r.o.Range), DestinationPrefix: "0.0.0.0/0"}},
@@ -125,7 +140,7 @@ func (r *Runtime) ensureNetwork() (*hcn.HostComputeNetwork, error) {
 func (r *Runtime) dropNetwork() error {
 	r.network.Lock()
 	defer r.network.Unlock()
-	found, err := hcn.GetNetworkByName(r.networkName())
+	found, err := hcn.GetNetworkByName(r.NetworkName())
 	if err == nil {
 		err = found.Delete()
 	}

@@ -88,6 +88,7 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if err := r.takeOver(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the hcs runtime: %w", err), r.Close())
 	}
+	r.work.Go(r.mend)
 	return r, nil
 }
 

@@ -1,4 +1,4 @@
-// Package network makes one Service over all nodes, on a Linux node.
+// Package network makes one Service over all nodes, on each node.
 //
 //	reconciler ──Network──► runtimes/agent ──► [ network ] ──► nftables, routes, DNS
 //
@@ -7,6 +7,9 @@
 // address for this node among its pods, and a DNS server there. Changes are
 // programmed as differences. It refuses to know how pods get their links (the
 // runtime's affair) and who is ready (the machine's).
+//
+// On Windows, load balancers of the network service take the place of the table,
+// looked at again every 15 s; there is no DNS server, no tunnel and no route.
 //
 // Nodes on one segment reach each other's pods by routes, others through VXLAN
 // (4096 on UDP port 4789), which routers between them must let through. The
@@ -39,7 +42,12 @@ type Options struct {
 	// Resolv is the file that says which servers know other names; empty:
 	// /etc/resolv.conf.
 	Resolv string
+	// Pods is the name of the pods' network, on Windows; the runtime's Ranged makes
+	// it.
+	Pods string
 	// Ranged is told this node's range before the first pod asks for an address.
+	// On Windows also whenever the network is looked at again: what is lost is
+	// made anew.
 	Ranged func(netip.Prefix) error
 	Logger *slog.Logger
 }

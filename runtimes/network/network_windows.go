@@ -15,16 +15,19 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
-// How long to wait before trying again.
+// How long to wait before trying again, and between two looks at what the network
+// service still has: it forgets without a word.
 const (
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 10 * time.Second
+	lookAgain  = 15 * time.Second
 )
 
 // A Node is a Windows node's network: it hands the node its range of pod
-// addresses. Services are not programmed.
+// addresses and programs Services as load balancers of the network service.
 type Node struct {
 	o    Options
 	log  *slog.Logger
@@ -34,7 +37,10 @@ type Node struct {
 	newest *state.Network
 	ready  chan struct{} // closed once pods can have addresses
 
-	own netip.Prefix // the loop's alone
+	// What follows is the loop's alone.
+	own  netip.Prefix
+	kept *state.Network    // on disk
+	told map[string]string // of Services that can't be served as written: why
 }
 
 // Missing says nothing: what a Windows node needs, the runtime looks for.
@@ -87,10 +93,7 @@ func (n *Node) keep(w *state.Network) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(n.file()+".new", raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(n.file()+".new", n.file())
+	return atomicfile.Write(n.file(), raw, 0o600)
 }
 
 // Update hands over what there is: the newest counts. It doesn't block.
@@ -135,16 +138,16 @@ func (n *Node) Services(namespace string) []*state.Service {
 // Run does what Update asks for, until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
 	var done *state.Network
-	wait := retryFirst
+	look, wait := false, retryFirst
 	for {
 		n.mu.Lock()
 		newest := n.newest
 		n.mu.Unlock()
-		var again <-chan time.Time
-		if newest != nil && newest != done {
+		again := time.After(lookAgain)
+		if newest != nil && (newest != done || look) {
 			if err := n.sync(ctx, newest); err != nil {
 				n.log.LogAttrs(ctx, slog.LevelWarn, "failed to program the network, trying again", slog.Any("err", err))
-				again, wait = time.After(wait), min(2*wait, retryMost)
+				again, done, wait = time.After(wait), nil, min(2*wait, retryMost)
 			} else {
 				done, wait = newest, retryFirst
 			}
@@ -153,7 +156,9 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.hint:
+			look = false
 		case <-again:
+			look = true
 		}
 	}
 }
@@ -164,20 +169,28 @@ func (n *Node) sync(ctx context.Context, w *state.Network) error {
 	if err != nil || !own.IsValid() {
 		return err // no range yet: nothing to do for pods
 	}
-	if own != n.own {
-		if n.o.Ranged != nil {
-			if err := n.o.Ranged(own); err != nil {
-				return err
-			}
+	if n.o.Ranged != nil {
+		if err := n.o.Ranged(own); err != nil {
+			return err
 		}
-		n.own = own
-		n.log.LogAttrs(ctx, slog.LevelInfo, "programmed the network", slog.String("range", own.String()))
 	}
+	fresh := own != n.own
+	n.own = own
 	select {
 	case <-n.ready:
 	default:
 		close(n.ready)
 	}
+	if err := n.program(ctx, w); err != nil {
+		return err
+	}
+	if fresh {
+		n.log.LogAttrs(ctx, slog.LevelInfo, "programmed the network", slog.String("range", own.String()), slog.Int("services", len(w.Services)))
+	}
+	if n.kept == w {
+		return nil
+	}
+	n.kept = w
 	return n.keep(w)
 }
 
@@ -195,5 +208,16 @@ func ownRange(w *state.Network, name state.NodeName) (netip.Prefix, error) {
 	return netip.Prefix{}, nil
 }
 
-// Shutdown forgets what a later process would have used. Run must have ended.
-func (n *Node) Shutdown(context.Context) error { return os.RemoveAll(n.o.Dir) }
+// Shutdown removes everything that the node made of Services, and forgets what a
+// later process would have used. Run must have ended.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.mu.Lock()
+	newest := n.newest
+	n.mu.Unlock()
+	if newest != nil {
+		if err := n.unprogram(ctx, newest); err != nil {
+			return fmt.Errorf("remove the network of node %s: %w", n.o.Node, err)
+		}
+	}
+	return os.RemoveAll(n.o.Dir)
+}

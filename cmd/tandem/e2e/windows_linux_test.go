@@ -3,13 +3,15 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
 // A mixed is `tandem up` with this machine's containerd, and beside it a Windows
@@ -36,11 +39,7 @@ const windowsNode = "win"
 func newMixed(t *testing.T) *mixed {
 	t.Helper()
 	if missing := hcstest.Missing(); len(missing) > 0 {
-		why := "not installed: apt-get install " + strings.Join(missing, " ")
-		if os.Getenv("TANDEM_REQUIRE") == "all" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
+		hosttest.Lacks(t, "not installed: apt-get install "+strings.Join(missing, " "))
 	}
 	m := &mixed{run: newRun(t), heard: new(bytes.Buffer), node: filepath.Join(t.TempDir(), "node"), exe: filepath.Join(t.TempDir(), "tandem.exe")}
 	if err := hcstest.Build(t.Context(), m.exe, "github.com/tandem-gitops/tandem/cmd/tandem"); err != nil {
@@ -125,6 +124,9 @@ func (m *mixed) join() {
 	m.t.Helper()
 	token := strings.TrimSpace(m.tandem("agent", "token", "create"))
 	m.windows("agent", "join", "--server", m.address(), "--token", token, "--name", windowsNode, "--data", m.machine.Path(m.node))
+	if err := m.machine.Reach(m.t.Context()); err != nil {
+		m.t.Fatal(err)
+	}
 	m.startAgent()
 	var node corev1.Node
 	m.until(func() string {
@@ -136,13 +138,6 @@ func (m *mixed) join() {
 		}
 		return ""
 	})
-	block, err := netip.ParsePrefix(node.Spec.PodCIDR)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	if err := m.machine.Reach(m.t.Context(), block); err != nil {
-		m.t.Fatal(err)
-	}
 	info := node.Status.NodeInfo
 	if info.OperatingSystem != "windows" || info.KernelVersion != "10.0.20348.2113" || !strings.HasPrefix(info.ContainerRuntimeVersion, "hcs://") ||
 		info.OSImage != "Windows Server 2022 Datacenter" || node.Annotations["tandem.dev/isolations"] != "process" {
@@ -246,13 +241,10 @@ func ask(ctx context.Context, address string) (string, error) {
 // wantService waits until one Service has led to pods of both operating systems.
 func (m *mixed) wantService(version string) {
 	m.t.Helper()
-	var svc corev1.Service
-	if err := m.get("/api/v1/namespaces/shop/services/web", &svc); err != nil {
-		m.t.Fatal(err)
-	}
+	address := m.service() + ":80"
 	seen := map[string]bool{}
 	m.until(func() string {
-		said, err := ask(m.t.Context(), svc.Spec.ClusterIP+":80")
+		said, err := ask(m.t.Context(), address)
 		if err != nil {
 			return err.Error()
 		}
@@ -263,6 +255,83 @@ func (m *mixed) wantService(version string) {
 		}
 		if len(seen) != 2 {
 			return fmt.Sprintf("the Service led to %v alone, at last to %q", seen, said)
+		}
+		return ""
+	})
+}
+
+func (m *mixed) service() string {
+	m.t.Helper()
+	var svc corev1.Service
+	if err := m.get("/api/v1/namespaces/shop/services/web", &svc); err != nil {
+		m.t.Fatal(err)
+	}
+	return svc.Spec.ClusterIP
+}
+
+// wantBalancer waits until the Windows machine's network service has one load
+// balancer, which leads from the Service's address to all pods of web.
+func (m *mixed) wantBalancer(version string) {
+	m.t.Helper()
+	m.until(func() string {
+		var pods []corev1.Pod
+		for _, system := range []string{"linux", "windows"} {
+			some, why := m.webs(system, version)
+			if why != "" {
+				return why
+			}
+			pods = append(pods, some...)
+		}
+		var balancers []struct {
+			HostComputeEndpoints, FrontendVIPs []string
+			PortMappings                       []struct{ Protocol, InternalPort, ExternalPort int }
+		}
+		var endpoints []struct {
+			ID               string
+			Flags            int
+			IPConfigurations []struct{ IPAddress string }
+		}
+		for kind, into := range map[string]any{"LoadBalancers": &balancers, "Endpoints": &endpoints} {
+			text, err := m.machine.Objects(m.t.Context(), kind)
+			if err == nil {
+				err = json.Unmarshal([]byte(text), into)
+			}
+			if err != nil {
+				return err.Error()
+			}
+		}
+		if len(balancers) != 1 || !slices.Equal(balancers[0].FrontendVIPs, []string{m.service()}) || fmt.Sprint(balancers[0].PortMappings) != "[{6 8080 80}]" {
+			return fmt.Sprintf("load balancers: %+v", balancers)
+		}
+		var leads, want []string
+		for _, e := range endpoints {
+			if slices.Contains(balancers[0].HostComputeEndpoints, e.ID) && len(e.IPConfigurations) > 0 {
+				leads = append(leads, fmt.Sprint(e.IPConfigurations[0].IPAddress, " ", e.Flags))
+			}
+		}
+		for i := range pods {
+			remote := 1
+			if pods[i].Spec.NodeName == windowsNode {
+				remote = 0
+			}
+			want = append(want, fmt.Sprint(pods[i].Status.PodIP, " ", remote))
+		}
+		slices.Sort(leads)
+		slices.Sort(want)
+		if !slices.Equal(leads, want) {
+			return fmt.Sprintf("the load balancer leads to %v, want %v", leads, want)
+		}
+		return ""
+	})
+}
+
+// wantLog waits until a pod of web has said, by its node's agent, that it runs.
+func (m *mixed) wantLog(pod string) {
+	m.t.Helper()
+	m.until(func() string {
+		out, err := exec.CommandContext(m.t.Context(), m.bin, "logs", pod, "--data", m.data).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), ": listening on :8080") {
+			return fmt.Sprintf("its log is %q, %v", out, err)
 		}
 		return ""
 	})
@@ -302,31 +371,38 @@ func TestWindowsNode(t *testing.T) {
 	if said, err := ask(t.Context(), pod.Status.PodIP+":8080"); err != nil || !strings.Contains(said, "from "+pod.Name+", version 1.0.0 on windows/") {
 		t.Errorf("the pod says %q, %v", said, err)
 	}
-	if log := m.tandem("logs", pod.Name); !strings.Contains(log, "web 1.0.0: listening on :8080") {
-		t.Errorf("its log is %q", log)
-	}
+	m.wantLog(pod.Name)
 	if out := m.tandem("exec", pod.Name, "--", "cmd", "/c", "echo", "said inside"); !strings.Contains(out, "said inside") {
 		t.Errorf("exec gave %q", out)
 	}
 
 	m.killAgent()
 	m.startAgent()
-	m.until(func() string { // its log comes by the new agent
-		cmd := exec.CommandContext(t.Context(), m.bin, "logs", pod.Name, "--data", m.data)
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "listening") {
-			return fmt.Sprintf("its log by the new agent: %q, %v", out, err)
-		}
-		return ""
-	})
+	m.wantLog(pod.Name) // by the new agent
 	for _, now := range m.wantWebs("1.0.0") {
 		if now.Status.ContainerStatuses[0].RestartCount != 0 {
 			t.Errorf("%s was restarted with its agent", now.Name)
 		}
 	}
 
+	m.wantBalancer("1.0.0")
+	service := m.service()
+	stale := fmt.Sprintf(`{"FrontendVIPs":["%s9"],"PortMappings":[{"Protocol":6,"InternalPort":1,"ExternalPort":80}]}`, service[:strings.LastIndexByte(service, '.')+1])
+	if err := errors.Join(m.machine.DropObjects(t.Context(), "LoadBalancers"), m.machine.LeakObject(t.Context(), "LoadBalancers", stale)); err != nil {
+		t.Fatal(err)
+	}
+	m.wantBalancer("1.0.0") // what was lost is made again, and what nobody asked for is gone
+
+	if err := m.machine.ResetNetworks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.wantBalancer("1.0.0") // pods that have lost their network are made again
+	m.wantService("1.0.0")
+
 	m.commit()
 	m.wantWebs("1.0.1")
 	m.wantService("1.0.1")
+	m.wantBalancer("1.0.1")
 
 	m.tandem("down")
 	m.nothingLeft("Networks")

@@ -3,7 +3,6 @@ package serve
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -50,7 +49,7 @@ type Machine struct {
 	Sizer    metrics.ImageSizer // nil: what images take isn't known
 
 	close    func() error
-	shutdown func(context.Context) error // of all but the network
+	shutdown func(context.Context) error
 }
 
 // OpenMachine takes over what a former process left below its directory.
@@ -90,9 +89,7 @@ func (m *Machine) Run(ctx context.Context, a *agent.Agent) error {
 func (m *Machine) Close() error { return m.close() }
 
 // Shutdown removes every pod, and all that was made on this machine for them.
-func (m *Machine) Shutdown(ctx context.Context) error {
-	return errors.Join(m.shutdown(ctx), m.Network.Shutdown(ctx))
-}
+func (m *Machine) Shutdown(ctx context.Context) error { return m.shutdown(ctx) }
 
 // Usable says whether this machine can be a node, and if not, why and what to do.
 func Usable() (ok bool, why []string) {

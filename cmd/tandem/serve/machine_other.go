@@ -32,7 +32,7 @@ func openMachine(ctx context.Context, o *MachineOptions) (*Machine, error) {
 	}
 	m := &Machine{Runtime: rt, Network: net, Volatile: filepath.Join(rt.RunDir(), "agent"), Sizer: rt, close: rt.Close}
 	m.shutdown = func(ctx context.Context) error {
-		return errors.Join(fencer.End(ctx, rt.RunDir(), rt.Group()), rt.Shutdown(ctx))
+		return errors.Join(fencer.End(ctx, rt.RunDir(), rt.Group()), rt.Shutdown(ctx), net.Shutdown(ctx))
 	}
 	if len(o.Fencer.Program) > 0 {
 		m.Fencer = fencer.NewGuard(fencer.GuardOptions{

@@ -2,7 +2,7 @@ package serve
 
 import (
 	"context"
-	"net/netip"
+	"errors"
 	"path/filepath"
 
 	"github.com/tandem-gitops/tandem/runtimes/hcs"
@@ -12,21 +12,21 @@ import (
 // openMachine is a Windows node. It has no fencer yet, and says so to the
 // controller: identities that must end in time aren't placed here.
 func openMachine(ctx context.Context, o *MachineOptions) (*Machine, error) {
-	var rt *hcs.Runtime
-	net, err := network.Open(network.Options{
-		Node: o.Node, ID: nodeID(o.Dir), Dir: filepath.Join(o.Dir, "network"), Logger: o.Logger,
-		Ranged: func(block netip.Prefix) error { return rt.SetRange(block) }, // not before Run
-	})
-	if err != nil {
-		return nil, err
-	}
-	rt, err = hcs.Open(ctx, hcs.Options{
+	rt, err := hcs.Open(ctx, hcs.Options{
 		Node: o.Node, Dir: filepath.Join(o.Dir, "hcs"), Network: "l2bridge", Address: o.Address, Images: o.Images, Keeper: o.Keeper, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Machine{Runtime: rt, Network: net, close: rt.Close, shutdown: rt.Shutdown}, nil
+	net, err := network.Open(network.Options{
+		Node: o.Node, ID: nodeID(o.Dir), Dir: filepath.Join(o.Dir, "network"), Pods: rt.NetworkName(), Ranged: rt.SetRange, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(err, rt.Close())
+	}
+	m := &Machine{Runtime: rt, Network: net, close: rt.Close}
+	m.shutdown = func(ctx context.Context) error { return errors.Join(net.Shutdown(ctx), rt.Shutdown(ctx)) }
+	return m, nil
 }
 
 func lacks() (why []string) {

@@ -38,6 +38,10 @@ type Machine struct {
 	broker *exec.Cmd
 	input  io.Closer
 	port   string
+
+	way    sync.Mutex // guards what follows
+	routes []*netlink.Route
+	closed bool
 }
 
 // Open makes a machine in dir, which it creates. stderr gets what the broker
@@ -141,8 +145,16 @@ func (m *Machine) StartBroker(ctx context.Context) error {
 	m.broker, m.input = cmd, in
 	said := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(out).ReadString('\n') // nothing means that it ended
-		said <- strings.TrimSpace(line)
+		lines := bufio.NewScanner(out)
+		lines.Scan() // nothing means that it ended
+		said <- strings.TrimSpace(lines.Text())
+		for lines.Scan() {
+			if network, ok := strings.CutPrefix(strings.TrimSpace(lines.Text()), "network "); ok {
+				if err := m.route(network); err != nil {
+					_, _ = fmt.Fprintln(m.stderr, err) // the broker complains too
+				}
+			}
+		}
 	}()
 	select {
 	case line := <-said:
@@ -196,7 +208,7 @@ func (m *Machine) Close() error {
 	// -k fails where no server runs any more.
 	_ = inPrefix(ctx, m.prefix, wineserver, "-k")
 	err := inPrefix(ctx, m.prefix, wineserver, "-w")
-	return errors.Join(err, removeAll(m.prefix))
+	return errors.Join(err, m.unroute(), removeAll(m.prefix))
 }
 
 // removeAll removes a tree that Windows programs may have made read-only.
@@ -243,22 +255,77 @@ func (m *Machine) ResetNetworks(ctx context.Context) error {
 	return err
 }
 
-// Reach makes the addresses of a range this machine's, as the switch of Windows'
-// network service would: processes of pods that are started from now on listen
-// at their pod's address, and everybody in this network namespace reaches them.
-// It needs root, and a network namespace whose loopback device may be changed.
-func (m *Machine) Reach(ctx context.Context, r netip.Prefix) error {
+// Reach makes the addresses of networks that are made from now on this machine's,
+// as the switch of Windows' network service would: processes of pods listen at
+// their pod's address, and everybody in this network namespace reaches them. It
+// needs root. Close takes the addresses away.
+func (m *Machine) Reach(ctx context.Context) error {
+	_, err := m.call(ctx, "test.reach")
+	return err
+}
+
+// route makes a network's addresses this machine's, and tells the broker.
+func (m *Machine) route(network string) error {
+	prefix, err := netip.ParsePrefix(network)
+	if err != nil {
+		return err
+	}
+	m.way.Lock()
+	defer m.way.Unlock()
+	if m.closed {
+		return nil
+	}
+	route, err := localRoute(prefix)
+	if err == nil {
+		err = netlink.RouteReplace(route)
+	}
+	if err != nil {
+		return fmt.Errorf("make the addresses of %s this machine's: %w", network, err)
+	}
+	m.routes = append(m.routes, route)
+	return os.WriteFile(filepath.Join(m.Drive(), "hcstest", "route-"+strings.ReplaceAll(network, "/", "-")), nil, 0o600)
+}
+
+func localRoute(prefix netip.Prefix) (*netlink.Route, error) {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		return fmt.Errorf("reach %s: %w", r, err)
+		return nil, err
 	}
-	block := &net.IPNet{IP: r.Masked().Addr().AsSlice(), Mask: net.CIDRMask(r.Bits(), r.Addr().BitLen())}
+	block := &net.IPNet{IP: prefix.Masked().Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
 	const local = 255 // the table of addresses that are the machine's
-	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: block, Table: local, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST}); err != nil {
-		return fmt.Errorf("reach %s: %w", r, err)
+	return &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: block, Table: local, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST}, nil
+}
+
+// unroute takes the addresses away.
+func (m *Machine) unroute() error {
+	m.way.Lock()
+	defer m.way.Unlock()
+	m.closed = true
+	var errs []error
+	for _, r := range m.routes {
+		if err := netlink.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("take the addresses of %s away: %w", r.Dst, err))
+		}
 	}
-	_, err = m.call(ctx, "test.reach", r.Masked().String())
+	return errors.Join(errs...)
+}
+
+// DropObjects makes the network service forget all objects of a kind, such as
+// LoadBalancers.
+func (m *Machine) DropObjects(ctx context.Context, kind string) error {
+	_, err := m.call(ctx, "test.drop", kind)
 	return err
+}
+
+// LeakObject makes one that no program asked for.
+func (m *Machine) LeakObject(ctx context.Context, kind, document string) error {
+	_, err := m.call(ctx, "test.leak", kind, document)
+	return err
+}
+
+// Objects are the documents of all objects of a kind, as JSON.
+func (m *Machine) Objects(ctx context.Context, kind string) (string, error) {
+	return m.call(ctx, "test.objects", kind)
 }
 
 // Left counts what programs have left: systems, volumes, Endpoints, ….

@@ -29,7 +29,7 @@ type kept struct {
 	Systems map[string]*keptSystem               `json:"systems"`
 	Objects map[string]map[string]map[string]any `json:"objects"` // of the network service: kind, ID
 	Volumes map[string]string                    `json:"volumes"` // of a mounted layer: its directory
-	Reached string                               `json:"reached"` // the range whose addresses are this machine's
+	Reached bool                                 `json:"reached"` // addresses of networks are this machine's
 }
 
 type keptSystem struct {
@@ -137,7 +137,7 @@ type handler = func(*request) (uint32, []any)
 // calls are what the broker knows to do.
 func (b *broker) calls() map[string]handler {
 	all := map[string]handler{
-		"test.fault": b.addFault, "test.notes": b.showNotes, "test.crash": b.crash, "test.left": b.left, "test.reset": b.resetNetworks, "test.reach": b.reach,
+		"test.fault": b.addFault, "test.notes": b.showNotes, "test.crash": b.crash, "test.left": b.left, "test.reset": b.resetNetworks, "test.reach": b.reach, "test.drop": b.drop, "test.leak": b.leak, "test.objects": b.objects,
 		"HNSCall": hnsCall, "NameToGuid": nameToGUID,
 	}
 	for _, group := range []map[string]handler{b.operationCalls(), b.systemCalls(), b.processCalls(), b.networkCalls(), b.layerCalls()} {

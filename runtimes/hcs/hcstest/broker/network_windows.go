@@ -3,7 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +27,12 @@ func (b *broker) networkCalls() map[string]handler {
 		calls["HcnModify"+one] = b.modifyObject
 		calls["HcnDelete"+one] = func(r *request) (uint32, []any) { return b.deleteObject(many, r) }
 		calls["HcnClose"+one] = b.closeHandle
-		calls["HcnCreate"+one] = func(r *request) (uint32, []any) { return b.createObject(many, r.text(1), nil) }
+		calls["HcnCreate"+one] = func(r *request) (uint32, []any) {
+			if many == "Networks" {
+				b.route(r.text(1))
+			}
+			return b.createObject(many, r.text(1), nil)
+		}
 	}
 	calls["HcnCreateEndpoint"] = func(r *request) (uint32, []any) {
 		b.mu.Lock()
@@ -146,12 +154,17 @@ func (b *broker) createObject(kind, settings string, network *objectRef) (uint32
 	}
 	if kind == "Endpoints" {
 		o["HostComputeNetwork"] = network.id
-		if hr := b.address(o, network.id); hr != ok {
-			return refuse(hr, uint64(0))
+		if o["IpConfigurations"] == nil {
+			if hr := b.address(o, network.id); hr != ok {
+				return refuse(hr, uint64(0))
+			}
 		}
 		if b.portTaken(o) {
 			return refuse(portExists, uint64(0))
 		}
+	}
+	if kind == "LoadBalancers" && b.frontTaken(o) {
+		return refuse(portExists, uint64(0))
 	}
 	if b.kept.Objects[kind] == nil {
 		b.kept.Objects[kind] = map[string]map[string]any{}
@@ -210,6 +223,35 @@ func (b *broker) portTaken(o map[string]any) bool {
 	for _, e := range b.kept.Objects["Endpoints"] {
 		for p := range ports(e) {
 			if wanted[p] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// frontTaken says whether another load balancer is at one of the addresses and
+// ports of the new one.
+func (b *broker) frontTaken(o map[string]any) bool {
+	fronts := func(o map[string]any) map[string]bool {
+		found := map[string]bool{}
+		vips, _ := o["FrontendVIPs"].([]any)
+		if len(vips) == 0 {
+			vips = []any{""}
+		}
+		mappings, _ := o["PortMappings"].([]any)
+		for _, vip := range vips {
+			for _, m := range mappings {
+				m, _ := m.(map[string]any)
+				found[fmt.Sprint(vip, m["Protocol"], m["ExternalPort"])] = true
+			}
+		}
+		return found
+	}
+	wanted := fronts(o)
+	for _, other := range b.kept.Objects["LoadBalancers"] {
+		for f := range fronts(other) {
+			if wanted[f] {
 				return true
 			}
 		}
@@ -281,17 +323,69 @@ func (b *broker) resetNetworks(*request) (uint32, []any) {
 	return ok, nil
 }
 
-// reach says that addresses of a range are this machine's from now on: pods that
-// have one bind to it.
-func (b *broker) reach(r *request) (uint32, []any) {
-	if _, err := netip.ParsePrefix(r.text(0)); err != nil {
-		return badAddress, nil
-	}
+// reach makes addresses of networks this machine's from now on.
+func (b *broker) reach(*request) (uint32, []any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.kept.Reached = r.text(0)
+	b.kept.Reached = true
 	b.save()
 	return ok, nil
+}
+
+// route has the test's side make the addresses of a new network this machine's;
+// it creates a file when it has.
+func (b *broker) route(settings string) {
+	b.mu.Lock()
+	reached := b.kept.Reached
+	b.mu.Unlock()
+	var n struct {
+		Ipams []struct {
+			Subnets []struct{ IPAddressPrefix string }
+		}
+	}
+	if err := json.Unmarshal([]byte(settings), &n); err != nil || !reached || len(n.Ipams) == 0 || len(n.Ipams[0].Subnets) == 0 {
+		return
+	}
+	prefix := n.Ipams[0].Subnets[0].IPAddressPrefix
+	fmt.Println("network", prefix)
+	file := filepath.Join(root, "route-"+strings.ReplaceAll(prefix, "/", "-"))
+	for range 1000 {
+		if _, err := os.Stat(file); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Fprintln(os.Stderr, "broker: nobody made the addresses of", prefix, "this machine's")
+}
+
+// drop forgets all objects of a kind, as the service does by itself.
+func (b *broker) drop(r *request) (uint32, []any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.kept.Objects, r.text(0))
+	b.save()
+	return ok, nil
+}
+
+// leak makes an object that no program asked for.
+func (b *broker) leak(r *request) (uint32, []any) {
+	hr, _ := b.createObject(r.text(0), r.text(1), nil)
+	return hr, nil
+}
+
+// objects are all of a kind.
+func (b *broker) objects(r *request) (uint32, []any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := []map[string]any{}
+	for _, id := range slices.Sorted(maps.Keys(b.kept.Objects[r.text(0)])) {
+		all = append(all, b.kept.Objects[r.text(0)][id])
+	}
+	raw, err := json.Marshal(all)
+	if err != nil {
+		return invalidJSON, nil
+	}
+	return ok, []any{string(raw)}
 }
 
 // own is what a process finds itself by, in its environment, where mend.c looks:
@@ -301,8 +395,7 @@ func (b *broker) own(s *system) map[string]string {
 	if name := s.document.Container.GuestOs.HostName; name != "" {
 		env["HCSTEST_HOSTNAME"], env["COMPUTERNAME"] = name, strings.ToUpper(name)
 	}
-	reached, err := netip.ParsePrefix(b.kept.Reached)
-	if err != nil || s.document.Container.Networking == nil {
+	if !b.kept.Reached || s.document.Container.Networking == nil {
 		return env
 	}
 	for _, e := range b.kept.Objects["Endpoints"] {
@@ -310,7 +403,7 @@ func (b *broker) own(s *system) map[string]string {
 			continue
 		}
 		for _, c := range e["IpConfigurations"].([]any) {
-			if a, err := netip.ParseAddr(c.(map[string]any)["IpAddress"].(string)); err == nil && reached.Contains(a) {
+			if a, err := netip.ParseAddr(c.(map[string]any)["IpAddress"].(string)); err == nil {
 				env["HCSTEST_ADDRESS"] = a.String()
 			}
 		}
