@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tandem-gitops/tandem/runtimes/cgroup"
 )
 
 // Check looks at this machine and says what it lacks to be a node, each with
@@ -52,7 +52,7 @@ func program(name, remedy string) Finding {
 func cgroups() Finding {
 	f := Finding{Name: "cgroups", Fatal: true}
 	switch _, err := os.Stat("/sys/fs/cgroup/memory/memory.limit_in_bytes"); {
-	case unified():
+	case cgroup.Unified(cgroup.Root):
 		f.OK, f.Detail = true, "version 2"
 	case err == nil:
 		f.OK, f.Detail = true, "version 1"
@@ -60,12 +60,6 @@ func cgroups() Finding {
 		f.Detail, f.Remedy = "/sys/fs/cgroup has no memory controller", "mount cgroups (systemd does), and boot without cgroup_disable=memory"
 	}
 	return f
-}
-
-// unified says whether /sys/fs/cgroup is cgroup version 2.
-func unified() bool {
-	var fs unix.Statfs_t
-	return unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
 func overlay() Finding {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/cgroup"
 )
 
 const (
@@ -274,7 +275,7 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 	}
 	// Both go when ours was the last node.
 	_ = os.Remove("/run/tandem")
-	removeCgroupIfEmpty("/tandem")
+	cgroup.At(cgroup.Root, "/tandem").RemoveEmpty()
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/cgroup"
 )
 
 // The scheduler's period, and the least quota and shares that the kernel takes.
@@ -89,7 +90,7 @@ func (r *Runtime) withNamespaces(p *pod) oci.SpecOpts {
 		if p.record.SharePID {
 			list[1].Path = p.pin("pid")
 		}
-		if unified() {
+		if cgroup.Unified(cgroup.Root) {
 			list = append(list, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 		}
 		kinds := map[string]specs.LinuxNamespaceType{"net": specs.NetworkNamespace, "ipc": specs.IPCNamespace, "uts": specs.UTSNamespace}

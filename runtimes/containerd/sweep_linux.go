@@ -28,6 +28,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/cgroup"
 )
 
 // sweep makes containerd, the kernel and our records agree after a start or the
@@ -503,7 +504,7 @@ func (r *Runtime) unwantedCgroups(keep map[string]bool) []string {
 	}
 	r.mu.Unlock()
 	found := map[string]bool{}
-	for _, h := range hierarchies() {
+	for _, h := range cgroup.Hierarchies(cgroup.Root) {
 		groups, _ := filepath.Glob(filepath.Join(h, r.cgroup, "*"))
 		inner, _ := filepath.Glob(filepath.Join(h, r.cgroup, "*", "*"))
 		for _, dir := range append(inner, groups...) {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/cgroup"
 	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
@@ -65,12 +66,12 @@ func (y *yard) run(script string) *bufio.Reader {
 		y.t.Fatal(err)
 	}
 	y.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for _, top := range y.dirs(y.uid) {
+	for _, top := range y.pod(y.uid).Dirs() {
 		dir := filepath.Join(top, "main")
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			y.t.Fatal(err)
 		}
-		if err := put(dir, "cgroup.procs", strconv.Itoa(cmd.Process.Pid)); err != nil && !strings.Contains(dir, "cpuset") && !errors.Is(err, unix.ESRCH) { // it may be killed by now
+		if err := cgroup.Put(dir, "cgroup.procs", strconv.Itoa(cmd.Process.Pid)); err != nil && !strings.Contains(dir, "cpuset") && !errors.Is(err, unix.ESRCH) { // it may be killed by now
 			y.t.Fatal(err)
 		}
 	}
@@ -114,7 +115,7 @@ func TestGroups(t *testing.T) {
 			if err != nil || killed == 0 {
 				t.Fatalf("killed %d: %v", killed, err)
 			}
-			if left := y.pids(y.uid); len(left) > 0 {
+			if left := y.pod(y.uid).Processes(); len(left) > 0 {
 				t.Errorf("%d processes are left", len(left))
 			}
 			late := make(chan string, 1)

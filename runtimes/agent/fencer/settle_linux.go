@@ -9,9 +9,10 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-gitops/tandem/runtimes/cgroup"
 )
 
 // settle makes the process one that is there when it is needed: in a control
@@ -28,7 +29,7 @@ func settle(group string, log *slog.Logger) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			continue // a hierarchy that is mounted read-only
 		}
-		if put(dir, "cgroup.procs", strconv.Itoa(os.Getpid())) == nil {
+		if cgroup.Put(dir, "cgroup.procs", strconv.Itoa(os.Getpid())) == nil {
 			joined = true
 		} else {
 			_ = os.Remove(dir) // cpuset takes nobody before it is told processors
@@ -54,12 +55,5 @@ func own(group string) string { return group + ".fencer" }
 
 // removeOwn takes the fencer's group away after its end.
 func removeOwn(group string) {
-	for _, h := range groupsAt(groupRoot, group).hierarchies() {
-		for range shutTries { // the kernel takes a moment to let the process go
-			if !errors.Is(unix.Rmdir(filepath.Join(h, own(group))), unix.EBUSY) {
-				break
-			}
-			time.Sleep(shutPause)
-		}
-	}
+	_ = cgroup.At(groupRoot, own(group)).Remove(shutLimit) // the next fencer has the same
 }

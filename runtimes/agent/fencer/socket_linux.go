@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-gitops/tandem/runtimes/cgroup"
 )
 
 func socketPath(dir string) string { return filepath.Join(dir, "fence.sock") }
@@ -50,4 +52,4 @@ func end(pid int, kill bool) error {
 	return signal(pid, sig)
 }
 
-func gone(pid int) bool { return dead(pid) }
+func gone(pid int) bool { return cgroup.Dead(pid) }
