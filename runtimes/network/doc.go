@@ -21,6 +21,7 @@ package network
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -49,6 +50,8 @@ type Options struct {
 	// On Windows also whenever the network is looked at again: what is lost is
 	// made anew.
 	Ranged func(netip.Prefix) error
+	// Look is how often to look whether the rules are still there; zero: 30 s.
+	Look   time.Duration
 	Logger *slog.Logger
 }
 

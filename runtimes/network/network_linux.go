@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,12 +23,13 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 )
 
-// How long to wait before trying again, and between two writes of the newest
-// network to disk.
+// How long to wait before trying again, between two writes of the newest network
+// to disk, and between two looks whether the rules are still there.
 const (
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 10 * time.Second
 	saveEvery  = 2 * time.Second
+	lookEvery  = 30 * time.Second
 )
 
 // A Node programs one node's network. Run does it; Update may be called before.
@@ -157,6 +159,8 @@ func (n *Node) Services(namespace string) []*state.Service {
 // connections go on without it, names don't.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.dns.close()
+	look := time.NewTicker(cmp.Or(n.o.Look, lookEvery))
+	defer look.Stop()
 	var done *state.Network
 	wait := retryFirst
 	for {
@@ -191,8 +195,45 @@ func (n *Node) Run(ctx context.Context) error {
 			return nil
 		case <-n.hint:
 		case <-again:
+		case <-look.C:
+			if done != nil && n.vanished(ctx) {
+				n.log.LogAttrs(ctx, slog.LevelWarn, "found the table of Services gone, programming it anew", slog.String("table", n.table))
+				n.framed, done = frameKey{}, nil
+			}
 		}
 	}
+}
+
+// vanished says whether somebody took the table away: a firewall that is loaded
+// anew flushes everybody's rules and tells nobody.
+func (n *Node) vanished(ctx context.Context) bool {
+	if !n.own.IsValid() {
+		return false // no range yet: nothing was programmed
+	}
+	var raw []byte
+	err := n.inside(func() (err error) {
+		raw, err = exec.CommandContext(ctx, "nft", "--json", "list", "tables", "ip").Output()
+		return err
+	})
+	var listed struct {
+		Nftables []struct {
+			Table struct {
+				Name string `json:"name"`
+			} `json:"table"`
+		} `json:"nftables"`
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &listed)
+	}
+	if err != nil {
+		return false // it can't be told; what programs next says why
+	}
+	for _, o := range listed.Nftables {
+		if o.Table.Name == n.table {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *Node) keep(ctx context.Context, w *state.Network) {
