@@ -2,6 +2,7 @@ package reconciler_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/sim"
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step"
 )
 
 // A laws' test: each defect below is planted into the simulated world or into
@@ -27,7 +29,7 @@ type defect struct {
 
 func TestMutations(t *testing.T) {
 	t.Parallel()
-	for _, d := range slices.Concat(worldDefects(), edgeDefects(), rolloutDefects(), upstreamDefects()) {
+	for _, d := range slices.Concat(worldDefects(), edgeDefects(), rolloutDefects()) {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
 			scenarios := d.scenarios
@@ -66,6 +68,12 @@ func worldDefects() []defect {
 	} {
 		out = append(out, defect{name: string(m), scenarios: []sim.Scenario{sim.Faults}, options: sim.Options{Mutate: m}})
 	}
+	for _, m := range []sim.Mutation{sim.MutateNoFencer, sim.MutateEndless, sim.MutateReply} {
+		out = append(out, defect{name: string(m) + ", with long hangs", scenarios: []sim.Scenario{"fencing"}, options: sim.Options{Mutate: m}})
+	}
+	for _, m := range []sim.Mutation{sim.MutateSweep, sim.MutateFreshDisk} {
+		out = append(out, defect{name: string(m), scenarios: []sim.Scenario{"storage"}, options: sim.Options{Mutate: m}})
+	}
 	for _, m := range []sim.Mutation{sim.MutateEndless, sim.MutateReply} {
 		out = append(out, defect{name: string(m), scenarios: []sim.Scenario{sim.Partition}, options: sim.Options{Mutate: m}})
 	}
@@ -96,6 +104,12 @@ func edgeDefects() []defect {
 func is[E state.Event](e state.Event) bool {
 	_, ok := e.(E)
 	return ok
+}
+
+// in says in which scenarios a defect shows soon.
+func (d defect) in(scenarios ...sim.Scenario) defect {
+	d.scenarios = scenarios
+	return d
 }
 
 // planted is a defect of the rollout.
@@ -168,7 +182,7 @@ func upstreamDefects() []defect {
 				})
 			}
 			return step
-		}),
+		}).in("runtime"),
 		planted("kubernetes#38418: an unhealthy successor keeps a failed predecessor from being made again", func(w *state.Workload, now state.Instant) rollout.Step {
 			step := rollout.Next(w, now)
 			if set, ok := w.StatefulSet(); ok && set.Spec.PodManagementPolicy != appsv1.ParallelPodManagement {
@@ -177,7 +191,7 @@ func upstreamDefects() []defect {
 				})
 			}
 			return step
-		}),
+		}).in(sim.Partition),
 		planted("kubernetes#137409: old broken pods use up maxUnavailable under Parallel", func(w *state.Workload, now state.Instant) rollout.Step {
 			step := rollout.Next(w, now)
 			if set, ok := w.StatefulSet(); ok && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement {
@@ -186,7 +200,61 @@ func upstreamDefects() []defect {
 				}
 			}
 			return step
-		}),
+		}).in(sim.Faults),
+		planted("kubernetes#58347: two revisions of one text, and every pod is of the other one", func(w *state.Workload, now state.Instant) rollout.Step {
+			step := rollout.Next(w, now)
+			if _, ok := w.StatefulSet(); ok && len(step.Start)+len(step.Stop) == 0 {
+				if i := slices.IndexFunc(w.Pods, func(p *state.Pod) bool { return p.Ready && !p.Stopping && !p.Lost && w.IsCurrent(p) }); i >= 0 {
+					step.Stop = append(step.Stop, rollout.Stop{Pod: w.Pods[i], Why: state.StopOutdated})
+				}
+			}
+			return step
+		}).in(sim.Calm, sim.Faults),
+		{
+			name: "kubernetes#113524: the address of a Service that is gone leads on to its pods", scenarios: []sim.Scenario{"services"},
+			options: sim.Options{Serve: func(rules sim.Rules, _, told *state.Network) sim.Rules {
+				rules = maps.Clone(rules)
+				if rules == nil {
+					rules = sim.Rules{}
+				}
+				for _, s := range told.Services {
+					rules[s.Ref] = s
+				}
+				return rules
+			}},
+		},
+		{
+			name: "kubernetes#110674: after a reset only what changes is served again", scenarios: []sim.Scenario{"services"},
+			options: sim.Options{Serve: func(rules sim.Rules, before, told *state.Network) sim.Rules {
+				out := sim.Rules{}
+				for _, s := range told.Services {
+					if rules[s.Ref] != nil || before == nil || !slices.Contains(before.Services, s) {
+						out[s.Ref] = s
+					}
+				}
+				return out
+			}},
+		},
+		{
+			name: "containerd#6693: revisions of a Windows build are compared as strings",
+			options: sim.Options{Image: func(p *state.AssignedPod, name string, facts *state.NodeFacts) (state.Digest, bool) {
+				im, _ := p.Template.Image(name)
+				var best state.Platform
+				for _, f := range im.Platforms {
+					if f.OS == facts.OS && f.OSVersion >= best.OSVersion {
+						best = f
+					}
+				}
+				return best.Digest, !best.Digest.IsZero()
+			}},
+		},
+		{
+			name: "containerd#11451: an image that is on its way is pulled again",
+			options: sim.Options{Image: func(p *state.AssignedPod, name string, facts *state.NodeFacts) (state.Digest, bool) {
+				d, ok := step.ImageDigest(p, name, facts)
+				return state.DigestOf(slices.Concat(d[:], p.UID[:])), ok
+			}},
+		},
 		planted("kubernetes#59848: decisions from a cache that lacks the last writes", func(w *state.Workload, now state.Instant) rollout.Step {
 			old := *w
 			old.Pods = slices.DeleteFunc(slices.Clone(stale[w.Ref]), func(p *state.Pod) bool { return !slices.Contains(w.Pods, p) })

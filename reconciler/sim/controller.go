@@ -31,7 +31,9 @@ type controller struct {
 	cached  int                 // how many records it stands for
 	sends   uint64              // numbers reports where fencing is broken on purpose
 	blobs   *blobs
-	view    *state.State // the fold at the durable watermark
+	view    *state.State   // the fold at the durable watermark
+	network *state.Network // that nodes are told of
+	newest  *state.Network // that was made, durable or not
 
 	events  []state.Event
 	stepped bool // a step is due at once
@@ -94,6 +96,7 @@ func (c *controller) start() {
 		w.opts.Plant(c.machine)
 	}
 	c.events, c.waiting, c.writing, c.stepped = nil, nil, false, false
+	c.network, c.newest = nil, nil
 	from := 0
 	if c.cache != nil && c.dice.rng.IntN(2) == 0 {
 		from = c.restore()
@@ -223,6 +226,12 @@ func (c *controller) step() {
 	}
 	out := c.call(events)
 	w.obey(c.machine.State(), out.Records)
+	if out.Network != nil {
+		c.newest = out.Network
+	}
+	if len(out.Records) > 0 {
+		w.obeyServices(c.machine.State(), c.newest)
+	}
 	if err := c.machine.Check(); err != nil {
 		w.fail("incremental = full", "%v", err)
 	}
@@ -269,7 +278,7 @@ func (c *controller) take(out reconciler.Output) {
 	if !out.Wake.IsZero() {
 		c.timed(out.Wake.Mono - w.mono())
 	}
-	if len(out.Records)+len(out.Assignments)+len(out.Effects)+len(out.Grants) > 0 {
+	if len(out.Records)+len(out.Assignments)+len(out.Effects)+len(out.Grants) > 0 || out.Network != nil {
 		c.waiting = append(c.waiting, step)
 	}
 	c.flush()
@@ -424,6 +433,7 @@ func (c *controller) release(group []batch) {
 			n.assign(newest[name])
 		}
 	}
+	c.tell(group)
 	for _, b := range group {
 		for _, g := range b.Grants {
 			if n := w.node(g.Node); n != nil {
@@ -438,6 +448,25 @@ func (c *controller) release(group []batch) {
 				w.acknowledged(e)
 			}
 		}
+	}
+}
+
+// tell tells nodes of the newest network.
+func (c *controller) tell(group []batch) {
+	before := c.network
+	for _, b := range group {
+		if b.Network != nil {
+			c.network = b.Network
+		}
+	}
+	if c.network == before {
+		return
+	}
+	if c.network.Seq > c.seq() {
+		c.w.fail("records first", "a network as of record %d leaves while %d are durable", c.network.Seq, c.seq())
+	}
+	for _, n := range c.w.nodes {
+		n.serve(c.network)
 	}
 }
 

@@ -112,6 +112,12 @@ func (w *world) nodeMissing(s *state.State, n *node) string {
 			return fmt.Sprintf("%s does not run %s", n.name, p.Key)
 		}
 	}
+	if why := n.unserved(s); why != "" {
+		return why
+	}
+	if why := n.unkept(s); why != "" {
+		return why
+	}
 	return n.leaks(fold)
 }
 
@@ -149,6 +155,9 @@ func (w *world) finish() {
 		law := "I12"
 		if strings.Contains(why, " still has ") {
 			law = "I15"
+		}
+		if strings.Contains(why, " serves what ") {
+			law = "services"
 		}
 		w.fail(law, "%s after the last fault: %s", healing, why)
 		return

@@ -136,6 +136,7 @@ func (w *world) exile(n *node, d time.Duration) {
 
 // remove asks to forget a node until it is so, while its machine is off.
 func (w *world) remove(n *node, off func() bool) {
+	n.removed = true
 	w.after(w.dice.between(2*time.Minute, 4*time.Minute), func() {
 		if m := w.ctl.machine; off() && (m == nil || m.State().Nodes[n.name] != nil) {
 			w.command(state.CmdRemoveNode, state.Ref{Kind: "Node", Name: string(n.name)})
@@ -373,7 +374,21 @@ func (w *world) apps() map[state.AppName]bool {
 func (w *world) tend() {
 	w.approve()
 	w.retry()
+	w.bereave()
 	w.after(10*time.Second, w.tend)
+}
+
+// bereave gives up data whose machine never comes back.
+func (w *world) bereave() {
+	if !w.settled() {
+		return
+	}
+	s := w.ctl.machine.State()
+	for _, c := range s.SortedClaims() {
+		if n := w.node(c.Node); n != nil && n.dead && s.Nodes[c.Node] == nil && c.Dropped == 0 {
+			w.command(state.CmdDropClaim, c.Ref)
+		}
+	}
 }
 
 // retry writes another text for a Job that failed with a machine that was still

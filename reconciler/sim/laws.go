@@ -23,7 +23,7 @@ func Laws() []Law {
 		{"I4", "unavailable ≤ maxUnavailable and total ≤ replicas + surge, over both OSes; disruption budgets and Jobs' parallelism likewise"},
 		{"I5", "in an ordered set nothing starts before all below it are available, nothing goes before all above it have gone"},
 		{"I6", "below a partition nothing carries the new revision"},
-		{"I7", "no claim is deleted unless its policy says so"},
+		{"I7", "no data is deleted unless a policy or a person says so; a pod runs where its data is, and on two nodes nobody uses it"},
 		{"I8", "no container restarts because an agent or a controller did"},
 		{"I9", "nothing is decided from a state older than the last decision"},
 		{"I10", "an applied revision follows from the one before it, or a person approved it"},
@@ -36,6 +36,7 @@ func Laws() []Law {
 		{"gone", "what counts as gone does not run"},
 		{"records first", "nothing leaves before the records that it rests on are durable"},
 		{"one meaning", "a revision, and an image name within it, has one meaning"},
+		{"services", "a Service leads to the pods that answer, to no other, and on every node when faults have stopped"},
 		{"pulls", "a node pulls the newest manifest that it can run, and once for all who want it"},
 		{"incremental = full", "planning what was touched decides what planning everything would"},
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/lease"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
+	"github.com/tandem-gitops/tandem/runtimes/agent/step/fence"
 )
 
 // node is the real agent's machine over made-up containers.
@@ -33,6 +34,7 @@ type node struct {
 	mute    bool // nothing of it arrives
 	gone    bool // the machine is off
 	dead    bool // for good
+	removed bool // a person said to forget it: what lies on it is nobody's
 
 	rate float64 // of its clock, against true time
 
@@ -40,7 +42,8 @@ type node struct {
 	fresh time.Duration // when the controller last heard of its present session
 	any   time.Duration // when it last heard anything, however old
 
-	hung    bool // its agent stands still
+	guard   *guard // its fencer; nil: the machine is off
+	hung    bool   // its agent stands still
 	backlog []step.Event
 	wall    int64         // its wall clock, against the controller's
 	frozen  bool          // the whole machine stands still
@@ -57,6 +60,9 @@ type node struct {
 	containers map[ckey]*container
 	mounts     map[state.UID]bool // pods that have volumes
 	pulling    map[pullKey]bool   // images that are on their way
+	heard      *state.Network     // as it was told last
+	network    *state.Network     // as it was programmed last
+	rules      Rules              // of Services, as made of that; nil: none
 	address    int
 	runtime    int               // counts processes of the runtime
 	flying     map[uint64]func() // calls that the runtime has not answered, and how each fails with it
@@ -94,7 +100,20 @@ func (n *node) startAgent() {
 	n.life++
 	n.incarnation++
 	n.hung, n.backlog = false, nil
-	n.machine = step.New(step.Config{Node: n.name, Facts: &n.facts, BootID: n.bootID(), Incarnation: n.incarnation, Image: n.w.opts.Image}, n.saved)
+	if n.w.opts.Mutate == MutateSweep {
+		for _, uid := range slices.SortedFunc(maps.Keys(n.volumes), state.UID.Compare) {
+			n.deleteVolume(uid)
+		}
+	}
+	if n.guard == nil && n.w.opts.Mutate != MutateNoFencer {
+		n.guard = newGuard()
+	}
+	if n.guard != nil {
+		n.guard.told = fence.Word{}
+	}
+	n.machine = step.New(step.Config{
+		Node: n.name, Facts: &n.facts, BootID: n.bootID(), Incarnation: n.incarnation, Image: n.w.opts.Image, Fenced: n.guard != nil,
+	}, n.saved)
 	n.w.logf("%s: agent %d starts", n.name, n.incarnation)
 	n.drive(n.everything())
 	n.dial()
@@ -105,8 +124,13 @@ func (n *node) stopAgent(d time.Duration) {
 	if n.machine == nil {
 		return
 	}
+	if n.frozen { // a signal arrives when the machine goes on
+		n.w.after(time.Second, func() { n.stopAgent(d) })
+		return
+	}
 	n.w.logf("%s: agent is killed", n.name)
 	n.machine = nil
+	n.fence(&fence.Left{})
 	n.life++
 	n.hangUp()
 	life := n.life
@@ -120,11 +144,15 @@ func (n *node) stopAgent(d time.Duration) {
 // reboot ends all that runs, and the machine is off for a while.
 func (n *node) reboot(off time.Duration) {
 	n.w.logf("%s: reboots", n.name)
-	n.machine, n.gone = nil, true
+	n.machine, n.gone, n.guard = nil, true, nil
 	n.life++
 	n.hangUp()
 	n.hung, n.frozen, n.backlog, n.last = false, false, nil, nil
 	n.sandboxes, n.containers, n.mounts, n.flying = map[state.UID]step.Sandbox{}, map[ckey]*container{}, map[state.UID]bool{}, nil
+	n.rules = nil
+	if n.w.opts.Mutate == MutateFreshDisk {
+		n.volumes = nil
+	}
 	n.boot++
 	life := n.life
 	n.w.after(off, func() {
@@ -170,6 +198,7 @@ func (n *node) freeze(d time.Duration) {
 		if n.life == life && n.frozen {
 			n.thawed = n.w.now
 			n.wakeUp()
+			n.fence()
 		}
 	})
 }
@@ -211,6 +240,7 @@ func (n *node) dial() {
 		n.fresh, n.any = n.w.now, n.w.now
 		n.w.ctl.submit(&state.NodeHello{Node: n.name, Facts: n.facts, BootID: n.bootID(), Incarnation: n.incarnation})
 		n.drive(&step.Connected{})
+		n.serve(n.w.ctl.network)
 		n.renew(n.session, 0)
 	})
 }
@@ -350,6 +380,7 @@ func (n *node) drive(events ...step.Event) {
 	}
 	out := n.machine.Step(state.Instant{Mono: n.clock(), Wall: n.w.wall + n.wall + int64(n.w.now)}, events...)
 	n.saved = n.machine.Save()
+	n.report()
 	if out.Report != nil {
 		n.send(&state.Reported{Report: *out.Report})
 	}

@@ -89,6 +89,9 @@ func (s *spec) objects(renderer int) []*state.Object {
 		object("ConfigMap", &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"n": fmt.Sprint(s.config)}}, state.AnyOS),
 		object("Secret", &corev1.Secret{ObjectMeta: meta, Data: map[string][]byte{"password": fmt.Appendf(nil, "%s-%s-%d", canary, s.name, s.config)}}, state.AnyOS),
 	}
+	if s.claims > 0 && s.kind != "statefulset" {
+		out = append(out, object(state.ClaimKind, &corev1.PersistentVolumeClaim{ObjectMeta: meta, Spec: s.claim()}, state.AnyOS))
+	}
 	if s.service || s.kind == "statefulset" {
 		svc := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
 			Selector: map[string]string{"app": s.name}, Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}, Type: corev1.ServiceTypeClusterIP,
@@ -152,6 +155,12 @@ func (s *spec) template(renderer int) corev1.PodTemplateSpec {
 				Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(int64(s.cpu), resource.DecimalSI)}},
 			}},
 		},
+	}
+	if s.claims > 0 && s.kind != "statefulset" {
+		t.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: s.name},
+		}}}
+		t.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
 	}
 	if s.kind == "job" || s.kind == "cronjob" {
 		t.Spec.RestartPolicy = corev1.RestartPolicyNever
@@ -225,10 +234,31 @@ func (s *spec) statefulSet(meta metav1.ObjectMeta, selector *metav1.LabelSelecto
 		strategy = appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
 	}
 	meta.Annotations[lease.Annotation] = s.loss
+	keep := appsv1.RetainPersistentVolumeClaimRetentionPolicyType
+	if s.forget {
+		keep = appsv1.DeletePersistentVolumeClaimRetentionPolicyType
+	}
+	var claims []corev1.PersistentVolumeClaim
+	for i := range s.claims {
+		claims = append(claims, corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("data%d", i)}, Spec: s.claim()})
+		template.Spec.Containers[0].VolumeMounts = append(template.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: claims[i].Name, MountPath: "/" + claims[i].Name})
+	}
 	return &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{
+		VolumeClaimTemplates: claims, PersistentVolumeClaimRetentionPolicy: &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{WhenScaled: keep, WhenDeleted: keep},
 		Replicas: &count, ServiceName: s.name, Selector: selector, Template: template, MinReadySeconds: int32(s.settle),
 		PodManagementPolicy: policy, Ordinals: &appsv1.StatefulSetOrdinals{Start: start}, UpdateStrategy: strategy,
 	}}
+}
+
+func (s *spec) claim() corev1.PersistentVolumeClaimSpec {
+	mode := corev1.ReadWriteOnce
+	if s.once {
+		mode = corev1.ReadWriteOncePod
+	}
+	return corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{mode},
+		Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}
 }
 
 func (s *spec) daemonSet(meta metav1.ObjectMeta, selector *metav1.LabelSelector, template corev1.PodTemplateSpec) *appsv1.DaemonSet {

@@ -157,7 +157,7 @@ func (w *world) obeyPull(n *node, a *step.Action) {
 			best = p
 		}
 	}
-	if best != nil && pulled != best {
+	if best != nil && pulled != nil && pulled != best {
 		w.fail("pulls", "%s (%s %s) pulls another manifest of %s than %s, which it can run", n.name, n.facts.OS, n.facts.OSVersion, a.Image, best.OSVersion)
 	}
 }
@@ -203,6 +203,10 @@ func (n *node) runContainer(a step.Action, done answer) {
 			w.fail("I8", "%s restarts container %s of %s, which runs", n.name, a.Container, a.Pod.Key)
 		}
 	}
+	if n.guard != nil && n.guard.shut[a.UID] {
+		done(step.Unavailable, "its cell is shut", "")
+		return
+	}
 	if !suits(&n.facts, a.Pod.Template) {
 		done(step.Unsupported, "the image is of another build", "")
 		return
@@ -215,6 +219,7 @@ func (n *node) runContainer(a step.Action, done answer) {
 	n.containers[k] = c
 	w.logf("%s: runs %s/%s attempt %d", n.name, a.Pod.Key, a.Container, a.Attempt)
 	w.alone(a.Pod)
+	w.sole(n, a.Pod)
 	life := n.life
 	done(step.OK, "", "")
 	if n.life == life && n.machine != nil {

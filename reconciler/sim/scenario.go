@@ -160,7 +160,9 @@ func (c *Cast) read(word string, rest []string) error {
 }
 
 // optionWords are what "with" may name.
-func optionWords() []string { return []string{"classes", "short-hangs", "long-hangs"} }
+func optionWords() []string {
+	return []string{"classes", "claims", "fenced", "short-hangs", "long-hangs"}
+}
 
 func (c *Cast) often(word string, rest, known []string) (choice, error) {
 	if len(rest) < 4 {

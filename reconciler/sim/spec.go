@@ -22,7 +22,7 @@ type spec struct {
 
 	linux, windows, any int // replicas, or any number where the OS takes part
 
-	parallel, ondelete, recreate, paused, indexed, suspend, service, forget bool // forget: claims go with what is scaled down or deleted
+	parallel, ondelete, recreate, paused, indexed, suspend, service, forget, once bool // forget: claims go with what is scaled down or deleted; once: they are for one pod at a time
 
 	partition, surge, away, settle int // settle: minReadySeconds
 	order, loss, prio              string
@@ -72,6 +72,7 @@ func (s *spec) fields() []field {
 		{"pdb", &s.pdb},
 		{"claims", &s.claims},
 		{"forget", &s.forget},
+		{"once", &s.once},
 		{"cpu", &s.cpu},
 		{"completions", &s.completions},
 		{"parallelism", &s.parallelism},

@@ -179,6 +179,7 @@ func runtimeVerbs() map[string]verb {
 		"create-hangs":      {"NODE DURATION", on(func(n *node, a args) { n.createHangs = n.w.now + a.duration(1) })},
 		"start-dies":        {"NODE N", on(func(n *node, a args) { n.startDies = a.number(1) })},
 		"unknown-container": {"NODE", on(func(n *node, _ args) { n.foreign() })},
+		"forget-services":   {"NODE", on(func(n *node, _ args) { n.forget() })},
 		"probe-hangs":       {"NODE DURATION", on(func(n *node, a args) { n.probesHang = n.w.now + a.duration(1) })},
 		"slow-pull":         {"NODE DURATION", on(func(n *node, a args) { n.slowPull = n.w.now + a.duration(1) })},
 	}

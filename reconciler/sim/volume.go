@@ -1,6 +1,9 @@
 package sim
 
 import (
+	"fmt"
+	"time"
+
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -38,6 +41,54 @@ func (n *node) deleteVolume(uid state.UID) {
 	}
 	w.logf("%s: deletes the data of %s", n.name, claim)
 	delete(n.volumes, uid)
+}
+
+// sole: the pods that use a claim are on one node, and of one that is for one pod
+// at a time there is one. A suspended machine is excepted, as in alone.
+func (w *world) sole(at *node, pod *state.AssignedPod) {
+	for _, u := range pod.Template.Claims {
+		claim := u.Claim(pod.Key.Namespace, pod.Ordinal)
+		for _, n := range w.nodes {
+			if n.frozen || n.thawed > 0 && w.now-n.thawed < 5*time.Second {
+				continue
+			}
+			for _, c := range n.containers {
+				if !c.Running || c.UID == pod.UID || c.pod.Key.Namespace != claim.Namespace || !uses(c.pod, claim) {
+					continue
+				}
+				if n != at {
+					w.fail("I7", "%s is used by %s on %s and by %s on %s", claim, pod.Key, at.name, c.pod.Key, n.name)
+				} else if w.once(claim) {
+					w.fail("I7", "%s is for one pod, and %s and %s use it", claim, pod.Key, c.pod.Key)
+				}
+			}
+		}
+	}
+}
+
+// once says whether the records have the claim as one for one pod at a time.
+func (w *world) once(claim state.Ref) bool {
+	if w.ctl.machine == nil {
+		return false
+	}
+	c := w.ctl.machine.State().Claims[claim]
+	return c != nil && c.Once
+}
+
+// unkept is the first of a node's volumes that should not be there any more, or of
+// the records that nobody deletes.
+func (n *node) unkept(s *state.State) string {
+	for uid, claim := range n.volumes {
+		if s.ClaimOfVolume(uid) == nil && !n.removed {
+			return fmt.Sprintf("%s still has the data of %s, which is given up", n.name, claim)
+		}
+	}
+	for _, c := range s.SortedClaims() {
+		if c.Node == n.name && c.Dropped != 0 {
+			return fmt.Sprintf("%s still has the data of %s", n.name, c.Ref)
+		}
+	}
+	return ""
 }
 
 func uses(p *state.AssignedPod, claim state.Ref) bool {

@@ -33,6 +33,8 @@ type Options struct {
 	// Image is what agents take an image to mean, where a test does it wrongly on
 	// purpose; nil in earnest.
 	Image step.Meaning
+	// Serve is how nodes program what they are told of Services, likewise.
+	Serve Serve
 	// Unchecked is for the second run of a seed: only its digest counts, and
 	// what the laws say of equal traces is known.
 	Unchecked bool
@@ -53,10 +55,13 @@ const (
 	MutateWallClock   Mutation = "deadlines go by the wall clock"
 	MutateRetryWrite  Mutation = "a failed write is tried again on the same file"
 	MutateEndless     Mutation = "an agent runs identities on after its lease"
+	MutateNoFencer    Mutation = "nobody ends identities while an agent stands still"
 	MutateReply       Mutation = "an agent counts its lease from the reply"
 	MutateOtherRender Mutation = "a new version renders the same commit to other bytes"
 	MutateNoSums      Mutation = "a damaged record is taken for a good one"
 	MutateNoHead      Mutation = "a controller that was replaced goes on writing"
+	MutateSweep       Mutation = "an agent deletes the volumes that it finds when it starts"
+	MutateFreshDisk   Mutation = "a machine comes back with an empty disk, and nobody notices"
 	MutateTellSecret  Mutation = "a secret's value gets into a record"
 )
 

@@ -106,6 +106,9 @@ func (p *pen) add(at time.Duration) {
 		s.cpu = pick(p, 100, 400, 1200)
 	}
 	p.character(s)
+	if p.options["claims"] {
+		p.store(s)
+	}
 	p.apps = append(p.apps, s)
 	p.line(at, "add", append([]string{s.name}, s.words()...)...)
 }
@@ -124,7 +127,7 @@ func (p *pen) character(s *spec) {
 	case "statefulset":
 		s.parallel, s.ondelete = p.r.IntN(4) == 0, p.r.IntN(8) == 0
 		s.loss = pick(p, lease.Words()...)
-		if p.long {
+		if p.long && !p.options["fenced"] {
 			// Nobody ends its identities while an agent stands still for long.
 			s.loss = lease.Wait.String()
 		}
@@ -149,6 +152,20 @@ func (p *pen) character(s *spec) {
 		if s.linux > 0 {
 			s.windows = 0
 		}
+	}
+}
+
+// store gives a workload data of its own.
+func (p *pen) store(s *spec) {
+	switch s.kind {
+	case "statefulset":
+		s.claims, s.forget, s.once = pick(p, 0, 1, 1, 2), p.r.IntN(2) == 0, p.r.IntN(4) == 0
+	case "deployment":
+		if s.claims = p.r.IntN(2); s.claims > 0 && s.linux > 0 {
+			s.windows, s.order = 0, "" // the data is on one node, so of one OS
+		}
+	case "job", "pod":
+		s.claims = p.r.IntN(2)
 	}
 }
 
