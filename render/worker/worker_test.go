@@ -28,8 +28,8 @@ import (
 	"github.com/tandem-gitops/tandem/render/rendertest"
 	"github.com/tandem-gitops/tandem/render/sops"
 	"github.com/tandem-gitops/tandem/render/worker"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/sources"
-	"github.com/tandem-gitops/tandem/sources/sourcetest"
 )
 
 // A worker of these tests is this test program: the first argument says which
@@ -228,7 +228,7 @@ func TestTraced(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("Windows has no filter of system calls")
 	}
-	sourcetest.Require(t, "strace")
+	hosttest.Need(t, "strace")
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Fatal(err)
