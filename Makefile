@@ -24,8 +24,8 @@ build: ## bin/tandem and bin/tandem.exe
 	GOOS=windows $(GO) build -trimpath -o bin/tandem.exe ./cmd/tandem
 
 .PHONY: demo
-demo: ## from a commit to running pods on Linux and Windows, on this machine
-	@.config/packages containerd runc nftables git
+demo: ## from a commit to running pods on Linux and Windows, on this machine (WINDOWS=wine: tandem.exe under Wine)
+	@.config/packages containerd runc nftables git $(if $(filter wine,$(WINDOWS)),wine64 gcc-mingw-w64-x86-64)
 	@$(GO) run ./cmd/tandem/e2e/demo
 
 .PHONY: test

@@ -205,14 +205,23 @@ func (s *stage) askWeb(ctx context.Context, v versions) error {
 	if err != nil {
 		return err
 	}
-	at := slices.IndexFunc(list.Items, func(p corev1.Pod) bool {
-		return workloadOf(&p) == "web" && p.Spec.OS != nil && p.Spec.OS.Name == corev1.Linux && p.Status.PodIP != ""
-	})
-	if at < 0 {
-		return errors.New("no Linux pod of web has an address")
+	systems := []corev1.OSName{corev1.Linux}
+	if s.wine {
+		systems = append(systems, corev1.Windows)
 	}
-	url := "http://" + net.JoinHostPort(list.Items[at].Status.PodIP, webPort) + "/"
-	return ask(ctx, url, "of "+list.Items[at].Name, v)
+	for _, system := range systems {
+		at := slices.IndexFunc(list.Items, func(p corev1.Pod) bool {
+			return workloadOf(&p) == "web" && p.Spec.OS != nil && p.Spec.OS.Name == system && p.Status.PodIP != ""
+		})
+		if at < 0 {
+			return fmt.Errorf("no %s pod of web has an address", system)
+		}
+		url := "http://" + net.JoinHostPort(list.Items[at].Status.PodIP, webPort) + "/"
+		if err := ask(ctx, url, "of "+list.Items[at].Name, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // askService asks the Service web at its address, and for that by its name.
@@ -238,9 +247,11 @@ func (c *client) askName(ctx context.Context, name, want string) error {
 	if err := c.readAt(ctx, "/api/v1/nodes", &nodes); err != nil {
 		return err
 	}
-	at := slices.IndexFunc(nodes.Items, func(n corev1.Node) bool { return n.Spec.PodCIDR != "" })
+	at := slices.IndexFunc(nodes.Items, func(n corev1.Node) bool {
+		return n.Spec.PodCIDR != "" && n.Status.NodeInfo.OperatingSystem == string(corev1.Linux)
+	})
 	if at < 0 {
-		return errors.New("no node has a range for pods")
+		return errors.New("no Linux node has a range for pods")
 	}
 	server, _, _ := strings.Cut(nodes.Items[at].Spec.PodCIDR, "/")
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -1,9 +1,10 @@
 // Command demo shows Tandem from a commit to running pods: it makes a Git
 // repository of examples/shop, runs `tandem up` on it with a real Linux node and
-// a simulated Windows node, commits new images, and reads what happened. It
-// fails when anything is not as it says, and leaves nothing behind.
+// a Windows node, commits new images, and reads what happened. It fails when
+// anything is not as it says, and leaves nothing behind.
 //
-//	go run ./cmd/tandem/e2e/demo
+//	go run ./cmd/tandem/e2e/demo                 # the Windows node is simulated
+//	WINDOWS=wine go run ./cmd/tandem/e2e/demo    # it is tandem.exe under Wine
 package main
 
 import (
@@ -46,7 +47,10 @@ type stage struct {
 	images string
 	real   bool // linux-1 is this machine
 	up     *process
-	marks  []string // names that only the demo's things bear
+
+	wine    bool         // windows-1 is tandem.exe under Wine, else simulated
+	windows *windowsNode // of wine
+	marks   []string     // names that only the demo's things bear
 }
 
 func run(ctx context.Context) (err error) {
@@ -62,6 +66,13 @@ func run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.leave(ctx)) }()
 
 	s.real = canRunContainers()
+	switch os.Getenv("WINDOWS") {
+	case "", "simulated":
+	case "wine":
+		s.wine = true
+	default:
+		return fmt.Errorf("WINDOWS=%s: want wine or simulated", os.Getenv("WINDOWS"))
+	}
 	for _, act := range []func(context.Context) error{s.build, s.commitShop, s.start, s.look, s.rollOut, s.read} {
 		if err := act(ctx); err != nil {
 			return err
@@ -99,6 +110,9 @@ func (s *stage) build(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.wine {
+		return s.openWindows(ctx)
+	}
 	return nil
 }
 
@@ -107,13 +121,21 @@ func (s *stage) start(ctx context.Context) error {
 	if !s.real {
 		simulate = "linux=2,windows=1"
 	}
-	args := []string{"up", s.repo, "--ref", "main", "--simulate", simulate, "--images", s.images, "--data", s.data}
+	args := []string{"up", s.repo, "--ref", "main", "--images", s.images, "--data", s.data}
+	if !s.wine {
+		args = append(args, "--simulate", simulate)
+	}
 	say("tandem %s", strings.Join(args, " "))
 	up, err := launch(s.tandem, args...)
 	if err != nil {
 		return err
 	}
 	s.up = up
+	if s.wine {
+		if err := s.joinWindows(ctx); err != nil {
+			return err
+		}
+	}
 	return s.waitFor(ctx, before())
 }
 
@@ -178,13 +200,14 @@ func (s *stage) run(ctx context.Context, args ...string) error {
 // leave stops everything, checks that nothing is left, and removes the files.
 // It does so also after a failure or Ctrl-C, so it doesn't end with ctx.
 func (s *stage) leave(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
 	var errs []error
 	if s.up != nil {
 		say("tandem down")
 		errs = append(errs, s.run(ctx, "down"), s.up.end(ctx))
 	}
+	errs = append(errs, s.leaveWindows(ctx))
 	if err := s.nothingLeft(ctx); err != nil {
 		return errors.Join(append(errs, fmt.Errorf("%w; the data is kept in %s", err, s.dir))...)
 	}

@@ -15,7 +15,10 @@ type process struct {
 }
 
 func launch(name string, args ...string) (*process, error) {
-	cmd := exec.Command(name, args...) //nolint:noctx // it is ended by `tandem down`, also after ctx
+	return launchCommand(exec.Command(name, args...)) //nolint:noctx // it is ended by `tandem down`, also after ctx
+}
+
+func launchCommand(cmd *exec.Cmd) (*process, error) {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
