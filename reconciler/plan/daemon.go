@@ -208,9 +208,12 @@ func (x *daemons) update() {
 		}
 	}
 	allowed, _ := x.budget()
+	blocked := x.blocked()
 	for _, p := range x.posts {
 		switch {
 		case p.old == nil:
+		case blocked[p.Variant] && x.up(p.old) && p.current == nil:
+			// what doesn't work is replaced in any order
 		case !x.up(p.old):
 			x.stop(p.old, state.StopOutdated)
 			if allowed > 0 && p.current == nil {
@@ -226,6 +229,27 @@ func (x *daemons) update() {
 			x.stop(p.old, state.StopOutdated)
 		}
 	}
+}
+
+// blocked are the variants that wait for another OS to finish first.
+func (x *daemons) blocked() map[*state.WorkloadVariant]bool {
+	out := map[*state.WorkloadVariant]bool{}
+	oses, err := rollout.ParseOSOrder(x.w.Owned.Object.First().GetAnnotations()[rollout.OSOrder])
+	if err != nil {
+		return out // validation refused it, or there is none
+	}
+	waiting := false
+	for _, os := range oses {
+		v := x.w.Variant(os)
+		if v == nil || v.OS != os {
+			continue // it is said of one OS alone, or of none
+		}
+		out[v] = waiting
+		for _, p := range x.posts {
+			waiting = waiting || p.Variant == v && (p.old != nil || !x.up(p.current))
+		}
+	}
+	return out
 }
 
 func (x *daemons) complete() {

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/tandem-gitops/tandem/reconciler/lease"
+	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
@@ -135,11 +138,34 @@ func empty(v *Value) bool {
 	return v.Text == ""
 }
 
+// SubstituteAnnotation keeps the variables of one object as they are written.
+const SubstituteAnnotation = "tandem.dev/substitute"
+
+// ours refuses an annotation of Tandem's own that nothing reads where it stands.
+func (c *validator) ours(p Path, key string) {
+	kinds := map[string][]string{
+		rollout.OSOrder:   {"Deployment", "DaemonSet"},
+		rollout.PausedSet: {"StatefulSet"}, rollout.DeadlineOfSet: {"StatefulSet"}, lease.Annotation: {"StatefulSet"},
+		SubstituteAnnotation: {c.object.Kind},
+	}
+	of, known := kinds[key]
+	switch {
+	case !known:
+		c.fail(p, "is none of the annotations that Tandem reads", "remove it, or write one of "+strings.Join(sortedKeys(kinds), ", "))
+	case len(p) != len(Path(nil).Key("metadata", "annotations", key)):
+		c.fail(p, "is read in the object's own metadata alone", "write it into metadata.annotations")
+	case !slices.Contains(of, c.object.Kind):
+		c.fail(p, fmt.Sprintf("has no meaning for a %s", c.object.Kind), fmt.Sprintf("remove it: it is for a %s", strings.Join(of, " or a ")))
+	}
+}
+
 // annotation notes those by which Kubernetes itself does something that nothing
 // does here. All others are somebody's own.
 func (c *validator) annotation(p Path, key string) {
 	prefix, _, _ := strings.Cut(key, "/")
 	switch {
+	case prefix == "tandem.dev":
+		c.ours(p, key)
 	case prefix == "container.apparmor.security.beta.kubernetes.io":
 		c.note(p, "has no effect: there is no AppArmor", "remove it, and confine the container with seccompProfile, capabilities and allowPrivilegeEscalation: false")
 	case key == corev1.BetaStorageClassAnnotation:

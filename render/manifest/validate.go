@@ -122,6 +122,7 @@ func (c *validator) body(b state.Body) {
 		}
 	case *appsv1.DaemonSet:
 		c.daemonSet(spec, &o.Spec)
+		c.osOrder(meta, o.Annotations)
 	case *batchv1.Job:
 		c.jobName(o.Name, validation.DNS1123LabelMaxLength)
 		c.job(spec, &o.Spec)

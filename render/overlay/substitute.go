@@ -35,7 +35,7 @@ func (r *run) substituted(o object) (object, []state.Problem) {
 func exempt(v *manifest.Value) bool {
 	meta := v.Find("metadata")
 	for _, m := range []*manifest.Value{meta.Find("annotations"), meta.Find("labels")} {
-		if m.Str("tandem.dev/substitute") == "disabled" || m.Str("kustomize.toolkit.fluxcd.io/substitute") == "disabled" {
+		if m.Str(manifest.SubstituteAnnotation) == "disabled" || m.Str("kustomize.toolkit.fluxcd.io/substitute") == "disabled" {
 			return true
 		}
 	}

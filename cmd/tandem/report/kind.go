@@ -39,9 +39,11 @@ func says(s *state.State, ref state.Ref) []string {
 	case *appsv1.Deployment:
 		return deploymentSays(w, b)
 	case *appsv1.DaemonSet:
+		out := orderSays(w, b)
 		if d := NewDaemon(s, w); len(d.Lacks) > 0 {
-			return []string{"not on " + strings.Join(d.Lacks, ", ") + ": the image has nothing for their OS, architecture or build"}
+			out = append(out, "not on "+strings.Join(d.Lacks, ", ")+": the image has nothing for their OS, architecture or build")
 		}
+		return out
 	case *batchv1.Job:
 		return jobSays(s, w, b)
 	case *batchv1.CronJob:
@@ -61,13 +63,19 @@ func deploymentSays(w *state.Workload, d *appsv1.Deployment) []string {
 	if d.Spec.Paused {
 		out = append(out, "paused: spec.paused is true")
 	}
-	if order := d.Annotations[rollout.OSOrder]; order != "" && len(w.Variants) > 1 {
-		out = append(out, "one OS after the other: "+order)
-	}
+	out = append(out, orderSays(w, d)...)
 	if old > 0 {
 		out = append(out, fmt.Sprintf("rolling out revision %d: %s of an older one", w.Revision, plural(old, "pod")))
 	}
 	return out
+}
+
+// orderSays is for a workload whose rollout finishes one OS before the next.
+func orderSays(w *state.Workload, b state.Body) []string {
+	if order := b.GetAnnotations()[rollout.OSOrder]; order != "" && len(w.Variants) > 1 {
+		return []string{"one OS after the other: " + order}
+	}
+	return nil
 }
 
 func jobSays(s *state.State, w *state.Workload, j *batchv1.Job) []string {
