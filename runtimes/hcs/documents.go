@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 )
 
@@ -82,9 +83,8 @@ type (
 )
 
 const (
-	owner        = "tandem"
-	mebibyte     = 1 << 20
-	wholeMachine = 10000 // processor.Maximum without a limit
+	owner    = "tandem"
+	mebibyte = 1 << 20
 )
 
 // imageConfig is what this package reads of an image's configuration.
@@ -132,7 +132,7 @@ func (a *assembly) document(c *runtimes.Container) computeSystem {
 		d.Container.Memory = &memory{SizeInMB: (c.Limits.Memory + mebibyte - 1) / mebibyte}
 	}
 	if c.Limits.CPULimit > 0 {
-		d.Container.Processor = &processor{Maximum: cpuMaximum(c.Limits.CPULimit, a.cores)}
+		d.Container.Processor = &processor{Maximum: state.CPUMaximum(c.Limits.CPULimit, a.cores)}
 	}
 	return d
 }
@@ -147,12 +147,6 @@ func (a *assembly) process(c *runtimes.Container) processParameters {
 		CreateStdOutPipe: true,
 		CreateStdErrPipe: true,
 	}
-}
-
-// cpuMaximum is a limit in thousandths of a core as the job object's hard cap:
-// a share of the whole machine, so that on many cores a small limit is coarse.
-func cpuMaximum(milli int64, cores int) int64 {
-	return min(max(10*milli/int64(max(cores, 1)), 1), wholeMachine)
 }
 
 // containerPath is a path in a container as Windows writes it: Kubernetes allows

@@ -106,18 +106,6 @@ func TestEnvironmentHasNoCase(t *testing.T) {
 	}
 }
 
-func TestCPUMaximum(t *testing.T) {
-	for _, c := range []struct {
-		milli int64
-		cores int
-		want  int64
-	}{{100, 64, 15}, {10, 64, 1}, {50, 128, 3}, {1500, 4, 3750}, {4000, 4, 10000}, {9000, 4, 10000}, {1, 64, 1}} {
-		if got := cpuMaximum(c.milli, c.cores); got != c.want {
-			t.Errorf("%dm of %d cores is %d, want %d", c.milli, c.cores, got, c.want)
-		}
-	}
-}
-
 func TestRefusals(t *testing.T) {
 	one := int64(1000)
 	for name, c := range map[string]runtimes.Container{

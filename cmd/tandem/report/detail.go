@@ -24,6 +24,7 @@ type Detail struct {
 	Images   []ImageUse     `json:"images,omitempty"`
 	Pods     []Pod          `json:"pods,omitempty"`
 	Held     []Hold         `json:"held,omitempty"`
+	CPUCaps  []CPUCap       `json:"cpuCaps,omitempty"`
 	Node     *Node          `json:"node,omitempty"`
 	At       time.Time      `json:"at"`
 }
@@ -126,6 +127,7 @@ func (d *Detail) ofWorkload(s *state.State, w *state.Workload, words Words) {
 			d.Images = append(d.Images, use)
 		}
 	}
+	d.CPUCaps = cpuCaps(s, w.Pods)
 	for _, p := range w.Pods {
 		d.Pods = append(d.Pods, newPod(p, words))
 	}
@@ -170,6 +172,7 @@ func (d *Detail) ofPod(s *state.State, words Words) {
 	}
 	v := newPod(p, words)
 	d.Pods, d.State = []Pod{v}, v.State
+	d.CPUCaps = cpuCaps(s, []*state.Pod{p})
 	if w := s.Workloads[p.Workload]; w != nil {
 		d.App = w.App
 		d.ofApp(s, words)
@@ -227,6 +230,9 @@ func (d *Detail) Text(w io.Writer) {
 		rows = append(rows, []string{"  " + p.Ref.Name, string(p.Node), string(p.OS), p.State, fmt.Sprintf("%d restarts", p.Restarts), "since " + clock(p.Since, d.At), string(p.Isolation)})
 	}
 	table(w, rows...)
+	for i := range d.CPUCaps {
+		_, _ = fmt.Fprintf(w, "  cpu  %s\n", &d.CPUCaps[i])
+	}
 	for i := range d.Held {
 		_, _ = fmt.Fprintf(w, "held  %s  %s\n", d.Held[i].ID, d.Held[i].Text)
 		if d.Held[i].Fix != "" {

@@ -31,6 +31,7 @@ type Plan struct {
 	Pods     []PlanPod      `json:"pods"`              // that would be placed, in order
 	Stops    []PlanStop     `json:"stops"`             // pods that would be stopped, in order
 	Nodes    []PlanNode     `json:"nodes"`             // whose pods change
+	CPUCaps  []CPUCap       `json:"cpuCaps,omitempty"` // what Windows makes of the limits of pods that would be placed
 	Held     []PlanHold     `json:"held"`              // what would not go on by itself
 	Notes    []string       `json:"notes,omitempty"`
 }
@@ -237,6 +238,7 @@ func NewPlan(base *forecast.Base, r *PlanRequest, images map[string]state.Image,
 		return nil, err
 	}
 	b.moves()
+	b.caps()
 	b.nodes()
 	b.images()
 	b.holds()
@@ -371,6 +373,18 @@ func (b *planner) moves() {
 	for i := range b.Rollouts {
 		b.Rollouts[i].Rounds = len(rounds[b.Rollouts[i].Workload])
 	}
+}
+
+// caps are of the pods that would be placed and are there at the end.
+func (b *planner) caps() {
+	var pods []*state.Pod
+	for i := range b.Pods {
+		p := &b.Pods[i]
+		if there := b.after.ByName[state.PodKey{Namespace: p.Workload.Namespace, Name: p.Pod}]; there != nil {
+			pods = append(pods, there)
+		}
+	}
+	b.CPUCaps = cpuCaps(b.after, pods)
 }
 
 // nodes are those whose pods change.

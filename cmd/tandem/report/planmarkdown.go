@@ -81,7 +81,7 @@ func (p *Plan) markdownDetails(w io.Writer) {
 		order = append(order, p.Rollouts[i].line())
 	}
 	fold(fmt.Sprintf("Order: %s", plural(len(p.Rollouts), "workload")), append(order, p.evictionLines()...))
-	pods = append(pods, p.places()...)
+	pods = append(append(pods, p.places()...), p.caps()...)
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
 		nodes = append(nodes, fmt.Sprintf("%s  %s, %s then", n.Name, plusMinus(n.Plus, n.Minus), plural(n.Pods, "pod")))

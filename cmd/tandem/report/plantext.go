@@ -102,6 +102,11 @@ func (p *Plan) textRollouts(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "%s%s\n", head, line)
 		head = "        "
 	}
+	head = "cpu     "
+	for _, line := range p.caps() {
+		_, _ = fmt.Fprintf(w, "%s%s\n", head, line)
+		head = "        "
+	}
 	var nodes []string
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
@@ -206,6 +211,15 @@ func (p *Plan) places() []string {
 			text = append(text, isolationText(iso))
 		}
 		out = append(out, strings.Join(text, ", "))
+	}
+	return out
+}
+
+// caps says what Windows makes of limits of processor.
+func (p *Plan) caps() []string {
+	var out []string
+	for i := range p.CPUCaps {
+		out = append(out, Short(p.CPUCaps[i].Workload)+" "+p.CPUCaps[i].String())
 	}
 	return out
 }
