@@ -76,7 +76,12 @@ func (w *walker) kustomize() (m resmap.ResMap, err error) {
 		}
 	}()
 	options := krusty.MakeDefaultOptions()
-	options.Reorder = krusty.ReorderOptionUnspecified // as `kustomize build` does
+	// A manifest is sorted by itself, and kustomize's sorting compares every object
+	// with every other one.
+	options.Reorder = krusty.ReorderOptionNone
+	if w.sorts {
+		options.Reorder = krusty.ReorderOptionUnspecified
+	}
 	return krusty.MakeKustomizer(options).Run(kustomizeFS{w.view}, filepath.FromSlash(path.Join("/", w.root)))
 }
 

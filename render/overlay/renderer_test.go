@@ -78,6 +78,7 @@ func TestSameBytesAsKustomize(t *testing.T) {
 				t.Fatalf("no second render, or problems: %v %v", r.problems, first.problems)
 			}
 			for _, w := range []*walker{first, second} {
+				w.sorts = true // as kustomize build does
 				m, err := w.kustomize()
 				if err != nil {
 					t.Fatal(err)

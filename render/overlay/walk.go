@@ -31,6 +31,7 @@ type walker struct {
 	secrets  []string // values that no message may hold
 	visited  int
 	stopped  bool
+	sorts    bool // kustomize sorts what it builds
 
 	isKustomization bool
 	objectsOfPlain  []object // of a directory without a kustomization
@@ -105,6 +106,9 @@ func (w *walker) dir(dir string, from state.Origin, component bool, stack []stri
 		return
 	}
 	k := &kustomization{walker: w, dir: dir, file: file, stack: append(slices.Clone(stack), dir), value: docs[0]}
+	if len(stack) == 0 && k.value.Find("sortOptions") != nil {
+		w.sorts = true // it would complain of an order that we don't need
+	}
 	if k.valid(component, from) {
 		k.references()
 		k.rewrite()

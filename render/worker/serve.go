@@ -25,6 +25,7 @@ import (
 const (
 	watchEvery = 20 * time.Millisecond
 	roomy      = 96 << 20
+	gcPercent  = 400
 )
 
 // Overlay makes the renderer of a worker: render/overlay.
@@ -42,7 +43,10 @@ func Serve(in io.Reader, out io.Writer, renderer func(manifest.Tokens, *sops.Key
 		return errors.New("this command is started by Tandem itself, to render in")
 	}
 	s.limits = *first.Limits
-	debug.SetMemoryLimit(s.limits.Memory / 4 * 3) // the garbage collector works harder before a limit is passed
+	// A render lives shortly: garbage is collected seldom while there is room, and
+	// harder before the limit is passed.
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(s.limits.Memory / 4 * 3)
 	if err := confine(s.limits); err != nil {
 		return errors.Join(err, s.pipe.send(up{Ready: &ready{Refused: err.Error()}}))
 	}
