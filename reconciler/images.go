@@ -41,12 +41,18 @@ func (m *Machine) lookUps() {
 		}
 	}
 	maps.DeleteFunc(m.lookups, func(k state.ImageKey, _ *lookup) bool { return !wanted[k] })
-	for _, k := range slices.SortedFunc(maps.Keys(wanted), compareKeys) {
-		l, known := m.lookups[k], m.fold.Images[k]
-		switch {
-		case known != nil && !known.Assumed:
+	var open []state.ImageKey // few of all, once most are known
+	for k := range wanted {
+		if known := m.fold.Images[k]; known != nil && !known.Assumed {
 			delete(m.lookups, k)
 			continue
+		}
+		open = append(open, k)
+	}
+	slices.SortFunc(open, compareKeys)
+	for _, k := range open {
+		l, known := m.lookups[k], m.fold.Images[k]
+		switch {
 		case l == nil && known == nil:
 			l = &lookup{}
 			m.lookups[k] = l

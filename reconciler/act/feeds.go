@@ -25,6 +25,13 @@ type Origins interface {
 	Open(s state.AppSource) (key string, open func() (sources.Source, error), err error)
 }
 
+// How long nothing is followed anew after a look at all applications, by how long
+// that took, and at most.
+const (
+	followShare   = 10
+	followLongest = 250 * time.Millisecond
+)
+
 // Feeds follows the root and every application's source, renders what changed,
 // and tells the machine. Applications of one repository share one fetch.
 type Feeds struct {
@@ -86,6 +93,7 @@ func (f *Feeds) Run(ctx context.Context) {
 	defer f.wg.Wait()
 	for {
 		var seq state.Seq
+		begun := time.Now()
 		wanted := map[state.AppName]state.Application{}
 		f.c.View(func(s *state.State) {
 			seq = s.Seq
@@ -96,6 +104,15 @@ func (f *Feeds) Run(ctx context.Context) {
 			}
 		})
 		f.follow(ctx, wanted)
+		// A look goes through all applications, and every record brings one: where
+		// there are thousands, it is not to take more than a share of a processor.
+		if took := time.Since(begun); took > time.Millisecond {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(min(followShare*took, followLongest)):
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return

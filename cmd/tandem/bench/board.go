@@ -25,6 +25,17 @@ func (b *board) atLeast(name string, value float64, unit string, goal float64) {
 	b.print(name, value, unit, goal, "≥", value >= goal)
 }
 
+// none prints a count of what must not be.
+func (b *board) none(name string, count int64) {
+	b.lines++
+	verdict := "met"
+	if count != 0 {
+		verdict = "missed"
+		b.missed++
+	}
+	fmt.Printf("%-44s %12d %-6s %-12s %s\n", name, count, "", "= 0", verdict)
+}
+
 func (b *board) print(name string, value float64, unit string, goal float64, sign string, met bool) {
 	b.lines++
 	verdict, aim := "-", "-"

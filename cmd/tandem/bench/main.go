@@ -12,6 +12,8 @@ import (
 	"runtime/pprof"
 	"strings"
 	"syscall"
+
+	"github.com/tandem-gitops/tandem/render/worker"
 )
 
 // suite is one group of figures.
@@ -37,6 +39,9 @@ func suites() []suite {
 		{"statefulset", statefulSet},
 		{"rollout", rollout},
 		{"history", past},
+		{"mono-large", mono},
+		{"mono-first", firstLook},
+		{"mono-changed", oneOfThousand},
 		{"idle", idle},
 		{"node-network", nodeNetwork},
 		{"node-start", nodeStart},
@@ -45,6 +50,13 @@ func suites() []suite {
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == renderWorker {
+		if err := worker.Serve(os.Stdin, os.Stdout, worker.Overlay); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
 	only := flag.String("run", "", "comma-separated suites; empty: all")
 	profile := flag.String("cpuprofile", "", "file to write a profile to")
 	flag.Parse()

@@ -129,7 +129,12 @@ func newWorldOver(ctx context.Context, nodes int, tls bool) (*world, error) { //
 
 // until waits for a state at the watermark.
 func (w *world) until(ctx context.Context, holds func(*state.State) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	return w.untilIn(ctx, 2*time.Minute, holds)
+}
+
+// untilIn is until with another patience.
+func (w *world) untilIn(ctx context.Context, patience time.Duration, holds func(*state.State) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		var seq state.Seq
