@@ -2,6 +2,8 @@
 // after a kill or a power cut, finds the old content or the new one, never a
 // part. Nodes keep what they must remember in such files.
 //
+//	agent, runtimes ──► [ atomicfile: PATH.new ──► PATH ] ──► disk
+//
 // A path has one writer at a time. What a killed writer leaves is one file,
 // PATH.new, which the next one replaces; so nothing piles up.
 //

@@ -242,10 +242,7 @@ var killCount = flag.Int("kills", 4, "how often TestKilledAtRandomInstants kills
 // that need not be, nothing leaks, and the log verifies.
 func TestKilledAtRandomInstants(t *testing.T) {
 	r := newRun(t)
-	kills := *killCount
-	if os.Getenv("TANDEM_SOAK") == "1" {
-		kills = max(kills, 20)
-	}
+	kills := hosttest.Soak(*killCount, max(*killCount, 100))
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
