@@ -35,7 +35,7 @@ func (c *cli) agentKeep() *cobra.Command {
 		Use: "keep", Short: "keep a Windows container's log and exit code", Args: cobra.ArbitraryArgs, Hidden: true, DisableFlagParsing: true,
 		Long: `Copy a container's output into its log and write down its exit code, while the agent
 is there and while it isn't. The agent starts this process by itself.`,
-		Example: "  tandem agent keep ID PID LOG OUTCOME OUT ERR",
+		Example: "  tandem agent keep ID PID LOG ERRLOG OUTCOME OUT ERR",
 		RunE:    func(_ *cobra.Command, list []string) error { return hcs.Keep(list) },
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	keeperArgs = 6
+	keeperArgs = 7
 	waiting    = ".waiting" // the outcome's file with this says that the keeper watches
 )
 
@@ -27,18 +27,14 @@ func Keep(args []string) error {
 	if len(args) != keeperArgs {
 		return fmt.Errorf("keep a container's log: %w: want %d arguments; the agent starts this by itself", runtimes.ErrRejected, keeperArgs)
 	}
-	id, log, file := args[0], args[2], args[3]
+	id, logs, file := args[0], args[2:4], args[4]
 	pid, err := strconv.ParseUint(args[1], 10, 32)
 	if err != nil {
 		return fmt.Errorf("keep a container's log: process: %w", err)
 	}
-	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("keep a container's log: %w", err)
-	}
 	var copies sync.WaitGroup
 	errs := make([]error, 2)
-	for i, arg := range args[4:] {
+	for i, arg := range args[5:] {
 		h, err := strconv.ParseUint(arg, 10, 64)
 		if err != nil {
 			return fmt.Errorf("keep a container's log: handle: %w", err)
@@ -47,16 +43,24 @@ func Keep(args []string) error {
 		if err != nil {
 			return err
 		}
+		to, err := os.OpenFile(logs[i], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return errors.Join(fmt.Errorf("keep a container's log: %w", err), from.Close())
+		}
 		copies.Go(func() {
 			defer from.Close()
-			if _, err := io.Copy(f, from); err != nil && !broken(err) {
-				errs[i] = fmt.Errorf("keep a container's log: %w", err)
+			_, err := io.Copy(to, from)
+			if broken(err) {
+				err = nil // nobody writes any more
+			}
+			if errs[i] = errors.Join(err, to.Close()); errs[i] != nil {
+				errs[i] = fmt.Errorf("keep a container's log: %w", errs[i])
 			}
 		})
 	}
 	seen := keepOutcome(id, uint32(pid), file)
 	copies.Wait()
-	return errors.Join(errs[0], errs[1], seen, f.Close())
+	return errors.Join(errs[0], errs[1], seen)
 }
 
 // keepOutcome waits for a process, over restarts of the compute service.

@@ -1,6 +1,7 @@
 package hcs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,7 +141,7 @@ func (r *Runtime) create(ctx context.Context, p *pod, c *runtimes.Container, img
 	}
 	rec.Phase, rec.PID, rec.StartedAt, rec.Environment, rec.User = running, first.pid, time.Now().UTC(), params.Environment, params.User
 	rec.WorkingDir = params.WorkingDirectory
-	if rec.Keeper, err = r.keep(p, rec, first, c.LogPath); err == nil {
+	if rec.Keeper, err = r.keep(p, rec, first, c.LogPath, cmp.Or(c.ErrPath, c.LogPath)); err == nil {
 		err = p.saveContainer(*rec)
 	}
 	if err != nil {
@@ -151,7 +152,7 @@ func (r *Runtime) create(ctx context.Context, p *pod, c *runtimes.Container, img
 }
 
 // keep starts the keeper and hands it the process's output.
-func (r *Runtime) keep(p *pod, rec *containerRecord, first *process, log string) (pid int, err error) {
+func (r *Runtime) keep(p *pod, rec *containerRecord, first *process, log, errLog string) (pid int, err error) {
 	defer closeHandles(first.in, first.out, first.errOut)
 	for _, h := range []windows.Handle{first.out, first.errOut} {
 		if err := windows.SetHandleInformation(h, windows.HANDLE_FLAG_INHERIT, windows.HANDLE_FLAG_INHERIT); err != nil {
@@ -159,7 +160,7 @@ func (r *Runtime) keep(p *pod, rec *containerRecord, first *process, log string)
 		}
 	}
 	args := slices.Concat(r.o.Keeper[1:], []string{
-		rec.ID, strconv.FormatUint(uint64(rec.PID), 10), log, p.outcomeFile(rec.ID),
+		rec.ID, strconv.FormatUint(uint64(rec.PID), 10), log, errLog, p.outcomeFile(rec.ID),
 		strconv.FormatUint(uint64(first.out), 10), strconv.FormatUint(uint64(first.errOut), 10),
 	})
 	cmd := exec.Command(r.o.Keeper[0], args...) //nolint:noctx // it outlives us

@@ -485,4 +485,32 @@ func output(t *testing.T, s *suite) {
 	for _, want := range []string{"to out", "to err", "GREETING=hello there"} {
 		s.says(t, uid, "main", 0, want)
 	}
+	apart := s.container(uid, "apart", 0, "say", "to out", "warn", "to err", "exit", "0")
+	apart.ErrPath = apart.LogPath + ".err"
+	if err := s.r.Run(s.ctx(t), apart); err != nil {
+		t.Fatal(err)
+	}
+	s.ended(t, uid, "apart")
+	for path, want := range map[string]string{apart.LogPath: "to out\n", apart.ErrPath: "to err\n"} {
+		s.holds(t, path, want)
+	}
+}
+
+// holds waits until a file holds nothing else.
+func (s *suite) holds(t *testing.T, path, want string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		b, err := os.ReadFile(path)
+		if err == nil && string(b) == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s holds %q, %v, want %q", filepath.Base(path), b, err, want)
+		}
+		select {
+		case <-t.Context().Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
