@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,11 +98,17 @@ func (c *cli) sim(cmd *cobra.Command, f *simFlags) error {
 	if err != nil {
 		return err
 	}
-	begun, told := time.Now(), time.Now()
+	if f.span > 0 && (f.trace || f.print) {
+		return usageError("sim: --for lives through many worlds side by side; --trace and --print are for one: name its --seed and --scenario")
+	}
+	if f.span > 0 {
+		return c.simFor(cmd.Context(), f, world)
+	}
+	begun := time.Now()
 	var lived time.Duration
 	for n := uint64(0); ; n++ {
-		if over := f.span == 0 && n >= f.count || f.span > 0 && time.Since(begun) > f.span; over {
-			if f.span > 0 || f.count > 1 {
+		if n >= f.count {
+			if f.count > 1 {
 				c.simRate(n, lived, time.Since(begun))
 			}
 			return nil
@@ -123,11 +134,46 @@ func (c *cli) sim(cmd *cobra.Command, f *simFlags) error {
 		if err := c.simResult(f, o, r, time.Since(start)); err != nil {
 			return err
 		}
-		if f.span > 0 && time.Since(told) >= 10*time.Second {
+	}
+}
+
+// simFor lives through worlds for a while, one on each processor, and tells of
+// them in their order.
+func (c *cli) simFor(ctx context.Context, f *simFlags, world func(uint64) sim.Options) error {
+	debug.SetGCPercent(400) // a world is small and soon over
+	begun, told := time.Now(), time.Now()
+	var lived time.Duration
+	n := uint64(0)
+	for time.Since(begun) < f.span {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// A few for each processor: some worlds take longer than others.
+		results := make([]sim.Result, 4*runtime.GOMAXPROCS(0))
+		next := atomic.Uint64{}
+		var workers sync.WaitGroup
+		for range runtime.GOMAXPROCS(0) {
+			workers.Go(func() {
+				for i := next.Add(1) - 1; i < uint64(len(results)); i = next.Add(1) - 1 {
+					results[i] = sim.Run(world(n + i))
+				}
+			})
+		}
+		workers.Wait()
+		for i, r := range results {
+			lived += r.Virtual
+			if err := c.simResult(f, world(n+uint64(i)), r, 0); err != nil {
+				return err
+			}
+		}
+		n += uint64(len(results))
+		if time.Since(told) >= 10*time.Second {
 			told = time.Now()
-			c.simRate(n+1, lived, time.Since(begun))
+			c.simRate(n, lived, time.Since(begun))
 		}
 	}
+	c.simRate(n, lived, time.Since(begun))
+	return nil
 }
 
 // simResult prints what came of one world; a failing one is shrunk.
@@ -136,7 +182,7 @@ func (c *cli) simResult(f *simFlags, o sim.Options, r sim.Result, took time.Dura
 		if err := c.encode(r); err != nil {
 			return err
 		}
-	} else if f.span == 0 || r.Err != nil {
+	} else if f.span == 0 {
 		_, _ = fmt.Fprintf(c.out, "seed %d %s: %d records, %d steps, %s lived in %s, trace %s\n",
 			r.Seed, r.Scenario, r.Records, r.Steps, r.Virtual.Round(time.Second), took.Round(time.Millisecond), r.Digest)
 	}
