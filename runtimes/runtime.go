@@ -60,6 +60,13 @@ type Image struct {
 	Policy string       // Always, IfNotPresent, Never
 }
 
+// An ImageKeeper removes images that no pod needs when its disk fills up.
+type ImageKeeper interface {
+	// Keep says which images pods that are to run here need, by the digest of
+	// their manifest: the newest counts. It comes before any Pull of them.
+	Keep(images []state.Digest)
+}
+
 // A Sandbox is what the containers of a pod share.
 type Sandbox struct {
 	UID         state.UID

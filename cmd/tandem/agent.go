@@ -24,6 +24,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/agent/join"
+	"github.com/tandem-gitops/tandem/runtimes/containerd"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
@@ -132,6 +133,7 @@ type agentFlags struct {
 	address, resolv, level string
 	metrics                string
 	labels                 map[string]string
+	limits                 containerd.ImageLimits
 }
 
 func (c *cli) agentRun() *cobra.Command {
@@ -152,14 +154,24 @@ func (c *cli) agentRun() *cobra.Command {
 	fl.StringVar(&f.resolv, "resolv-conf", "", "Linux: `FILE` that names the servers for names of the world outside; by default /etc/resolv.conf")
 	fl.StringToStringVar(&f.labels, "label", nil, "`KEY=VALUE` added to the node's labels")
 	fl.StringVar(&f.metrics, "metrics", "", "`ADDRESS` at which whoever reaches it may read the agent's metrics, such as 127.0.0.1:7444; by default none")
+	usual := containerd.DefaultImageLimits()
+	fl.IntVar(&f.limits.High, "image-gc-high-threshold", usual.High, "`PERCENT` of the disk above which images that no pod needs are removed, the least recently used first; 100: never")
+	fl.IntVar(&f.limits.Low, "image-gc-low-threshold", usual.Low, "`PERCENT` of the disk down to which they are")
+	fl.DurationVar(&f.limits.MinAge, "minimum-image-ttl-duration", usual.MinAge, "how long an image stays that was needed, `DURATION`")
 	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
 	return cmd
 }
 
 // fits refuses what this operating system can't honour.
 func (f *agentFlags) fits() error {
+	if err := f.limits.Check(); err != nil {
+		return usageError("--image-gc-high-threshold, --image-gc-low-threshold, --minimum-image-ttl-duration: %w", err)
+	}
 	if runtime.GOOS != "windows" {
 		return nil
+	}
+	if f.limits != containerd.DefaultImageLimits() {
+		return usageError("--image-gc-high-threshold, --image-gc-low-threshold and --minimum-image-ttl-duration: Windows nodes don't remove images by themselves yet; leave them out")
 	}
 	for name, value := range map[string]string{"containerd": f.socket, "resolv-conf": f.resolv} {
 		if value != "" {
@@ -203,7 +215,7 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 		return err
 	}
 	m, err := serve.OpenMachine(ctx, serve.MachineOptions{
-		Node: j.Node, Dir: dir, Socket: f.socket, Resolv: f.resolv, Address: f.address, Fencer: serve.Fencer{Program: fence, Version: version}, Keeper: keep,
+		Node: j.Node, Dir: dir, Socket: f.socket, Resolv: f.resolv, Address: f.address, Fencer: serve.Fencer{Program: fence, Version: version}, Keeper: keep, Limits: f.limits,
 		Images: images.New(images.Options{Dirs: f.images, Mirrors: mirrors, Logger: logger}), Logger: logger,
 	})
 	if err != nil {

@@ -195,6 +195,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	w := &worker{agent: a, all: &all, slots: make(chan struct{}, a.cfg.Parallel), pulls: make(chan struct{}, 4)}
 	a.outputs.run(ctx, &all)
+	a.keepImages(a.machine.Applied())
 	if a.cfg.Fencer != nil {
 		a.guard() // before it is started, so that it knows at once
 		all.Go(func() { a.cfg.Fencer.Run(ctx, func(h fencer.Health) { a.fenced(ctx, h) }) })
@@ -248,6 +249,7 @@ func (a *Agent) persist(ctx context.Context, before *state.Assignment, changed b
 		a.mu.Lock()
 		a.applied = now
 		a.mu.Unlock()
+		a.keepImages(now)
 		if err := a.store.saveAssignment(now); err != nil {
 			a.log.LogAttrs(ctx, slog.LevelWarn, "kept no copy of the assignment", slog.Any("err", err))
 		}

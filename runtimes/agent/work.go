@@ -293,3 +293,24 @@ func (a *Agent) image(p *state.AssignedPod, name string, c *corev1.Container) ru
 	}
 	return im
 }
+
+// keepImages tells a runtime that removes images which ones pods here need.
+func (a *Agent) keepImages(as *state.Assignment) {
+	keeper, ok := a.cfg.Runtime.(runtimes.ImageKeeper)
+	if !ok || as == nil {
+		return
+	}
+	var needed []state.Digest
+	for _, p := range as.Pods {
+		if p.Template == nil {
+			continue
+		}
+		eachContainer(p.Template, func(c *corev1.Container) bool {
+			if d, _ := step.ImageDigest(p, c.Image, &a.facts); !d.IsZero() {
+				needed = append(needed, d)
+			}
+			return false
+		})
+	}
+	keeper.Keep(needed)
+}

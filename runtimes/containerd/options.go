@@ -1,8 +1,10 @@
 package containerd
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -34,9 +36,36 @@ type Options struct {
 	Ports Publisher
 	// Images is where content comes from.
 	Images *images.Store
+	// Limits say when images that no pod needs are removed; zero:
+	// DefaultImageLimits.
+	Limits ImageLimits
 	// Binary and Runc are programs; empty: containerd and runc in PATH.
 	Binary, Runc string
 	Logger       *slog.Logger
+}
+
+// ImageLimits say when images that no pod needs are removed, as the kubelet's
+// imageGCHighThresholdPercent, imageGCLowThresholdPercent and imageMinimumGCAge.
+type ImageLimits struct {
+	High   int           // percent of the disk above which images go; 100: they never do
+	Low    int           // percent of the disk down to which they go
+	MinAge time.Duration // one that was needed so recently stays
+}
+
+// DefaultImageLimits are the kubelet's.
+func DefaultImageLimits() ImageLimits { return ImageLimits{High: 85, Low: 80, MinAge: 2 * time.Minute} }
+
+// Check says what is wrong with limits.
+func (l ImageLimits) Check() error {
+	switch {
+	case l.High < 1 || l.High > 100 || l.Low < 0 || l.Low > 100:
+		return fmt.Errorf("%w: limits of the disk of images are percents: want 1 to 100 for the higher and 0 to 100 for the lower, got %d and %d", runtimes.ErrRejected, l.High, l.Low)
+	case l.Low >= l.High:
+		return fmt.Errorf("%w: images would go above %d %% of the disk and down to %d %%; the lower limit must be below the higher", runtimes.ErrRejected, l.High, l.Low)
+	case l.MinAge < 0:
+		return fmt.Errorf("%w: images can't be kept for %s; want 0s or more", runtimes.ErrRejected, l.MinAge)
+	}
+	return nil
 }
 
 // A Publisher makes ports of the machine lead to pods. It doesn't block.

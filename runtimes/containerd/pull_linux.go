@@ -52,13 +52,19 @@ type unpacked struct {
 	chain  string // the snapshot of all its layers
 }
 
-func imageRecord(d state.Digest) string { return "tandem/" + d.String() }
+// imagePrefix begins the names of our images in containerd.
+const imagePrefix = "tandem/"
+
+func imageRecord(d state.Digest) string { return imagePrefix + d.String() }
 
 // Pull makes an image present and unpacked. The digest is fixed, so Always asks
 // no registry for what is here already.
 func (r *Runtime) Pull(ctx context.Context, image runtimes.Image) error {
 	if image.Digest.IsZero() {
 		return fmt.Errorf("pull %s: %w: no digest is known, so it can't be told what to run", image.Name, runtimes.ErrRejected)
+	}
+	if err := r.stays(ctx, image.Digest); err != nil {
+		return fmt.Errorf("pull %s: %w", image.Name, err)
 	}
 	_, damage := r.image(ctx, image.Digest)
 	if damage == nil || !errors.Is(damage, runtimes.ErrNotFound) {
@@ -108,6 +114,7 @@ func (r *Runtime) pull(image runtimes.Image, p *pull) {
 		delete(r.pulls, image.Digest)
 		r.mu.Unlock()
 	}
+	r.pulled(image.Digest) // also one that failed may have filled the disk
 	close(p.done)
 }
 
@@ -261,7 +268,7 @@ func readVerified(ctx context.Context, store content.Store, desc ocispec.Descrip
 // image finds an image that is present and unpacked.
 func (r *Runtime) image(ctx context.Context, d state.Digest) (*unpacked, error) {
 	r.mu.Lock()
-	p := r.pulls[d]
+	p, removed := r.pulls[d], r.collector.removed
 	r.mu.Unlock()
 	if p != nil {
 		select {
@@ -292,7 +299,7 @@ func (r *Runtime) image(ctx context.Context, d state.Digest) (*unpacked, error) 
 	done := &pull{done: make(chan struct{}), image: img}
 	close(done.done)
 	r.mu.Lock()
-	if r.pulls[d] == nil {
+	if r.pulls[d] == nil && r.collector.removed == removed { // else it may be gone by now
 		r.pulls[d] = done
 	}
 	r.mu.Unlock()

@@ -67,6 +67,9 @@ type Runtime struct {
 	news    chan struct{} // closed at the next change
 	pulls   map[state.Digest]*pull
 	users   map[userKey]user
+
+	collectMu sync.Mutex // held while images are collected; taken before mu
+	collector collector
 }
 
 // A pod is a sandbox and the latest attempt of each of its containers.
@@ -125,6 +128,7 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 		return nil, errors.Join(fmt.Errorf("open the containerd runtime: %w", err), r.Close())
 	}
 	r.work.Go(r.askAgain)
+	r.work.Go(r.collecting)
 	return r, nil
 }
 
@@ -143,11 +147,17 @@ func prepare(o Options) (*Runtime, error) {
 	if err := checkRange(o.Range); err != nil {
 		return nil, err
 	}
+	if o.Limits == (ImageLimits{}) {
+		o.Limits = DefaultImageLimits()
+	}
+	if err := o.Limits.Check(); err != nil {
+		return nil, err
+	}
 	sum := sha256.Sum256([]byte(dir))
 	r := &Runtime{
 		o: o, id: fmt.Sprintf("%x", sum[:4]), run: o.RunDir, logger: o.Logger, addresses: newAddresses(o.Range),
 		ready: make(chan struct{}), news: make(chan struct{}), seen: 1,
-		pods: map[state.UID]*pod{}, pulls: map[state.Digest]*pull{}, users: map[userKey]user{},
+		pods: map[state.UID]*pod{}, pulls: map[state.Digest]*pull{}, users: map[userKey]user{}, collector: newCollector(),
 	}
 	if r.run == "" {
 		r.run = "/run/tandem/" + r.id
@@ -173,6 +183,7 @@ func prepare(o Options) (*Runtime, error) {
 	}
 	r.life, r.end = context.WithCancel(context.Background())
 	r.chooseSnapshotter()
+	r.loadUsed()
 	if err := r.load(); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}

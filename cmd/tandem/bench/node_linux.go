@@ -33,7 +33,7 @@ const (
 	nodeImage      = "bench.example/prog:1"
 	nodeName       = state.NodeName("bench")
 	atOnce         = 8 // as many calls of its runtime as an agent makes
-	inside         = "TANDEM_BENCH_INSIDE"
+	inside         = "TANDEM_TEST_BENCH_INSIDE"
 )
 
 // ownNetwork begins this program anew in a network namespace of its own where

@@ -14,6 +14,7 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/agent/fencer"
+	"github.com/tandem-gitops/tandem/runtimes/containerd"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 	"github.com/tandem-gitops/tandem/runtimes/network"
 )
@@ -26,10 +27,11 @@ type MachineOptions struct {
 	Images  *images.Store
 	Logger  *slog.Logger
 
-	Socket string   // Linux: of a containerd that runs already; empty: a private one is started
-	Resolv string   // Linux: file that names the servers for names of the world outside; empty: /etc/resolv.conf
-	Fencer Fencer   // Linux
-	Keeper []string // Windows: command line that keeps a container's log, see hcs.Options
+	Socket string                 // Linux: of a containerd that runs already; empty: a private one is started
+	Resolv string                 // Linux: file that names the servers for names of the world outside; empty: /etc/resolv.conf
+	Fencer Fencer                 // Linux
+	Limits containerd.ImageLimits // Linux: when images that no pod needs are removed; zero: as the kubelet does
+	Keeper []string               // Windows: command line that keeps a container's log, see hcs.Options
 }
 
 // A Fencer says how the node's fencer is started.

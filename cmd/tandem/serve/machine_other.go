@@ -25,7 +25,7 @@ func openMachine(ctx context.Context, o *MachineOptions) (*Machine, error) {
 		return nil, err
 	}
 	rt, err = containerd.Open(ctx, containerd.Options{
-		Node: o.Node, Dir: filepath.Join(o.Dir, "containerd"), Socket: o.Socket, Address: o.Address, Images: o.Images, Ports: net, Logger: o.Logger,
+		Node: o.Node, Dir: filepath.Join(o.Dir, "containerd"), Socket: o.Socket, Address: o.Address, Images: o.Images, Limits: o.Limits, Ports: net, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err
