@@ -41,6 +41,7 @@ type Feeds struct {
 	path     string // of the root, in its source
 	logger   *slog.Logger
 	slots    chan struct{} // renders at a time
+	quiet    chan struct{} // looks at commits that touch nothing: no render waits for thousands of them
 
 	mu    sync.Mutex
 	fails uint64 // looks that no source answered
@@ -84,7 +85,7 @@ type subscriber struct {
 func NewFeeds(c *Controller, origins Origins, renderer render.Renderer, path string, logger *slog.Logger) *Feeds {
 	return &Feeds{
 		c: c, origins: origins, renderer: renderer, path: path, logger: logger,
-		slots: make(chan struct{}, runtime.GOMAXPROCS(0)), feeds: map[string]*feed{}, subs: map[state.AppName]*subscriber{},
+		slots: make(chan struct{}, runtime.GOMAXPROCS(0)), quiet: make(chan struct{}, 1), feeds: map[string]*feed{}, subs: map[state.AppName]*subscriber{},
 	}
 }
 
@@ -350,13 +351,17 @@ func (f *Feeds) serve(ctx context.Context, s *subscriber) {
 		if snap == nil || snap.Revision == s.last && !anew {
 			continue
 		}
+		turn := f.slots
+		if s.rendered && !anew && render.Unchanged(snap.FS, s.reads) {
+			turn = f.quiet
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case f.slots <- struct{}{}:
+		case turn <- struct{}{}:
 		}
 		f.render(ctx, s, snap)
-		<-f.slots
+		<-turn
 	}
 }
 
