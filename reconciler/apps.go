@@ -47,6 +47,8 @@ func (m *Machine) event(e state.Event) {
 		m.notedEvent(e)
 	case *state.SessionOver:
 		m.sessionOver(e)
+	case *state.JoinTokenTold:
+		m.tokenTold(e)
 	case *state.Stop:
 		m.emit("", &state.ControllerStopped{})
 	}

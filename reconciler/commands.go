@@ -74,7 +74,7 @@ func (m *Machine) check(e *state.Command) (code state.ReplyCode, why string) {
 		found = m.fold.Workloads[e.Object] != nil
 	case state.CmdSync, state.CmdSuspend, state.CmdResume:
 		found = m.fold.Apps[state.AppName(e.Object.Name)] != nil
-	case state.CmdDown:
+	case state.CmdDown, state.CmdMakeToken, state.CmdRevokeToken, state.CmdJoin:
 	case state.CmdPromote, state.CmdRollback:
 		found = false // promotionCommand has answered for those that there are
 	case state.CmdErase, state.CmdRotateKey:
@@ -121,9 +121,16 @@ func (m *Machine) do(e *state.Command) {
 		m.emit(state.AppName(e.Object.Name), &state.AppSuspended{On: e.Verb == state.CmdSuspend, Until: e.Until})
 	case state.CmdSync:
 		m.sync(state.AppName(e.Object.Name)) // the shell looks at Git
-	case state.CmdRestart, state.CmdExec, state.CmdPortForward, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase, state.CmdRotateKey:
+	case state.CmdRestart, state.CmdExec, state.CmdPortForward, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase, state.CmdRotateKey, state.CmdMakeToken, state.CmdRevokeToken, state.CmdJoin:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
+}
+
+// tokenTold records what became of a join token.
+func (m *Machine) tokenTold(e *state.JoinTokenTold) {
+	m.cause, m.actor = e.Cause, e.Actor
+	noted := e.JoinTokenNoted
+	m.emit("", &noted)
 }
 
 // approve lets what a person approved go on.

@@ -141,6 +141,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.someOf(t, d)
 	case "assigned", "objects", "count", "history", "reasons":
 		s.show(d)
+	case "token": // what became of it is told by the shell
+		s.token(t, d)
 	case "stop-controller":
 		s.step(&state.Stop{})
 	case "pods":
@@ -550,6 +552,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 		"approve": state.CmdApprove, "cordon": state.CmdCordon, "uncordon": state.CmdUncordon, "delete": state.CmdDeletePod,
 		"restart": state.CmdRestart, "remove-node": state.CmdRemoveNode, "down": state.CmdDown, "sync": state.CmdSync, "suspend": state.CmdSuspend, "resume": state.CmdResume,
 		"drain": state.CmdDrain, "evict": state.CmdEvict, "delete-data": state.CmdDropClaim, "promote": state.CmdPromote, "reject": state.CmdReject,
+		"make-token": state.CmdMakeToken, "revoke-token": state.CmdRevokeToken, "join": state.CmdJoin,
 	}
 	c := &state.Command{ID: 1, Verb: verbs[d.CmdArgs[0].Key], Actor: state.Text{1}}
 	if len(d.CmdArgs) > 1 {
@@ -569,6 +572,20 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 		}
 	}
 	s.take(out)
+}
+
+// token tells what became of a join token, as what the last record asked for.
+func (s *story) token(t *testing.T, d *datadriven.TestData) {
+	outcomes := map[string]state.TokenOutcome{"made": state.TokenMade, "revoked": state.TokenRevoked, "used": state.TokenUsed, "failed": state.TokenFailed}
+	args := argNames(d)
+	if len(args) != 2 || outcomes[args[1]] == 0 {
+		t.Fatalf("%s: want token ID OUTCOME", d.Pos)
+	}
+	last := s.log[len(s.log)-1]
+	s.step(&state.JoinTokenTold{Cause: last.Seq, Actor: last.Actor, JoinTokenNoted: state.JoinTokenNoted{ID: args[0], Outcome: outcomes[args[1]]}})
+	if r := s.log[len(s.log)-1]; r.Cause != last.Seq || r.Actor != last.Actor {
+		t.Errorf("%s: the outcome has the cause %d, want %d, and another actor than the intent: %t", d.Pos, r.Cause, last.Seq, r.Actor != last.Actor)
+	}
 }
 
 // restart replays the log into another machine: the planner doesn't run.

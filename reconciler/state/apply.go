@@ -66,7 +66,7 @@ func (s *State) apply(r *Record) error {
 		s.hold(r, f)
 	case *Released:
 		s.release(f)
-	case *Decided, *ClockStepped, *SigningKeyRotated:
+	case *Decided, *ClockStepped, *SigningKeyRotated, *JoinTokenNoted:
 		// They explain; they change nothing.
 	default:
 		return fmt.Errorf("this version does not know the fact")

@@ -14,6 +14,12 @@ func (v CommandVerb) String() string {
 		return "port-forward"
 	case CmdEvict:
 		return "evict"
+	case CmdMakeToken:
+		return "create join token"
+	case CmdRevokeToken:
+		return "revoke join token"
+	case CmdJoin:
+		return "join"
 	case CmdDropClaim:
 		return "delete data"
 	default:

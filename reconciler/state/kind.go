@@ -79,6 +79,7 @@ func (k Kind) String() string {
 		KindAccessRemoved:  "AccessRemoved",
 
 		KindDeploymentNoted: "DeploymentNoted",
+		KindJoinTokenNoted:  "JoinTokenNoted",
 
 		KindGateJobStarted: "GateJobStarted",
 		KindGateJobEnded:   "GateJobEnded",

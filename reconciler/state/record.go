@@ -184,5 +184,6 @@ func facts() map[Kind]func() Fact {
 		KindGateJobEnded:      func() Fact { return new(GateJobEnded) },
 		KindSigningKeyRotated: func() Fact { return new(SigningKeyRotated) },
 		KindSessionEnded:      func() Fact { return new(SessionEnded) },
+		KindJoinTokenNoted:    func() Fact { return new(JoinTokenNoted) },
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi/access"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/agent/join"
 )
 
 // A Controller is what the API needs of the control plane.
@@ -83,6 +84,8 @@ type Config struct {
 	Version    string // of Tandem
 	// Look finds out what an image name means, for plans; nil: nobody can.
 	Look func(ctx context.Context, name string) state.Image
+	// Tokens are the join tokens; nil: there are none.
+	Tokens *join.Tokens
 	// Metrics answers scrapes of those who may read; nil: there are none.
 	Metrics http.Handler
 }

@@ -74,6 +74,8 @@ func (a *api) tandem(c *call, rest []string) error {
 		return a.export(c)
 	case path == "plan" && c.r.Method == http.MethodPost:
 		return a.plan(c)
+	case (path == "jointokens" || strings.HasPrefix(path, "jointokens/")) && a.Tokens != nil:
+		return a.joinTokens(c, strings.TrimPrefix(strings.TrimPrefix(path, "jointokens"), "/"))
 	case path == "commands" && c.r.Method == http.MethodPost:
 		return a.command(c)
 	}

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -85,6 +86,26 @@ func keyHash(public string) string {
 	return public
 }
 
+// tokenText says what a join token is good for, or whom it was good for.
+func tokenText(f *state.JoinTokenNoted) string {
+	left := plural(int(f.Uses), "use") + " left"
+	if f.Many {
+		left = "any number of uses"
+	}
+	if f.Outcome == state.TokenRevoked || f.Outcome == state.TokenFailed {
+		left = ""
+	}
+	if f.Node != "" && f.Outcome == state.TokenUsed {
+		left = "by " + string(f.Node) + "; " + left
+	} else if f.Node != "" {
+		left += " by " + string(f.Node)
+	}
+	if f.Expires != 0 {
+		left += ", until " + time.Unix(0, f.Expires).UTC().Format(time.DateTime)
+	}
+	return left
+}
+
 // told tells what the root says of people, and what repositories are told.
 func (t *Teller) told(l *Line, fact state.Fact) {
 	switch f := fact.(type) {
@@ -95,6 +116,15 @@ func (t *Teller) told(l *Line, fact state.Fact) {
 			l.Outcome, l.Bad = "refused", true
 			l.Reason += ": " + firstLine(t.words(f.Detail))
 		}
+	case *state.JoinTokenNoted:
+		l.What, l.Outcome, l.Bad = "join token", f.Outcome.String(), f.Outcome == state.TokenFailed
+		l.Object = state.Ref{Kind: "JoinToken", Name: f.ID}
+		if f.ID == "" {
+			l.What, l.Object = "join", state.Ref{Kind: "Node", Name: string(f.Node)}
+			l.Reason = "with its expired certificate"
+			return
+		}
+		l.Reason = tokenText(f)
 	case *state.AccessDeclared:
 		l.What, l.Commit = "access", short7(f.Commit.Hash)
 		l.Object = state.Ref{Kind: "Access", Name: string(state.RootApp)}

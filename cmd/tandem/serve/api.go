@@ -53,15 +53,16 @@ func newAPI(s *Server) (*api, error) {
 		return nil, fmt.Errorf("listen for the API: %w; another address: --listen 127.0.0.1:0", err)
 	}
 	a := &api{listener: listener, opening: newOpening(), done: make(chan struct{}), ends: func() map[string]time.Time {
-		return map[string]time.Time{"authority": authority.Ends(), "server": certificate.Leaf.NotAfter}
+		return map[string]time.Time{"authority": authority.Ends(), "server": certificate.Ends()}
 	}}
 	if _, err := users.WriteKubeconfig(s.Kubeconfig(), "https://"+a.address(), authority.PEM()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	streams := join.Handler(s.Hub, authority, join.OpenTokens(o.Data, authority.Pin()), o.Logger)
+	tokens := join.OpenTokens(o.Data, authority.Pin())
+	streams := join.Handler(s.Hub, authority, tokens, s.joining, o.Logger)
 	handler := kubeapi.New(kubeapi.Config{
 		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
-		Look: s.look, Metrics: s.meter.Handler(o.Logger),
+		Look: s.look, Metrics: s.meter.Handler(o.Logger), Tokens: tokens,
 	})
 	hooks := s.hooks()
 	a.http = &http.Server{
@@ -150,6 +151,24 @@ type quiet struct{ logger *slog.Logger }
 func (q quiet) Write(p []byte) (int, error) {
 	q.logger.LogAttrs(context.Background(), slog.LevelDebug, "closed a connection", slog.String("err", strings.TrimSpace(string(p))))
 	return len(p), nil
+}
+
+// joining records that a node is about to be given a certificate, and then
+// whether it was.
+func (s *Server) joining(ctx context.Context, node state.NodeName, x join.Token) (outcome func(ok bool), err error) {
+	cmd := &state.Command{Verb: state.CmdJoin, Object: state.Ref{Kind: "Node", Name: string(node)}, Hold: x.ID}
+	reply, err := s.Controller.Do(ctx, cmd)
+	if err != nil {
+		return nil, fmt.Errorf("record that node %s joins: %w: %w", node, err, runtimes.ErrUnavailable)
+	}
+	return func(ok bool) {
+		told := &state.JoinTokenTold{Cause: reply.Seq, JoinTokenNoted: kubeapi.TokenNoted(x, state.TokenUsed)}
+		told.Node = node
+		if !ok {
+			told.Outcome = state.TokenFailed
+		}
+		s.Controller.Submit(told)
+	}, nil
 }
 
 // remoteNodes answers the API from the agents.

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -119,14 +120,56 @@ func (a *Authority) Pin() state.Digest { return state.DigestOf(a.cert.RawSubject
 // Ends is when the authority's own certificate does, and with it all of its.
 func (a *Authority) Ends() time.Time { return a.cert.NotAfter }
 
-// Server makes a certificate for a listener that is reached by these names and
-// addresses. The authority's own goes with it, for those who know its pin only.
-func (a *Authority) Server(hosts []string) (tls.Certificate, error) {
+// A Serving is the certificate that a listener serves with. It is made again
+// when a third of its time is left: a controller may run for longer than it.
+type Serving struct {
+	authority *Authority
+	hosts     []string
+	now       func() time.Time
+
+	mu   sync.Mutex
+	cert *tls.Certificate
+}
+
+// Server makes the certificate of a listener that is reached by these names and
+// addresses.
+func (a *Authority) Server(hosts []string) (*Serving, error) {
+	s := &Serving{authority: a, hosts: hosts, now: time.Now}
+	_, err := s.current()
+	return s, err
+}
+
+// Ends is when the certificate that is served with now does.
+func (s *Serving) Ends() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cert.Leaf.NotAfter
+}
+
+func (s *Serving) current() (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cert == nil || s.cert.Leaf.NotAfter.Sub(s.now()) < ServerLife/3 {
+		c, err := s.authority.server(s.hosts, s.now())
+		switch {
+		case err == nil:
+			s.cert = &c
+		case s.cert == nil:
+			return nil, err
+		}
+	}
+	return s.cert, nil
+}
+
+// server makes a certificate for a listener. The authority's own goes with it,
+// for those who know its pin only.
+func (a *Authority) server(hosts []string, now time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
 	t := a.template(pkix.Name{CommonName: "tandem-controller"}, ServerLife, x509.ExtKeyUsageServerAuth)
+	t.NotBefore, t.NotAfter = now.Add(-skew), now.Add(ServerLife)
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
@@ -190,9 +233,10 @@ func (a *Authority) template(name pkix.Name, life time.Duration, use x509.ExtKey
 
 // TLS is the configuration of the controller's listener: agents show their
 // certificate, those that join have none yet. Identify refuses them elsewhere.
-func (a *Authority) TLS(server tls.Certificate) *tls.Config {
+func (a *Authority) TLS(server *Serving) *tls.Config {
 	return &tls.Config{
-		Certificates: []tls.Certificate{server}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: a.Pool(),
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return server.current() },
+		ClientAuth:     tls.VerifyClientCertIfGiven, ClientCAs: a.Pool(),
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"},
 	}
 }

@@ -13,6 +13,14 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
+// Pass lets time go by for who serves.
+func (s *Serving) Pass(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.now
+	s.now = func() time.Time { return was().Add(d) }
+}
+
 // Aged is a node's certificate, with its key, that ended a while ago.
 func (a *Authority) Aged(node state.NodeName, ago time.Duration) (cert, key []byte, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -44,9 +44,15 @@ type joinReply struct {
 	Authority   []byte `pb:"2"`
 }
 
+// A Ledger is told that a node is about to be given a certificate for a token,
+// or for its expired certificate (the token is then empty). None is given before
+// it has answered without an error. What it returns is called once it is known
+// whether the node got one.
+type Ledger func(ctx context.Context, node state.NodeName, t Token) (outcome func(ok bool), err error)
+
 // Register puts the calls of joining and renewing on a gRPC server. Joining
 // asks for a token and no certificate, renewing for a certificate and no token.
-func Register(s grpc.ServiceRegistrar, a *Authority, t *Tokens, logger *slog.Logger) {
+func Register(s grpc.ServiceRegistrar, a *Authority, t *Tokens, ledger Ledger, logger *slog.Logger) {
 	handle := func(f func(context.Context, *joinRequest) (*joinReply, error)) grpc.MethodHandler {
 		return func(_ any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 			var in wrapperspb.BytesValue
@@ -69,12 +75,21 @@ func Register(s grpc.ServiceRegistrar, a *Authority, t *Tokens, logger *slog.Log
 		if err := validNode(r.Node); err != nil {
 			return nil, err
 		}
-		if err := t.redeem(r.Token, r.Node); err != nil {
+		token, err := t.redeem(r.Token, r.Node)
+		if err != nil {
 			logger.LogAttrs(ctx, slog.LevelWarn, "refused a join token", slog.String("node", string(r.Node)))
 			return nil, err
 		}
-		logger.LogAttrs(ctx, slog.LevelInfo, "gave a node its certificate", slog.String("node", string(r.Node)))
-		return certify(a, r.Node, r)
+		outcome, err := ledger(ctx, r.Node, token)
+		if err != nil {
+			return nil, err
+		}
+		reply, err := certify(a, r.Node, r)
+		outcome(err == nil)
+		if err == nil {
+			logger.LogAttrs(ctx, slog.LevelInfo, "gave a node its certificate", slog.String("node", string(r.Node)), slog.String("token", token.ID))
+		}
+		return reply, err
 	}
 	renew := func(ctx context.Context, r *joinRequest) (*joinReply, error) {
 		node, err := Identify(ctx)
@@ -89,8 +104,16 @@ func Register(s grpc.ServiceRegistrar, a *Authority, t *Tokens, logger *slog.Log
 			logger.LogAttrs(ctx, slog.LevelWarn, "refused a rejoin", slog.Any("err", err))
 			return nil, err
 		}
-		logger.LogAttrs(ctx, slog.LevelInfo, "gave a node a certificate for an expired one", slog.String("node", string(node)))
-		return certify(a, node, r)
+		outcome, err := ledger(ctx, node, Token{})
+		if err != nil {
+			return nil, err
+		}
+		reply, err := certify(a, node, r)
+		outcome(err == nil)
+		if err == nil {
+			logger.LogAttrs(ctx, slog.LevelInfo, "gave a node a certificate for an expired one", slog.String("node", string(node)))
+		}
+		return reply, err
 	}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "tandem.agent.v1.Join", HandlerType: (*any)(nil), Metadata: "runtimes/agent/join/join.go",

@@ -2,12 +2,16 @@ package join_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +30,26 @@ type controller struct {
 	address   string
 	hub       *agent.Hub
 	hellos    chan state.NodeName
+	serving   *join.Serving
+
+	mu       sync.Mutex
+	recorded []string // by the ledger
+	refuses  bool
+}
+
+func (c *controller) ledger(_ context.Context, node state.NodeName, token join.Token) (func(bool), error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refuses {
+		return nil, fmt.Errorf("the log is full: %w", runtimes.ErrUnavailable)
+	}
+	said := fmt.Sprintf("%s by %q of %s, %d left", node, token.Node, token.By, token.Uses)
+	c.recorded = append(c.recorded, said)
+	return func(ok bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.recorded = append(c.recorded, fmt.Sprint(ok))
+	}, nil
 }
 
 func newController(t *testing.T) *controller {
@@ -44,8 +68,9 @@ func newController(t *testing.T) *controller {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.serving = cert
 	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(a.TLS(cert))))
-	join.Register(s, a, c.tokens, slog.New(slog.DiscardHandler))
+	join.Register(s, a, c.tokens, c.ledger, slog.New(slog.DiscardHandler))
 	c.hub = agent.NewHub(agent.HubConfig{Submit: func(events ...state.Event) {
 		for _, e := range events {
 			if h, ok := e.(*state.NodeHello); ok {
@@ -66,11 +91,14 @@ func newController(t *testing.T) *controller {
 
 func (c *controller) token(t *testing.T, life time.Duration, uses int, node state.NodeName) string {
 	t.Helper()
-	token, err := c.tokens.Create(life, uses, node)
+	x, text, err := c.tokens.Draw("rita", life, uses, node)
+	if err == nil {
+		err = c.tokens.Keep(x)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token
+	return text
 }
 
 type silent struct{ agent.Peer }
@@ -126,6 +154,49 @@ func TestTokenBuysACertificate(t *testing.T) {
 		t.Fatalf("with the renewed certificate: %v", err)
 	}
 	s.Close()
+}
+
+// Who joins is recorded before there is a certificate, and whether there is one
+// after; where it can't be recorded there is none.
+func TestJoinIsRecordedFirst(t *testing.T) {
+	c := newController(t)
+	token := c.token(t, time.Hour, 3, "n1")
+	if err := join.Join(t.Context(), c.address, token, "n1", t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{`n1 by "n1" of rita, 2 left`, "true"}; !slices.Equal(c.recorded, want) {
+		t.Errorf("recorded %q, want %q", c.recorded, want)
+	}
+	c.refuses = true
+	dir := t.TempDir()
+	if err := join.Join(t.Context(), c.address, token, "n1", dir); !errors.Is(err, runtimes.ErrUnavailable) {
+		t.Errorf("a join that can't be recorded: %v, want ErrUnavailable", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "node.pem")); err == nil {
+		t.Error("it has a certificate all the same")
+	}
+}
+
+// A controller that runs for years serves with a certificate that is good.
+func TestServerRenewsItsCertificate(t *testing.T) {
+	c := newController(t)
+	first := c.serving.Ends()
+	c.serving.Pass(join.ServerLife * 3 / 5)
+	if err := join.Join(t.Context(), c.address, c.token(t, time.Hour, 1, ""), "n1", t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if !c.serving.Ends().Equal(first) {
+		t.Error("renewed though more than a third of its time was left")
+	}
+	c.serving.Pass(join.ServerLife / 10)
+	config := &tls.Config{RootCAs: c.authority.Pool(), MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, Time: func() time.Time { return first.Add(time.Hour) }}
+	conn, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", c.address)
+	if err != nil {
+		t.Fatalf("after the end of the first certificate: %v", err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestTokensAreRefused(t *testing.T) {

@@ -20,9 +20,9 @@ type Sessions interface {
 
 // Handler serves agents over HTTP/2: their streams, joining and renewing. The
 // listener in front of it must be of Authority.TLS.
-func Handler(sessions Sessions, a *Authority, t *Tokens, logger *slog.Logger) http.Handler {
+func Handler(sessions Sessions, a *Authority, t *Tokens, ledger Ledger, logger *slog.Logger) http.Handler {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
 	sessions.Register(s, Identify)
-	Register(s, a, t, logger)
+	Register(s, a, t, ledger, logger)
 	return s
 }

@@ -28,6 +28,8 @@ type Token struct {
 	Uses    int            `json:"uses,omitempty"` // left; 0 with Many
 	Many    bool           `json:"many,omitempty"`
 	Node    state.NodeName `json:"node,omitempty"` // the only one that it is for
+	By      string         `json:"by,omitempty"`   // who made it
+	Made    time.Time      `json:"made,omitzero"`
 }
 
 // Tokens are the join tokens of a controller, in one file.
@@ -42,29 +44,31 @@ func OpenTokens(dir string, pin state.Digest) *Tokens {
 	return &Tokens{path: filepath.Join(dir, "tokens.json"), pin: pin}
 }
 
-// Create makes a token: for so many uses (0: any number), until it expires, for
-// one node or (empty) any. What it returns is shown once and kept nowhere.
-func (t *Tokens) Create(life time.Duration, uses int, node state.NodeName) (string, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// Draw draws a token: for so many uses (0: any number), until it expires, for
+// one node or (empty) any. Text is shown once and kept nowhere. It is good once
+// it is kept.
+func (t *Tokens) Draw(by string, life time.Duration, uses int, node state.NodeName) (x Token, text string, err error) {
 	var raw [20]byte
 	if _, err := rand.Read(raw[:]); err != nil {
-		return "", err
+		return x, "", err
 	}
 	id, secret := hex.EncodeToString(raw[:4]), hex.EncodeToString(raw[4:])
+	now := time.Now()
+	x = Token{ID: id, Hash: state.DigestOf([]byte(secret)), Expires: now.Add(life), Uses: uses, Many: uses == 0, Node: node, By: by, Made: now}
+	return x, "tandem." + id + "." + secret + "." + hex.EncodeToString(t.pin[:]), nil
+}
+
+// Keep makes a drawn token good.
+func (t *Tokens) Keep(x Token) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	all, err := t.read()
 	if err != nil {
-		return "", err
+		return err
 	}
 	now := time.Now()
 	all = slices.DeleteFunc(all, func(x Token) bool { return x.Expires.Before(now) })
-	all = append(all, Token{
-		ID: id, Hash: state.DigestOf([]byte(secret)), Expires: now.Add(life), Uses: uses, Many: uses == 0, Node: node,
-	})
-	if err := t.write(all); err != nil {
-		return "", err
-	}
-	return "tandem." + id + "." + secret + "." + hex.EncodeToString(t.pin[:]), nil
+	return t.write(append(all, x))
 }
 
 // List are the tokens that are still good.
@@ -95,33 +99,35 @@ func (t *Tokens) Revoke(id string) error {
 var errToken = fmt.Errorf("the join token is not valid, has expired, was used up or is for another node: make one with `tandem agent token create`: %w",
 	runtimes.ErrRejected)
 
-// redeem takes one use of a token.
-func (t *Tokens) redeem(token string, node state.NodeName) error {
+// redeem takes one use of a token, and says what is left of it.
+func (t *Tokens) redeem(token string, node state.NodeName) (Token, error) {
 	id, secret, _, err := splitToken(token)
 	if err != nil {
-		return errToken
+		return Token{}, errToken
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all, err := t.read()
 	if err != nil {
-		return err
+		return Token{}, err
 	}
 	i := slices.IndexFunc(all, func(x Token) bool { return x.ID == id })
 	if i < 0 {
-		return errToken
+		return Token{}, errToken
 	}
 	x, hash := &all[i], state.DigestOf([]byte(secret))
 	if subtle.ConstantTimeCompare(hash[:], x.Hash[:]) != 1 || time.Now().After(x.Expires) || x.Node != "" && x.Node != node {
-		return errToken
+		return Token{}, errToken
 	}
 	if x.Many {
-		return nil
+		return *x, nil
 	}
-	if x.Uses--; x.Uses <= 0 {
+	x.Uses--
+	left := *x
+	if x.Uses <= 0 {
 		all = slices.Delete(all, i, i+1)
 	}
-	return t.write(all)
+	return left, t.write(all)
 }
 
 func splitToken(token string) (id, secret string, pin state.Digest, err error) {

@@ -349,6 +349,10 @@ func covers(have, need Role) bool {
 // highest.
 func needed(verb, resource string) Role {
 	switch resource {
+	case "jointokens":
+		if verb != "get" && verb != "list" {
+			return Operator
+		}
 	case "pods/exec", "pods/attach", "pods/portforward", "pods/eviction":
 		return Operator
 	case "selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews":

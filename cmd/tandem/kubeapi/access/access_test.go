@@ -187,6 +187,10 @@ func TestReleaseManagers(t *testing.T) {
 		{"delete", "pipelines", []Role{Admin}},
 		{"approve", "holds", []Role{Operator, Admin}},
 		{"cordon", "nodes", []Role{Operator, Admin}},
+		{"create", "jointokens", []Role{Operator, Admin}},
+		{"delete", "jointokens", []Role{Operator, Admin}},
+		{"list", "jointokens", []Role{Viewer, Auditor, ReleaseManager, Operator, Admin}},
+		{"get", "metrics", []Role{Viewer, Auditor, ReleaseManager, Operator, Admin}},
 		{"create", "pods/exec", []Role{Operator, Admin}},
 	} {
 		for _, role := range Roles() {
