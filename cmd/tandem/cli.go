@@ -126,7 +126,7 @@ Exit status: 0 done; 1 failed, not converged or problems; 2 plan: there are chan
 		c.promoteCommand(), c.rejectCommand(), c.rollbackCommand())
 	add("act", c.suspendCommands()...)
 	add("what", c.pipelineCommand())
-	add("run", c.userCommand())
+	add("run", c.userCommand(), c.loginCommand(), c.logoutCommand(), c.whoamiCommand())
 	add("back", c.historyCommand(), c.verifyCommand())
 	root.AddCommand(c.versionCommand(), c.renderWorker())
 	return root

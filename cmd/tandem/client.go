@@ -78,7 +78,7 @@ func (c *cli) connect(ctx context.Context) (*client, error) {
 	if server == "" && c.data == "" {
 		server = os.Getenv("TANDEM_SERVER")
 	}
-	config, err := c.restConfig(server)
+	config, err := c.who(server)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +98,21 @@ func (c *cli) connect(ctx context.Context) (*client, error) {
 	return cl, conn.Close()
 }
 
+// who is the login that is remembered, where no server and no data directory are
+// named, or just this server.
+func (c *cli) who(server string) (*rest.Config, error) {
+	if c.data == "" && os.Getenv("TANDEM_TOKEN") == "" {
+		l, err := remembered()
+		if err != nil {
+			return nil, err
+		}
+		if l != nil && (server == "" || strings.TrimSuffix(server, "/") == l.Server) {
+			return l.config(), nil
+		}
+	}
+	return c.restConfig(server)
+}
+
 // restConfig reads the kubeconfig of a data directory, or TANDEM_TOKEN and
 // TANDEM_CA for a server elsewhere.
 func (c *cli) restConfig(server string) (*rest.Config, error) {
@@ -115,7 +130,7 @@ func (c *cli) restConfig(server string) (*rest.Config, error) {
 	}
 	config := &rest.Config{Host: server, BearerToken: os.Getenv("TANDEM_TOKEN")}
 	if config.BearerToken == "" {
-		return nil, usageError("server %s: set TANDEM_TOKEN, and TANDEM_CA to the file of its certificate authority", server)
+		return nil, usageError("server %s: log in first (tandem login), or set TANDEM_TOKEN, and TANDEM_CA to the file of its certificate authority", server)
 	}
 	if ca := os.Getenv("TANDEM_CA"); ca != "" {
 		if config.CAData, err = os.ReadFile(ca); err != nil {
