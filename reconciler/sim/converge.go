@@ -166,6 +166,7 @@ func (w *world) finish() {
 	if len(out.Records) > 0 {
 		w.fail("I12", "a converged world still decides: %s", out.Records[0].Fact.Kind())
 	}
+	w.complete()
 	for _, wl := range w.ctl.machine.State().SortedWorkloads() {
 		for _, p := range wl.Pods {
 			if !wl.IsCurrent(p) && !w.mayBeOld(wl) {

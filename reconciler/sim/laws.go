@@ -35,6 +35,7 @@ func Laws() []Law {
 		{"leases", "a node that is silent for longer than a lease counts as lost, and no sooner"},
 		{"gone", "what counts as gone does not run"},
 		{"records first", "nothing leaves before the records that it rests on are durable"},
+		{"complete", "what was begun has an outcome in the log once all is at peace, and nothing ended that was not begun"},
 		{"one meaning", "a revision, and an image name within it, has one meaning"},
 		{"services", "a Service leads to the pods that answer, to no other, and on every node when faults have stopped"},
 		{"pulls", "a node pulls the newest manifest that it can run, and once for all who want it"},
