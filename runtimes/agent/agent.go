@@ -397,7 +397,7 @@ func (a *Agent) converse(ctx context.Context) error {
 	}
 	defer s.Close()
 	welcome := s.Welcome()
-	if err := follows(hello.Head, welcome.Head, welcome.Proof); err != nil {
+	if err := welcome.follows(hello.Head); err != nil {
 		return err
 	}
 	a.mu.Lock()

@@ -51,6 +51,14 @@ func follows(known, now Head, proof []state.Digest) error {
 	return nil
 }
 
+// follows says whether a controller's welcome may be taken by who remembers a head.
+func (w *Welcome) follows(known Head) error {
+	if !w.Proves {
+		return sameLog(known, w.Head)
+	}
+	return follows(known, w.Head, w.Proof)
+}
+
 // A HeadPeer remembers how far the log has come. Where its controller's end knows, it
 // says so with each renewal.
 type HeadPeer interface{ Head(h Head) }

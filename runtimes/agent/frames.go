@@ -62,10 +62,11 @@ type wireHello struct {
 }
 
 type wireWelcome struct {
-	Head  Head           `pb:"1"`
-	Renew time.Duration  `pb:"2"`
-	Lease time.Duration  `pb:"3"`
-	Proof []state.Digest `pb:"175"`
+	Head   Head           `pb:"1"`
+	Renew  time.Duration  `pb:"2"`
+	Lease  time.Duration  `pb:"3"`
+	Proof  []state.Digest `pb:"175"`
+	Proves bool           `pb:"176"`
 }
 
 // wireGrant is a lease. Granted alone says only that the stream lives.

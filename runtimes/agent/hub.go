@@ -188,6 +188,7 @@ func (h *Hub) attach(hello Hello, peer Peer) (*port, error) {
 // is told so here as well, not only by the agent.
 func (h *Hub) prove(hello Hello, w *Welcome) error {
 	known := hello.Head
+	w.Proves = h.cfg.Proof != nil
 	err := sameLog(known, w.Head)
 	if err == nil && h.cfg.Proof != nil && known.Size > 0 && known.Size < w.Head.Size && known.Log == w.Head.Log {
 		if w.Proof, err = h.cfg.Proof(known.Size, w.Head.Size); err != nil {

@@ -34,6 +34,9 @@ type Welcome struct {
 	Renew time.Duration // how often to renew the lease
 	Lease time.Duration
 	Proof []state.Digest // that Head follows from Hello's: RFC 6962's consistency proof
+	// Proves says that this end gives proofs. A release that doesn't is held to the
+	// length of its log alone, so that agents may be upgraded before it.
+	Proves bool
 }
 
 // A Link is an agent's way to its controller. A session begins with Open and

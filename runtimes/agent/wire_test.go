@@ -205,7 +205,7 @@ func TestAnotherLogIsRefusedAcrossTheWire(t *testing.T) {
 		t.Errorf("the agent was told of %+v, want %+v", got, head)
 	}
 	_, err = agent.Remote(conn).Open(t.Context(), agent.Hello{Node: "n1", Head: agent.Head{Log: head.Log, Size: 11}}, newUpper())
-	if !errors.Is(err, runtimes.ErrRejected) || !strings.Contains(err.Error(), "a copy was restored") {
+	if !errors.Is(err, runtimes.ErrRejected) || !strings.Contains(err.Error(), "an old copy was restored") {
 		t.Errorf("a controller whose log is shorter than this node has seen: %v", err)
 	}
 }
