@@ -18,7 +18,7 @@ import (
 // do is listed in testdata/README.md.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		if strings.HasSuffix(path, ".md") {
+		if !strings.HasSuffix(path, ".txt") {
 			return
 		}
 		s := newStory()
