@@ -105,6 +105,11 @@ func (r *Runtime) collecting() {
 func (r *Runtime) CollectImages(ctx context.Context) (Collected, error) {
 	r.collectMu.Lock()
 	defer r.collectMu.Unlock()
+	c, err := r.collectImages(ctx)
+	return c, errors.Join(err, r.saveUsed()) // after it: on a full disk there was no room before
+}
+
+func (r *Runtime) collectImages(ctx context.Context) (Collected, error) {
 	var c Collected
 	dir, err := r.imagesDir(ctx)
 	if err == nil {
@@ -231,7 +236,7 @@ func (r *Runtime) unneeded(ctx context.Context, age time.Duration) (may []state.
 	slices.SortFunc(may, func(a, b state.Digest) int {
 		return cmp.Or(used[a].Compare(used[b]), slices.Compare(a[:], b[:]))
 	})
-	return may, spared, r.saveUsed()
+	return may, spared, nil
 }
 
 // pulling says whether an image is on its way; mu is held.
@@ -289,8 +294,10 @@ func (r *Runtime) loadUsed() {
 	}
 }
 
-// saveUsed writes the same; mu is held.
+// saveUsed writes the same.
 func (r *Runtime) saveUsed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err := writeJSON(r.usedFile(), r.collector.used); err != nil {
 		return fmt.Errorf("note when images were last used: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,13 +18,13 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
-// A node whose disk fills up removes images that no pod needs, the least
-// recently used first, and says so when that doesn't help.
-func TestCollectImages(t *testing.T) {
-	t.Parallel()
+// crowded is a node on a disk of its own with five large images, which it doesn't
+// collect by itself.
+func crowded(t *testing.T, disk string) (*node, []runtimes.Image) {
+	t.Helper()
 	need(t)
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, disk); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -62,6 +63,37 @@ func TestCollectImages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return n, large
+}
+
+// Where no byte can be written any more, images go all the same, and the order is
+// written down once there is room for it.
+func TestCollectImagesOfAFullDisk(t *testing.T) {
+	t.Parallel()
+	n, large := crowded(t, "size=224m,nr_inodes=4096")
+	n.close(t)
+	n.o.Limits = containerd.ImageLimits{High: 90, Low: 80}
+	n.open(t)
+	n.Keep([]state.Digest{large[0].Digest})
+	filler := filepath.Join(n.o.Dir, "filler")
+	fill(t, filler)
+	c, err := n.CollectImages(t.Context())
+	if err != nil || len(c.Removed) == 0 || c.After > 80 {
+		t.Errorf("removed %v, left %d %%: %v", c.Removed, c.After, err)
+	}
+	if slices.Contains(c.Removed, large[0].Digest.String()) {
+		t.Error("an image went that a pod needs")
+	}
+	if raw, err := os.ReadFile(filepath.Join(n.o.Dir, "images.json")); err != nil || len(c.Removed) > 0 && strings.Contains(string(raw), c.Removed[0]) {
+		t.Errorf("noted is %s: %v", raw, err)
+	}
+}
+
+// A node whose disk fills up removes images that no pod needs, the least
+// recently used first, and says so when that doesn't help.
+func TestCollectImages(t *testing.T) {
+	t.Parallel()
+	n, large := crowded(t, "size=256m")
 	n.run(t, n.container(n.pod(t, 1), "main", forever)) // of the small image
 	collect := func(keep ...state.Digest) (containerd.Collected, error) {
 		t.Helper()

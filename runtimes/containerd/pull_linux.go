@@ -40,8 +40,8 @@ func (r *Runtime) inNamespace(ctx context.Context) context.Context {
 // A pull is under way or done; one for each digest, shared by all who ask.
 type pull struct {
 	done   chan struct{}
-	damage error // why what was here won't do
-	image  *unpacked
+	damage error     // why what was here won't do
+	image  *unpacked // written under Runtime.mu; read under it, or after done
 	err    error
 }
 
@@ -103,7 +103,11 @@ func (r *Runtime) pull(image runtimes.Image, p *pull) {
 	p.err = r.importMended(ctx, image)
 	if p.err == nil {
 		r.logger.LogAttrs(ctx, slog.LevelInfo, "pulled image", slog.String("image", image.Name), slog.Duration("took", time.Since(begin)))
-		p.image, p.err = r.image(ctx, image.Digest)
+		var here *unpacked
+		here, p.err = r.image(ctx, image.Digest)
+		r.mu.Lock()
+		p.image = here // the collector looks at it before done is closed
+		r.mu.Unlock()
 	}
 	if p.err != nil {
 		p.err = fmt.Errorf("pull %s: %w", image.Name, classifyImage(p.err))
