@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
+	ctdimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
@@ -142,6 +143,24 @@ func (n *node) forgetUnpacked(t testing.TB) {
 		}
 		return err
 	})
+}
+
+// An image that somebody else removed, by hand or another node of the same
+// containerd, is missed by Run and fetched again by the next Pull.
+func TestImageTakenAway(t *testing.T) {
+	t.Parallel()
+	n := open(t, nil)
+	u := n.pod(t, 1)
+	n.ask(t, func(ctx context.Context, c *client.Client) error {
+		return c.ImageService().Delete(ctx, "tandem/"+n.image.Digest.String(), ctdimages.SynchronousDelete())
+	})
+	if err := n.Run(t.Context(), n.container(u, "main", forever)); !errors.Is(err, runtimes.ErrNotFound) {
+		t.Fatalf("without its image: %v", err)
+	}
+	if err := n.Pull(t.Context(), n.image); err != nil {
+		t.Fatal(err)
+	}
+	n.run(t, n.container(u, "main", forever))
 }
 
 // What a disk lost of an image, or changed, is noticed and fetched again: no

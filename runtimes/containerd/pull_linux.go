@@ -273,21 +273,30 @@ func readVerified(ctx context.Context, store content.Store, desc ocispec.Descrip
 func (r *Runtime) image(ctx context.Context, d state.Digest) (*unpacked, error) {
 	r.mu.Lock()
 	p, removed := r.pulls[d], r.collector.removed
-	r.mu.Unlock()
+	var known *unpacked
 	if p != nil {
-		select {
-		case <-p.done:
-			if p.image != nil {
-				return p.image, nil
-			}
-		default:
-		}
+		known = p.image
 	}
+	r.mu.Unlock()
 	c, err := r.get(ctx)
 	if err != nil {
 		return nil, err
 	}
 	ctx = r.inNamespace(ctx)
+	if known != nil {
+		_, err := c.SnapshotService(r.snapshotter).Stat(ctx, known.chain)
+		if err == nil {
+			return known, nil
+		}
+		if !errdefs.IsNotFound(err) {
+			return nil, classify(err)
+		}
+		r.mu.Lock()
+		if r.pulls[d] == p { // somebody else removed it
+			delete(r.pulls, d)
+		}
+		r.mu.Unlock()
+	}
 	record, err := c.ImageService().Get(ctx, imageRecord(d))
 	if err != nil {
 		return nil, classify(err)
