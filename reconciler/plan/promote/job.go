@@ -189,9 +189,11 @@ func (v *view) jobStarted(commit *state.Commit, p *state.Promotion) state.Fact {
 			Pipeline: v.line.Spec.Name, Stage: v.stage.Name, CronJob: cron.Ref, Template: template.Digest, Commit: *commit,
 			Trial: v.trial(v.stage.After[0], commit.Tree).Seq, Try: try,
 		}
-		if f.Job = jobName(f); v.s.Workloads[f.Job] == nil && v.s.Objects[f.Job] == nil {
-			return f
+		// One that was forgotten, under another spec of the stage, may still be there.
+		for f.Job = jobName(f); v.s.Workloads[f.Job] != nil || v.s.Objects[f.Job] != nil; f.Job = jobName(f) {
+			f.Try++
 		}
+		return f
 	}
 	return nil
 }
