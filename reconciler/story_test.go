@@ -42,8 +42,9 @@ type story struct {
 	shelf   *shelf
 	log     []*state.Record
 	network *state.Network
-	ranges  reconciler.Ranges // zero: the story is not about addresses
-	routing state.Routing     // that the next start chooses
+	ranges  reconciler.Ranges        // zero: the story is not about addresses
+	routing state.Routing            // that the next start chooses
+	tips    map[state.AppName]string // of the branches, by their hash
 }
 
 // agentDouble reports what its assignment leads to.
@@ -79,7 +80,7 @@ func newStory() *story {
 	s := &story{
 		shelf:  &shelf{map[state.Digest]*state.Manifest{}, map[state.Digest]*state.Template{}},
 		now:    state.Instant{Wall: time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC).UnixNano()},
-		agents: map[state.NodeName]*agentDouble{}, missing: map[string]bool{}, only: map[string]state.OS{},
+		agents: map[state.NodeName]*agentDouble{}, missing: map[string]bool{}, only: map[string]state.OS{}, tips: map[state.AppName]string{},
 	}
 	s.m = reconciler.New(s.shelf)
 	s.m.Defaults(manifest.DefaultTemplate)
@@ -220,9 +221,20 @@ func (s *story) take(out reconciler.Output) {
 		case *state.ReviewWanted: // one commit, of which nothing is wrong
 			s.step(&state.Reviewed{Pipeline: e.Pipeline, Stage: e.Stage, From: e.From, To: e.To, Commits: 1, Forward: true})
 		case *state.Push:
-			s.step(&state.Pushed{ID: e.ID, Outcome: state.PromotionDone, Found: e.New})
+			s.step(s.push(e))
 		}
 	}
+}
+
+// push moves a stage's branch, unless it is elsewhere than was thought.
+func (s *story) push(e *state.Push) *state.Pushed {
+	p := s.m.State().Promotions[e.ID]
+	stage, _ := s.m.State().Lines[p.Pipeline].Stage(p.Stage)
+	if at := s.tips[stage.App]; at != e.Old {
+		return &state.Pushed{ID: e.ID, Outcome: state.PromotionConflict, Found: at}
+	}
+	s.tips[stage.App] = e.New
+	return &state.Pushed{ID: e.ID, Outcome: state.PromotionDone, Found: e.New}
 }
 
 // lookUp is a registry that has every image for both OSes, but as `image` says.
@@ -344,6 +356,7 @@ func (s *story) commit(t *testing.T, d *datadriven.TestData) {
 		if d.HasArg("tree") { // a commit that can be promoted, by its tree's name
 			d.ScanArgs(t, "tree", &e.Commit.Tree)
 			e.Commit.Hash = "c-" + e.Commit.Tree
+			s.tips[app] = e.Commit.Hash
 		}
 		s.step(e)
 		return

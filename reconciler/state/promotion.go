@@ -380,8 +380,12 @@ func (s *State) soakAgain(r *Record) {
 func (s *State) trial(r *Record, l *Line, u *LineUp) {
 	switch f := r.Fact.(type) {
 	case *RevisionApplied:
+		head := u.Head
 		u.begin(r, f.Commit, false)
 		u.unsettle(r.At, false)
+		if f.Restores {
+			u.Head = head // what runs went back, the branch didn't
+		}
 	case *RevisionSeen:
 		u.begin(r, f.Commit, s.Apps[r.App].Converged)
 	case *RevisionRejected:

@@ -98,7 +98,8 @@ func (v *view) branch() Result {
 }
 
 // plan asks that the target's own render of the commit has no problem and that
-// nothing of it would be held, nor is held now.
+// nothing of it would be held, nor is held now: but for a revision that failed,
+// whose place the commit takes.
 func (v *view) plan(commit *state.Commit) Result {
 	r := Result{Gate: state.GatePlan}
 	review := v.review(commit)
@@ -108,7 +109,7 @@ func (v *view) plan(commit *state.Commit) Result {
 	}
 	r.Have = int64(review.Problems) + int64(review.Held)
 	for _, h := range v.s.Holds {
-		if h.App == v.stage.App && !h.Approved {
+		if h.App == v.stage.App && !h.Approved && h.Code != state.HoldQuarantined && h.Code != state.HoldRestore {
 			r.Have++
 		}
 	}
