@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -211,12 +212,7 @@ func obtain(ctx context.Context, conn grpc.ClientConnInterface, method string, r
 	}
 	var out wrapperspb.BytesValue
 	if err := conn.Invoke(ctx, method, wrapperspb.Bytes(b), &out); err != nil {
-		switch status.Code(err) {
-		case codes.PermissionDenied, codes.InvalidArgument:
-			return fmt.Errorf("%s: %w", status.Convert(err).Message(), runtimes.ErrRejected)
-		default:
-			return fmt.Errorf("%s: %w", status.Convert(err).Message(), runtimes.ErrUnavailable)
-		}
+		return answered(err)
 	}
 	var reply joinReply
 	if err := recordpb.UnmarshalLenient(out.GetValue(), &reply); err != nil {
@@ -234,6 +230,18 @@ func obtain(ctx context.Context, conn grpc.ClientConnInterface, method string, r
 		return err
 	}
 	return atomicfile.WriteDurable(filepath.Join(dir, "ca.crt"), reply.Authority, 0o644)
+}
+
+// answered makes an error of gRPC one of ours. The controller's words end with
+// the class already, where it has one.
+func answered(err error) error {
+	class := runtimes.ErrUnavailable
+	switch status.Code(err) {
+	case codes.PermissionDenied, codes.InvalidArgument:
+		class = runtimes.ErrRejected
+	}
+	said := strings.TrimSuffix(status.Convert(err).Message(), ": "+class.Error())
+	return fmt.Errorf("%s: %w", said, class)
 }
 
 func current(dir string) (*tls.Certificate, error) {

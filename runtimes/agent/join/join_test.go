@@ -218,6 +218,8 @@ func TestTokensAreRefused(t *testing.T) {
 	} {
 		if err := join.Join(t.Context(), c.address, token, "n2", t.TempDir()); !errors.Is(err, runtimes.ErrRejected) {
 			t.Errorf("%s: %v, want ErrRejected", name, err)
+		} else if strings.Count(err.Error(), "rejected") != 1 {
+			t.Errorf("%s: %v: the class is said twice", name, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
