@@ -157,7 +157,7 @@ func busy(t *testing.T, disk *historytest.Disk, b *boundary, round int, last boo
 		ended = errors.Join(err, <-done)
 	case ended = <-done:
 		stop()
-		<-asked
+		<-asked //nolint:errcheck // why the controller ended counts
 		stopFleet()
 		nodes.Wait()
 	}
@@ -168,7 +168,7 @@ func busy(t *testing.T, disk *historytest.Disk, b *boundary, round int, last boo
 type person struct {
 	c     *act.Controller
 	b     *boundary
-	ctx   context.Context //nolint:containedctx // of one day
+	ctx   context.Context
 	round int
 }
 

@@ -259,8 +259,21 @@ func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) (
 			beside.check(&seg)
 		}
 	}
-	if state.Seq(t.size) < c.Seq {
-		return damaged(logDir, 0, "the log ends with record %d, but %d were acknowledged", t.size, c.Seq)
+	if err := c.isMet(state.Seq(t.size), met, kept); err != nil {
+		return err
+	}
+	if err := told.wait(); err != nil {
+		return err
+	}
+	v.rotated(c)
+	return v.strangers(files)
+}
+
+// isMet says what is wrong with a log that was read whole: its end, whether a batch
+// ended at the checkpoint, and what was signed elsewhere and not found.
+func (c Checkpoint) isMet(end state.Seq, met bool, kept map[state.Seq]keptHead) error {
+	if end < c.Seq {
+		return damaged(logDir, 0, "the log ends with record %d, but %d were acknowledged", end, c.Seq)
 	}
 	if !met {
 		return damaged(checkpointFile, 0, "no batch ends with record %d", c.Seq)
@@ -268,11 +281,7 @@ func (v *verifier) records(ctx context.Context, c Checkpoint, beside *besides) (
 	for seq, w := range kept {
 		return damaged(logDir, 0, "no batch ends with record %d, where %s was signed: another history", seq, w.where)
 	}
-	if err := told.wait(); err != nil {
-		return err
-	}
-	v.rotated(c)
-	return v.strangers(files)
+	return nil
 }
 
 // batch checks one batch, whose checksum, place and root are right.

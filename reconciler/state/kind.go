@@ -1,6 +1,9 @@
 package state
 
-import "slices"
+import (
+	"reflect"
+	"slices"
+)
 
 // Kinds are the numbers of all facts, ascending.
 func Kinds() []Kind {
@@ -12,83 +15,19 @@ func Kinds() []Kind {
 	return ks
 }
 
+// kindNames are the names of the facts' types.
+var kindNames = func() map[Kind]string { //nolint:gochecknoglobals // computed once from types alone
+	names := map[Kind]string{}
+	for k, empty := range facts() {
+		names[k] = reflect.TypeOf(empty()).Elem().Name()
+	}
+	return names
+}()
+
 // String is the fact's name: "PodPlaced".
 func (k Kind) String() string {
-	names := [...]string{
-		KindLogStarted:        "LogStarted",
-		KindControllerStarted: "ControllerStarted",
-		KindControllerStopped: "ControllerStopped",
-		KindClockStepped:      "ClockStepped",
-		KindNodeJoined:        "NodeJoined",
-		KindNodeChanged:       "NodeChanged",
-		KindNodeReady:         "NodeReady",
-		KindNodeLost:          "NodeLost",
-		KindNodeCordoned:      "NodeCordoned",
-		KindNodeRemoved:       "NodeRemoved",
-		KindAppDeclared:       "AppDeclared",
-		KindAppRemoved:        "AppRemoved",
-		KindRevisionRejected:  "RevisionRejected",
-		KindRevisionApplied:   "RevisionApplied",
-		KindImageResolved:     "ImageResolved",
-		KindRevised:           "Revised",
-		KindDecided:           "Decided",
-		KindPodPlaced:         "PodPlaced",
-		KindPodStopping:       "PodStopping",
-		KindPodGone:           "PodGone",
-		KindPodObserved:       "PodObserved",
-		KindPodFlapping:       "PodFlapping",
-		KindPodSettled:        "PodSettled",
-		KindHeld:              "Held",
-		KindReleased:          "Released",
-		KindRolledOut:         "RolledOut",
-		KindConverged:         "Converged",
-		KindDegraded:          "Degraded",
-		KindCommanded:         "Commanded",
-		KindSourceLost:        "SourceLost",
-		KindSourceBack:        "SourceBack",
-		KindObjectGone:        "ObjectGone",
-		KindRevisionSeen:      "RevisionSeen",
-		KindStalled:           "Stalled",
-		KindPodCounted:        "PodCounted",
-		KindJobMoved:          "JobMoved",
-		KindCronFired:         "CronFired",
-		KindJobDropped:        "JobDropped",
-		KindScaled:            "Scaled",
-		KindNodeRanged:        "NodeRanged",
-		KindRoutingChosen:     "RoutingChosen",
-		KindServiceAddressed:  "ServiceAddressed",
-		KindNodeSuspect:       "NodeSuspect",
-		KindClaimBound:        "ClaimBound",
-		KindClaimDropped:      "ClaimDropped",
-		KindVolumeGone:        "VolumeGone",
-		KindClaimResized:      "ClaimResized",
-		KindAppQuarantined:    "AppQuarantined",
-		KindAppSuspended:      "AppSuspended",
-
-		KindPipelineDeclared:   "PipelineDeclared",
-		KindPipelineRemoved:    "PipelineRemoved",
-		KindCandidateReviewed:  "CandidateReviewed",
-		KindPromotionRequested: "PromotionRequested",
-		KindPromotionVoted:     "PromotionVoted",
-		KindPromotionStarted:   "PromotionStarted",
-		KindPromotionEnded:     "PromotionEnded",
-		KindStageSuspended:     "StageSuspended",
-		KindCheckReported:      "CheckReported",
-
-		KindAccessDeclared: "AccessDeclared",
-		KindAccessRemoved:  "AccessRemoved",
-
-		KindDeploymentNoted: "DeploymentNoted",
-		KindJoinTokenNoted:  "JoinTokenNoted",
-
-		KindGateJobStarted: "GateJobStarted",
-		KindGateJobEnded:   "GateJobEnded",
-
-		KindSigningKeyRotated: "SigningKeyRotated",
-		KindSessionEnded:      "SessionEnded",
-	}
-	if int(k) < len(names) && names[k] != "" {
-		return names[k]
+	if name, ok := kindNames[k]; ok {
+		return name
 	}
 	return "Unknown"
 }

@@ -114,7 +114,7 @@ func NewFact(k Kind) Fact {
 }
 
 // facts makes an empty fact of each kind.
-func facts() map[Kind]func() Fact {
+func facts() map[Kind]func() Fact { //nolint:funlen // a table
 	return map[Kind]func() Fact{
 		KindLogStarted:        func() Fact { return new(LogStarted) },
 		KindControllerStarted: func() Fact { return new(ControllerStarted) },

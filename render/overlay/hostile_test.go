@@ -59,19 +59,27 @@ func TestHostileTrees(t *testing.T) {
 		"a file URL":                {map[string]string{"kustomization.yaml": "resources: [\"file:///etc\"]\n"}, "remote"},
 		"a path of Windows":         {map[string]string{"kustomization.yaml": "resources: ['C:\\Windows\\a.yaml']\n"}, "remote"},
 		"a share of Windows":        {map[string]string{"kustomization.yaml": "resources: ['\\\\evil\\share\\a.yaml']\n"}, "no file or directory"},
-		"an exec function": {map[string]string{"kustomization.yaml": "transformers: [f.yaml]\n", "f.yaml": "apiVersion: x/v1\nkind: F\nmetadata:\n  name: f\n  annotations:\n    config.kubernetes.io/function: |\n      exec: {path: ./f.sh}\n"},
-			"function"},
-		"a container function": {map[string]string{"kustomization.yaml": "generators: [f.yaml]\n", "f.yaml": "apiVersion: x/v1\nkind: F\nmetadata:\n  name: f\n  annotations:\n    config.kubernetes.io/function: |\n      container: {image: evil}\n"},
-			"function"},
+		"an exec function": {
+			map[string]string{"kustomization.yaml": "transformers: [f.yaml]\n", "f.yaml": "apiVersion: x/v1\nkind: F\nmetadata:\n  name: f\n  annotations:\n    config.kubernetes.io/function: |\n      exec: {path: ./f.sh}\n"},
+			"function",
+		},
+		"a container function": {
+			map[string]string{"kustomization.yaml": "generators: [f.yaml]\n", "f.yaml": "apiVersion: x/v1\nkind: F\nmetadata:\n  name: f\n  annotations:\n    config.kubernetes.io/function: |\n      container: {image: evil}\n"},
+			"function",
+		},
 		"a replacement of the kind":  {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, fieldPath: data.a}\n  targets: [{select: {kind: ConfigMap}, fieldPaths: [kind]}]\n", "a.yaml": configMap}, "b"},
 		"a replacement of the name":  {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, fieldPath: data.a}\n  targets: [{select: {kind: ConfigMap}, fieldPaths: [metadata.name]}]\n", "a.yaml": strings.Replace(configMap, "a: b", "a: ../x", 1)}, "metadata.name"},
 		"a replacement of the owner": {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, fieldPath: data.a}\n  targets: [{select: {kind: ConfigMap}, fieldPaths: [metadata.generateName], options: {create: true}}]\n", "a.yaml": configMap}, "generateName"},
 		"a pointer to Git LFS":       {map[string]string{"a.yaml": lfsPointer}, "Git LFS"},
 		"a pointer to LFS, named":    {map[string]string{"kustomization.yaml": "configMapGenerator: [{name: c, files: [a.bin]}]\n", "a.bin": lfsPointer}, "Git LFS"},
-		"a host-process container": {map[string]string{"a.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  os: {name: windows}\n  securityContext: {windowsOptions: {hostProcess: true}}\n  containers: [{name: c, image: evil.example/x:1}]\n"},
-			"hostProcess"},
-		"values on and 0o7": {map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: on, b: 0o7, c: 1e3, d: yes, e: 010, f: 1_000, g: ~}\n"},
-			"want a string"},
+		"a host-process container": {
+			map[string]string{"a.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  os: {name: windows}\n  securityContext: {windowsOptions: {hostProcess: true}}\n  containers: [{name: c, image: evil.example/x:1}]\n"},
+			"hostProcess",
+		},
+		"values on and 0o7": {
+			map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: on, b: 0o7, c: 1e3, d: yes, e: 010, f: 1_000, g: ~}\n"},
+			"want a string",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()

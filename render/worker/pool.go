@@ -87,7 +87,7 @@ func (p *Pool) Close() error {
 	p.mu.Unlock()
 	p.cancel()
 	for _, w := range idle {
-		w.end()
+		w.discard()
 	}
 	p.wg.Wait()
 	return nil
@@ -167,7 +167,7 @@ func (p *Pool) take(ctx context.Context) (*process, error) {
 		if w.alive() {
 			return w, nil
 		}
-		w.end()
+		w.discard()
 	}
 }
 
@@ -175,7 +175,7 @@ func (p *Pool) giveBack(w *process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		p.wg.Go(func() { w.end() })
+		p.wg.Go(w.discard)
 		return
 	}
 	p.idle = append(p.idle, w)
@@ -189,7 +189,7 @@ func (p *Pool) retire(w *process) {
 	for i, other := range p.idle {
 		if other == w && len(p.idle) > 1 && !p.closed {
 			p.idle = append(p.idle[:i:i], p.idle[i+1:]...)
-			p.wg.Go(func() { w.end() })
+			p.wg.Go(w.discard)
 			return
 		}
 	}

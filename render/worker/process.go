@@ -133,6 +133,9 @@ func (w *process) end() error {
 	return fmt.Errorf("%w: %s", w.err, w.said)
 }
 
+// discard ends a worker that nobody asks anything more: how it ended is of no use.
+func (w *process) discard() { _ = w.end() }
+
 // passed says which limit a dead process passed; "" for none.
 func (w *process) passed(err, died error) string {
 	if p, ok := errors.AsType[*errPassed](err); ok {

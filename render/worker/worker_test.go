@@ -49,6 +49,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// work is what loops write to, so that nobody compiles them away.
+var work int
+
 // hostile is a renderer that a text has taken over: it does what the path says.
 type hostile struct{}
 
@@ -63,12 +66,14 @@ func (hostile) Render(ctx context.Context, _ sources.Snapshot, app state.Applica
 	case "hang":
 		select {}
 	case "spin":
-		for { //nolint:revive // that is what it is for
+		for i := 0; ; i++ {
+			work = i
 		}
 	case "grow":
 		var all [][]byte
 		for {
 			all = append(all, bytes.Repeat([]byte{1}, 1<<20))
+			work = len(all)
 		}
 	case "grow-at-once":
 		return said(fmt.Errorf("%d", len(bytes.Repeat([]byte{1}, 4<<30))))

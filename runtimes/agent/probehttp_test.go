@@ -52,8 +52,17 @@ func TestProbeHTTP(t *testing.T) {
 	for _, c := range []struct {
 		path, says string // what the error has in it; empty: it passes
 	}{
-		{"/ok", ""}, {"ok", ""}, {"/early", ""}, {"/elsewhere", ""}, {"/loop", ""}, {"/header", ""}, {"/endless", ""},
-		{"/broken", "500: the body"}, {"/missing", "404"}, {"/redirect", "500"}, {"/hangs", "deadline exceeded"},
+		{"/ok", ""},
+		{"ok", ""},
+		{"/early", ""},
+		{"/elsewhere", ""},
+		{"/loop", ""},
+		{"/header", ""},
+		{"/endless", ""},
+		{"/broken", "500: the body"},
+		{"/missing", "404"},
+		{"/redirect", "500"},
+		{"/hangs", "deadline exceeded"},
 	} {
 		for scheme, s := range map[corev1.URIScheme]*httptest.Server{corev1.URISchemeHTTP: plain, corev1.URISchemeHTTPS: secured} {
 			t.Run(string(scheme)+c.path, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -34,13 +35,17 @@ func NewSpace() (*Space, error) {
 		return nil, m.err
 	}
 	s := &Space{m.file}
-	return s, s.Do(func() error {
+	err := s.Do(func() error {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
 			return err
 		}
 		return netlink.LinkSetUp(lo)
 	})
+	if err != nil {
+		return nil, errors.Join(err, m.file.Close())
+	}
+	return s, nil
 }
 
 // Do runs f on a thread within the namespace; what it opens or starts stays

@@ -46,7 +46,7 @@ func checkPack(pack io.ReadSeeker, size int64) error {
 			return tooLarge(becomes)
 		}
 		var head deltaHead
-		var to io.Writer = io.Discard
+		to := io.Discard
 		if h.Type == plumbing.OFSDeltaObject || h.Type == plumbing.REFDeltaObject {
 			to = &head
 		}

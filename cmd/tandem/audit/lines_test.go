@@ -35,9 +35,23 @@ func TestLinesAreThoseOfTheWholeLog(t *testing.T) {
 	}
 	found := 0
 	for _, f := range []report.Filter{
-		{}, {All: true}, {Object: "deploy/web"}, {Object: "db-0"}, {Node: "windows-1"}, {Kind: "PodPlaced"}, {Actor: "eva"}, {Outcome: report.OutcomeBad},
-		{Since: middle}, {Until: middle}, {Since: middle, Until: middle.Add(time.Millisecond)}, {From: head / 2}, {From: head / 2, To: head/2 + 3, All: true}, {To: 4},
-		{Since: middle.Add(time.Hour)}, {Until: middle.Add(-time.Hour)}, {App: state.RootApp, Kind: "apply"},
+		{},
+		{All: true},
+		{Object: "deploy/web"},
+		{Object: "db-0"},
+		{Node: "windows-1"},
+		{Kind: "PodPlaced"},
+		{Actor: "eva"},
+		{Outcome: report.OutcomeBad},
+		{Since: middle},
+		{Until: middle},
+		{Since: middle, Until: middle.Add(time.Millisecond)},
+		{From: head / 2},
+		{From: head / 2, To: head/2 + 3, All: true},
+		{To: 4},
+		{Since: middle.Add(time.Hour)},
+		{Until: middle.Add(-time.Hour)},
+		{App: state.RootApp, Kind: "apply"},
 	} {
 		for _, limit := range []int{0, 1, 3, 1000} {
 			for _, look := range []int{1, 7, 0} {

@@ -134,7 +134,7 @@ func TestAgentsRefuseAnOlderHistory(t *testing.T) {
 	refused := func(name string, log *history.Store, looks bool, words string) {
 		t.Helper()
 		hub, hellos, logged := controllerOf(log)
-		var link agent.Link = hub.Link()
+		link := hub.Link()
 		if !looks {
 			link = blind{link}
 		}

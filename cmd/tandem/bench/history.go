@@ -312,6 +312,11 @@ func looks(ctx context.Context, b *board, dir string) (err error) {
 		selects = append(selects, time.Since(start))
 	}
 	b.atMost("one object's records of 20,000, p99 of 50", ms(p99(selects)), "ms", 50)
+	return newest(ctx, b, a, r, moment)
+}
+
+// newest are questions for the last lines that pass a filter.
+func newest(ctx context.Context, b *board, a *audit.Archive, r *rand.Rand, moment func() string) (err error) {
 	var lists []time.Duration
 	for range 50 {
 		filters := []report.Filter{

@@ -55,7 +55,7 @@ func (f *followed) Render(ctx context.Context, snap sources.Snapshot, app state.
 
 // mono is a repository of 60,000 files with 10,000 applications: what a commit
 // costs that touches one of them, and what all of them take.
-func mono(ctx context.Context, b *board) error { //nolint:funlen // parts are put together in order
+func mono(ctx context.Context, b *board) error {
 	repo, err := newMonoRepo(ctx, monoApps)
 	if err != nil {
 		return errors.Join(err, repo.remove())
@@ -133,7 +133,7 @@ func firstLook(ctx context.Context, b *board) error {
 	defer stop()
 	start := time.Now()
 	tree := filepath.Join(repo.root, "clone")
-	if _, err := repo.git(ctx, nil, "clone", "-q", "--depth", "1", url, tree); err != nil {
+	if err := repo.git(ctx, nil, "clone", "-q", "--depth", "1", url, tree); err != nil {
 		return err
 	}
 	for n := range rendered {

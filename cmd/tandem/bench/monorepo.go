@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -59,29 +60,27 @@ func newMonoRepo(ctx context.Context, apps int) (*monoRepo, error) {
 		return nil, err
 	}
 	r := &monoRepo{root: root, dir: filepath.Join(root, "mono.git")}
-	if _, err := r.git(ctx, nil, "init", "-q", "--bare", "-b", "main", r.dir); err != nil {
+	if err := r.git(ctx, nil, "init", "-q", "--bare", "-b", "main", r.dir); err != nil {
 		return r, err
 	}
 	files := map[string]string{"tandem/apps.yaml": monoSet}
 	for n := range apps {
-		for path, text := range monoFiles(n, 1) {
-			files[path] = text
-		}
+		maps.Copy(files, monoFiles(n, 1))
 	}
-	return r, r.commit(ctx, files)
+	err = r.commit(ctx, files)
+	return r, err
 }
 
-func (r *monoRepo) git(ctx context.Context, in []byte, args ...string) (string, error) {
+func (r *monoRepo) git(ctx context.Context, in []byte, args ...string) error {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.root, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull}
 	cmd.Stdin = bytes.NewReader(in)
 	var said bytes.Buffer
 	cmd.Stderr = &said
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("git %s: %w: %s", args[0], err, said.String())
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("git %s: %w: %s", args[0], err, said.String())
 	}
-	return strings.TrimSpace(string(out)), nil
+	return nil
 }
 
 // commit puts files on top of main.
@@ -95,7 +94,7 @@ func (r *monoRepo) commit(ctx context.Context, files map[string]string) error {
 	for path, text := range files {
 		fmt.Fprintf(&b, "M 100644 inline %s\ndata %d\n%s\n", path, len(text), text)
 	}
-	_, err := r.git(ctx, b.Bytes(), "--git-dir", r.dir, "fast-import", "--quiet", "--force")
+	err := r.git(ctx, b.Bytes(), "--git-dir", r.dir, "fast-import", "--quiet", "--force")
 	return err
 }
 

@@ -321,7 +321,7 @@ func (w *nodeWorld) want(more ...*state.Object) {
 // Deployment whose image is present, against containers made by hand.
 func (w *nodeWorld) starts(ctx context.Context, b *board) error {
 	w.want(plain("start", 1))
-	if err := w.untilRunning(ctx, "start", 1); err != nil { // the image is there now
+	if err := w.untilRunning(ctx, 1); err != nil { // the image is there now
 		return err
 	}
 	for _, n := range []int{1, 20, 50} {
@@ -332,7 +332,7 @@ func (w *nodeWorld) starts(ctx context.Context, b *board) error {
 		var byHand, pods []time.Duration
 		for range rounds {
 			w.want(plain("start", 0))
-			if err := w.untilRunning(ctx, "start", 0); err != nil {
+			if err := w.untilRunning(ctx, 0); err != nil {
 				return err
 			}
 			took, err := w.floor.Start(ctx, n, atOnce)
@@ -342,7 +342,7 @@ func (w *nodeWorld) starts(ctx context.Context, b *board) error {
 			byHand = append(byHand, took)
 			start := time.Now()
 			w.want(plain("start", int32(n)))
-			if err := w.untilRunning(ctx, "start", n); err != nil {
+			if err := w.untilRunning(ctx, n); err != nil {
 				return err
 			}
 			pods = append(pods, time.Since(start))
@@ -353,15 +353,15 @@ func (w *nodeWorld) starts(ctx context.Context, b *board) error {
 		b.atMost(fmt.Sprintf("%d pods against the floor", n), float64(took)/float64(low), "times", 1.2)
 	}
 	w.want(plain("start", 0))
-	return w.untilRunning(ctx, "start", 0)
+	return w.untilRunning(ctx, 0)
 }
 
-// untilRunning waits until a Deployment has so many pods, and all of them run.
-func (w *nodeWorld) untilRunning(ctx context.Context, name string, n int) error {
+// untilRunning waits until the Deployment "start" has so many pods, and all of them run.
+func (w *nodeWorld) untilRunning(ctx context.Context, n int) error {
 	err := w.until(ctx, func(s *state.State) bool {
 		all, run := 0, 0
 		for _, p := range s.Pods {
-			if p.Workload.Name != name {
+			if p.Workload.Name != "start" {
 				continue
 			}
 			all++
@@ -372,7 +372,7 @@ func (w *nodeWorld) untilRunning(ctx context.Context, name string, n int) error 
 		return all == n && run == n
 	})
 	if err != nil {
-		return fmt.Errorf("%d pods of %s: %w", n, name, err)
+		return fmt.Errorf("%d pods of start: %w", n, err)
 	}
 	return nil
 }

@@ -78,7 +78,8 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 			return f, fmt.Errorf("limit %q: want a number from 0", s)
 		}
 	}
-	return f, f.Check()
+	err = f.Check()
+	return f, err
 }
 
 // Query is what ParseFilter reads.

@@ -3,9 +3,8 @@ package step_test
 import (
 	"testing"
 
-	"pgregory.net/rapid"
-
 	corev1 "k8s.io/api/core/v1"
+	"pgregory.net/rapid"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/reconciler/state/platform"

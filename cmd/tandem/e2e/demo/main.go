@@ -49,7 +49,7 @@ type stage struct {
 	up     *process
 
 	wine    bool         // windows-1 is tandem.exe under Wine, else simulated
-	windows *windowsNode // of wine
+	windows *windowsNode //nolint:unused,nolintlint // of wine; used on Linux alone
 	marks   []string     // names that only the demo's things bear
 }
 

@@ -7,7 +7,7 @@ import (
 	"errors"
 )
 
-type windowsNode struct{}
+type windowsNode struct{} //nolint:unused // Wine is on Linux
 
 func (*stage) openWindows(context.Context) error { return errors.New("WINDOWS=wine needs Linux") }
 
