@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"errors"
 	"fmt"
 	"os/exec"
 	"runtime"
@@ -20,12 +19,25 @@ import (
 func allowed() []string {
 	return []string{
 		"brk", "madvise", "mmap", "mprotect", "mremap", "munmap",
-		"clone", "clone3", "exit", "exit_group", "futex", "get_robust_list", "gettid", "membarrier", "rseq", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address",
-		"arch_prctl", "getpid", "getrandom", "getrlimit", "getrusage", "prlimit64", "setrlimit", "uname",
-		"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sigaltstack", "tgkill", "tkill",
+		"exit", "exit_group", "futex", "get_robust_list", "gettid", "membarrier", "rseq", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address",
+		"arch_prctl", "getpid", "getrandom", "getrusage", "uname",
+		"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sigaltstack",
 		"clock_getres", "clock_gettime", "clock_nanosleep", "gettimeofday", "nanosleep", "restart_syscall", "setitimer", "timer_create", "timer_delete", "timer_settime",
-		"close", "fcntl", "fstat", "lseek", "pread64", "read", "readv", "write", "writev",
+		"close", "fstat", "lseek", "pread64", "read", "readv", "write", "writev",
 		"epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "pipe2", "poll", "ppoll",
+	}
+}
+
+// allowedOnly are those that are allowed with some arguments: they reach other
+// processes with others.
+func allowedOnly() []seccomp.NameWithConditions {
+	only := func(name string, argument uint32, is seccomp.Operation, value uint64) seccomp.NameWithConditions {
+		return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{{Argument: argument, Operation: is, Value: value}}}
+	}
+	return []seccomp.NameWithConditions{
+		only("clone", 0, seccomp.BitsSet, unix.CLONE_THREAD),        // no process, which no limit would end
+		only("tgkill", 0, seccomp.Equal, uint64(unix.Getpid())),     // to its own threads
+		only("fcntl", 1, seccomp.LessOrEqual, uint64(unix.F_SETFL)), // flags; not who gets signals
 	}
 }
 
@@ -52,7 +64,9 @@ func confine(l Limits) error {
 	names := slices.DeleteFunc(allowed(), func(name string) bool { _, ok := known.SyscallNames[name]; return !ok })
 	filter := seccomp.Filter{
 		NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{{Names: names, Action: seccomp.ActionAllow}}},
+		Policy: seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{
+			{Names: names, NamesWithCondtions: allowedOnly(), Action: seccomp.ActionAllow},
+		}},
 	}
 	runtime.LockOSThread() // both steps of loading it are this thread's; it is then handed to the others
 	defer runtime.UnlockOSThread()
@@ -73,33 +87,10 @@ func processorTime() (time.Duration, error) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
-// allowProcessorTime has the kernel end this process some seconds after total,
-// should it not end itself.
-func allowProcessorTime(total time.Duration) error {
-	const late = 3 * time.Second
-	seconds := uint64((total + late) / time.Second)
-	if err := unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: unix.RLIM_INFINITY}); err != nil {
-		return fmt.Errorf("limit processor time: %w", err)
-	}
-	return nil
-}
-
 // program is this program, also when its file was replaced.
 func program() (string, error) { return "/proc/self/exe", nil }
 
 // prepare sets what a worker's process begins with.
 func prepare(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is the controller's
-}
-
-// passedByDeath says which limit a process passed, of how it ended.
-func passedByDeath(err error) string {
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok {
-		return ""
-	}
-	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGXCPU {
-		return limitCPU
-	}
-	return ""
 }

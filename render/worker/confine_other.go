@@ -16,8 +16,6 @@ func confine(Limits) error {
 	return errors.New("renders are confined on Linux and Windows only: run Tandem on one of them")
 }
 
-func processorTime() (time.Duration, error)  { return 0, nil }
-func allowProcessorTime(time.Duration) error { return nil }
-func program() (string, error)               { return os.Executable() }
-func prepare(*exec.Cmd)                      {}
-func passedByDeath(error) string             { return "" }
+func processorTime() (time.Duration, error) { return 0, nil }
+func program() (string, error)              { return os.Executable() }
+func prepare(*exec.Cmd)                     {}

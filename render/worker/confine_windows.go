@@ -48,10 +48,6 @@ func processorTime() (time.Duration, error) {
 	return sum(kernel) + sum(user), nil
 }
 
-// allowProcessorTime does nothing: the worker looks by itself, and the
-// controller ends it by the clock.
-func allowProcessorTime(time.Duration) error { return nil }
-
 func program() (string, error) { return os.Executable() }
 
 // prepare sets what a worker's process begins with.
@@ -59,6 +55,3 @@ func prepare(cmd *exec.Cmd) {
 	// An interrupt at the console is the controller's.
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP, HideWindow: true}
 }
-
-// passedByDeath says which limit a process passed, of how it ended.
-func passedByDeath(error) string { return "" }

@@ -103,7 +103,11 @@ func (p *Pool) Render(ctx context.Context, snap sources.Snapshot, app state.Appl
 	}
 	defer func() { <-p.slots }()
 	for again := false; ; again = true {
-		w, err := p.take(ctx)
+		take := p.take
+		if again {
+			take = p.start // a second one that waited may have ended with the first
+		}
+		w, err := take(ctx)
 		if err != nil {
 			return render.Result{}, fmt.Errorf("render %s: %w", app.Name, err)
 		}
@@ -153,7 +157,7 @@ func (p *Pool) take(ctx context.Context) (*process, error) {
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
-			return nil, errors.New("the workers are ended")
+			return nil, errEnded
 		}
 		n := len(p.idle) - 1
 		if n < 0 {

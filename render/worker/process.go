@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ func (e *errPassed) Error() string { return "the render passed its limit of " + 
 type process struct {
 	cmd    *exec.Cmd
 	stdin  io.Closer
-	out    io.Reader
+	out    *os.File
 	pipe   *pipe
 	said   *tail
 	died   chan struct{} // closed when it has ended
@@ -40,9 +41,36 @@ type process struct {
 	retire *time.Timer
 }
 
+// errEnded says that the pool was closed.
+var errEnded = errors.New("the workers are ended")
+
 // start runs a worker and waits until it is confined.
 func (p *Pool) start(ctx context.Context) (*process, error) {
-	command := p.options.Command
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, errEnded
+	}
+	p.wg.Add(1) // Close waits for it
+	p.mu.Unlock()
+	w, err := launch(p.options.Command)
+	if err != nil {
+		p.wg.Done()
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	go func() {
+		w.err = w.cmd.Wait()
+		close(w.died)
+		p.wg.Done()
+	}()
+	if err := w.ready(ctx, p.options.Limits); err != nil {
+		died := w.end()
+		return nil, errors.Join(err, died)
+	}
+	return w, nil
+}
+
+func launch(command []string) (*process, error) {
 	self := command[0]
 	if self == "" {
 		var err error
@@ -62,27 +90,19 @@ func (p *Pool) start(ctx context.Context) (*process, error) {
 	cmd.Stderr = w.said
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start a worker: %w", err)
+		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
+	out, theirs, err := os.Pipe() // with cmd.StdoutPipe the end of an idle one would not be noticed
 	if err != nil {
-		return nil, fmt.Errorf("start a worker: %w", err)
+		return nil, errors.Join(err, in.Close())
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start a worker: %w", err)
+	cmd.Stdout = theirs
+	err = cmd.Start()
+	_ = theirs.Close() // the worker has its own
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
 	}
-	read := make(chan struct{}) // Wait closes out: not before all is read
-	w.stdin, w.out = in, &closing{Reader: out, done: read}
-	w.pipe = newPipe(w.out, in)
-	p.wg.Go(func() {
-		<-read
-		w.err = cmd.Wait()
-		close(w.died)
-	})
-	if err := w.ready(ctx, p.options.Limits); err != nil {
-		died := w.end()
-		return nil, errors.Join(err, died)
-	}
+	w.stdin, w.out, w.pipe = in, out, newPipe(out, in)
 	return w, nil
 }
 
@@ -106,7 +126,7 @@ func (w *process) ready(ctx context.Context, l Limits) error {
 	return nil
 }
 
-// stop kills the process. What it writes is still read.
+// stop kills the process. What it has written can still be read.
 func (w *process) stop() {
 	w.kill.Do(func() { _ = w.cmd.Process.Kill() }) // it may have ended by itself
 }
@@ -125,8 +145,8 @@ func (w *process) alive() bool {
 func (w *process) end() error {
 	w.stop()
 	_ = w.stdin.Close()
-	_, _ = io.Copy(io.Discard, w.out) // until the pipe ends
 	<-w.died
+	_ = w.out.Close()
 	if w.err == nil {
 		return nil
 	}
@@ -141,15 +161,9 @@ func (w *process) passed(err, died error) string {
 	if p, ok := errors.AsType[*errPassed](err); ok {
 		return p.limit
 	}
-	if limit := passedByDeath(w.err); limit != "" {
-		return limit
-	}
 	// Go's own last words, when the kernel gives it no more memory.
 	if died != nil && (strings.Contains(w.said.String(), "out of memory") || strings.Contains(w.said.String(), "cannot allocate memory")) {
 		return limitMemory
-	}
-	if strings.Contains(w.said.String(), "SIGXCPU") {
-		return limitCPU
 	}
 	return ""
 }
@@ -263,21 +277,6 @@ func (p *Pool) answer(snap *sources.Snapshot, a *ask) *answer {
 	default:
 		return &answer{Err: &wireError{Text: "unknown question"}}
 	}
-}
-
-// closing tells when its reader has ended.
-type closing struct {
-	io.Reader
-	done chan struct{}
-	once sync.Once
-}
-
-func (c *closing) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	if err != nil {
-		c.once.Do(func() { close(c.done) })
-	}
-	return n, err
 }
 
 // tail keeps the first words of a process that ends: they say why.

@@ -103,9 +103,6 @@ func (s *server) render(j *job) error {
 	if err != nil {
 		return err
 	}
-	if err := allowProcessorTime(begun + s.limits.CPU); err != nil {
-		return err
-	}
 	go s.watch(begun, stop)
 	var keys *sops.Keys
 	if j.Keys {

@@ -87,7 +87,6 @@ type done struct {
 	Access    *state.Access
 	Problems  []state.Problem
 	Manifest  *head
-	CPU       time.Duration // of the process until now
 }
 
 type head struct {

@@ -1,0 +1,82 @@
+package worker_test
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/render/rendertest"
+	"github.com/tandem-gitops/tandem/render/worker"
+	"github.com/tandem-gitops/tandem/sources"
+)
+
+// meeting is a tree whose first readers wait for each other.
+type meeting struct {
+	sources.Tree
+	met func()
+}
+
+// Stat implements fs.StatFS.
+func (m meeting) Stat(name string) (fs.FileInfo, error) {
+	m.met()
+	return m.Tree.Stat(name)
+}
+
+// children are the worker processes of this test program.
+func children(t *testing.T) (pids []int) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range stats {
+		raw, _ := os.ReadFile(file) // it may have ended
+		before, after, _ := strings.Cut(string(raw), ") ")
+		if f := strings.Fields(after); len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
+			pid, err := strconv.Atoi(strings.Fields(before)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// TestKilledWhileIdle: workers that something else ends, the kernel for want of
+// memory say, are no fault of the text that is rendered next.
+func TestKilledWhileIdle(t *testing.T) {
+	p := pool(t, "render-overlay", worker.Options{Workers: 2})
+	tree := rendertest.FromFiles(map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"})
+	var met, all sync.WaitGroup
+	met.Add(2)
+	for i := range 2 {
+		all.Go(func() {
+			first := sync.OnceFunc(func() { met.Done(); met.Wait() })
+			app := state.Application{Name: state.AppName(fmt.Sprintf("app-%d", i))}
+			if result, err := p.Render(t.Context(), sources.Snapshot{FS: meeting{tree, first}}, app); err != nil || result.Manifest == nil {
+				t.Errorf("%+v, %v", result, err)
+			}
+		})
+	}
+	all.Wait()
+	found := children(t)
+	if len(found) < 2 {
+		t.Fatalf("two renders at once had the processes %v", found)
+	}
+	for _, pid := range found {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if result := renderWith(t, p, tree, state.Application{Name: "app"}); result.Manifest == nil {
+		t.Errorf("got %+v", result.Problems)
+	}
+}
