@@ -336,15 +336,9 @@ func (a *api) command(c *call) error {
 	if !ok {
 		return apierrors.NewBadRequest(fmt.Sprintf("there is no command %q here", in.Verb))
 	}
-	word, resource := in.Verb, strings.ToLower(in.Object.Kind)+"s"
-	if strings.HasPrefix(in.Hold, "p-") {
-		resource = "pipelines"
-	}
-	if (verb == state.CmdSuspend || verb == state.CmdResume) && resource != "pipelines" && resource != "applications" {
-		return apierrors.NewBadRequest(in.Verb + " is for Applications and Pipelines")
-	}
-	if verb == state.CmdDeletePod {
-		word, resource = "delete", "pods"
+	word, resource, err := in.acts(verb)
+	if err != nil {
+		return err
 	}
 	for _, app := range a.appsOf(&in) {
 		if err := access.Authorize(c.user, word, resource, access.Where{App: app, Namespace: in.Object.Namespace, Name: in.Object.Name}); err != nil {

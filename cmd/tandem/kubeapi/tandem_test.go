@@ -349,3 +349,36 @@ func TestRolesAreTheRoots(t *testing.T) {
 		t.Errorf("without a reason: %d %s", code, raw)
 	}
 }
+
+// What a request claims to be about gives nobody a right that the command needs.
+func TestCommandsByAnotherName(t *testing.T) {
+	w := shop(t)
+	_, server, store := serve(t, w)
+	callers := map[access.Role]*caller{}
+	for _, r := range access.Roles() {
+		callers[r] = callerOf(t, server, store, r)
+	}
+	for _, x := range []struct {
+		who access.Role
+		CommandRequest
+	}{
+		{access.Viewer, CommandRequest{Verb: "down", Object: state.Ref{Kind: "SelfSubjectReview"}}},
+		{access.Viewer, CommandRequest{Verb: "approve", Hold: "h-41c2", Object: state.Ref{Kind: "SelfSubjectReview"}}},
+		{access.Viewer, CommandRequest{Verb: "cordon", Object: state.Ref{Kind: "SelfSubjectAccessReview", Name: "linux-1"}}},
+		{access.Operator, CommandRequest{Verb: "down", Object: state.Ref{Kind: "JoinToken"}}},
+		{access.ReleaseManager, CommandRequest{Verb: "down", Object: state.Ref{Kind: "Pipeline"}}},
+		{access.ReleaseManager, CommandRequest{Verb: "approve", Hold: "h-41c2", Object: state.Ref{Kind: "Pipeline", Name: "shop"}}},
+		{access.ReleaseManager, CommandRequest{Verb: "cordon", Object: state.Ref{Kind: "Pipeline", Name: "linux-1"}}},
+		{access.ReleaseManager, CommandRequest{Verb: "cordon", Hold: "p-1", Object: state.Ref{Kind: "Node", Name: "linux-1"}}},
+		{access.Operator, CommandRequest{Verb: "sync", Hold: "h-41c2", Object: state.Ref{Kind: "Application", Name: "root"}}}, // the hold's application isn't the one that is synced
+		{access.Operator, CommandRequest{Verb: "restart", Object: state.Ref{Kind: "ConfigMap", Namespace: "default", Name: "x"}}},
+	} {
+		x.Reason = "a reason"
+		if code, raw := callers[x.who].do(http.MethodPost, CommandsPath, x.CommandRequest); code != http.StatusForbidden && code != http.StatusBadRequest {
+			t.Errorf("%s of %+v as %s: %d %s", x.Verb, x.Object, x.who, code, raw)
+		}
+	}
+	if len(w.commands) > 0 {
+		t.Errorf("%d commands reached the controller", len(w.commands))
+	}
+}

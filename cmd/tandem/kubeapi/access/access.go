@@ -350,13 +350,15 @@ func covers(have, need Role) bool {
 func needed(verb, resource string) Role {
 	switch resource {
 	case "jointokens":
-		if verb != "get" && verb != "list" {
+		if verb == "create" || verb == "delete" {
 			return Operator
 		}
 	case "pods/exec", "pods/attach", "pods/portforward", "pods/eviction":
 		return Operator
 	case "selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews":
-		return Viewer
+		if verb == "create" {
+			return Viewer
+		}
 	}
 	switch verb {
 	case "get", "list", "watch":
