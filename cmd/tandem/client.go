@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -88,10 +89,10 @@ func (c *cli) connect(ctx context.Context) (*client, error) {
 	}
 	cl := &client{http: &http.Client{Transport: tr}, config: config, said: c.errs}
 	u, err := url.Parse(config.Host)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" { // a token goes to nobody who doesn't show who they are
 		return nil, usageError("server %q: want a URL such as https://127.0.0.1:7443", config.Host)
 	}
-	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", u.Host)
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")))
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", errNoServer, config.Host, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -50,5 +52,22 @@ func TestACommandWaitsForAStartingController(t *testing.T) {
 	stop()
 	if err := errors.Join(r.Close(), <-done, s.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A token goes over TLS or not at all, and a server's port may be HTTPS's own.
+func TestServersAreHTTPS(t *testing.T) {
+	t.Setenv("TANDEM_TOKEN", "secret")
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	plain := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("asked with %v", r.Header) }))
+	defer plain.Close()
+	c := &cli{out: io.Discard, errs: io.Discard, server: plain.URL}
+	if _, err := c.connect(t.Context()); err == nil || !strings.Contains(err.Error(), "want a URL such as https://") {
+		t.Errorf("a server without TLS: %v", err)
+	}
+	c.server = "https://127.9.9.9"
+	if _, err := c.connect(t.Context()); err == nil || !strings.Contains(err.Error(), "127.9.9.9:443") {
+		t.Errorf("a server without a port: %v", err)
 	}
 }
