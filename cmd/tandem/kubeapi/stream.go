@@ -230,6 +230,9 @@ func (a *api) exec(c *call, t target) error {
 // errNotBegun is what becomes of a session whose client never opened its streams.
 var errNotBegun = errors.New("the client opened no stream")
 
+// errOver is what becomes of a connection that comes when its session has ended.
+var errOver = errors.New("the session is over")
+
 // over tells how something that a person did in a pod ended.
 func (a *api) over(session state.Seq, code int, err error) {
 	e := &state.SessionOver{Session: session, Outcome: state.SessionDone, Code: int32(code)} //nolint:gosec // an exit status
@@ -451,6 +454,7 @@ type forwarder struct {
 
 	mu    sync.Mutex
 	ports map[int32]*forwarded
+	ended bool
 }
 
 // forwarded is a port that is connected to, and how that ended last.
@@ -463,6 +467,9 @@ type forwarded struct {
 func (f *forwarder) begin(ctx context.Context, port int32) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.ended { // nobody would tell how it ended
+		return errOver
+	}
 	if f.ports[port] != nil {
 		return nil
 	}
@@ -481,6 +488,7 @@ func (f *forwarder) begin(ctx context.Context, port int32) error {
 func (f *forwarder) over() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.ended = true
 	for _, port := range slices.Sorted(maps.Keys(f.ports)) {
 		f.api.over(f.ports[port].session, 0, f.ports[port].err)
 	}

@@ -304,6 +304,16 @@ func TestKubectlPortForward(t *testing.T) {
 	}
 }
 
+// A connection that comes as its client goes begins no session: none would end it.
+func TestNoForwardAfterTheEnd(t *testing.T) {
+	w := shop(t)
+	f := &forwarder{api: &api{Config: Config{Controller: w}}, call: &call{}, ports: map[int32]*forwarded{}}
+	f.over()
+	if err := f.begin(t.Context(), 8080); err == nil || len(w.commands) > 0 {
+		t.Errorf("%v, %d commands", err, len(w.commands))
+	}
+}
+
 // Roles that the root gives are the API's at once, and those of tokens no longer.
 func TestRolesAreTheRoots(t *testing.T) {
 	w := shop(t)
