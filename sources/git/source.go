@@ -217,7 +217,7 @@ func (s *Source) refreshOnce(ctx context.Context) error {
 	if err != nil {
 		return classed(errors.Join(errDamaged, err))
 	}
-	s.modules.count = 0
+	s.modules.begin()
 	if root, err = s.modules.graft(ctx, root, f.objects, s.address, 1); err != nil {
 		return classed(err)
 	}
@@ -226,6 +226,9 @@ func (s *Source) refreshOnce(ctx context.Context) error {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "found a tag moved", slog.String("rev", string(revision)), slog.String("before", string(before)))
 	}
 	s.current, s.dirs = snapshot, dirs
+	if err := s.modules.prune(); err != nil {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "did not remove submodules that are no longer used", slog.Any("err", err))
+	}
 	s.logger.LogAttrs(ctx, slog.LevelInfo, "fetched revision", slog.String("rev", string(revision)))
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,7 @@ import (
 const (
 	MaxModules       = 64      // of one commit, those of submodules included
 	MaxModuleNesting = 8       // submodules within submodules
-	MaxModuleBytes   = MaxPack // of all their packs on disk
+	MaxModuleBytes   = MaxPack // on disk, of those of one commit
 	maxModulesFile   = 1 << 20 // bytes of a .gitmodules
 	modulesFile      = ".gitmodules"
 )
@@ -33,8 +34,46 @@ const (
 // modules are the submodules of a Source: one store for each address.
 type modules struct {
 	source  *Source
-	origins map[string]*module
-	count   int // of the commit that is being read
+	origins map[string]*module // by address
+	// Of the commit that is being read, and of the one before, which somebody may
+	// still render: the addresses of its submodules.
+	used, before map[string]bool
+	count        int // of the commit that is being read
+}
+
+// begin begins to read a commit.
+func (m *modules) begin() { m.used, m.count = map[string]bool{}, 0 }
+
+// prune removes what neither the commit that was read nor the one before has.
+func (m *modules) prune() error {
+	keep := map[string]bool{}
+	for _, used := range []map[string]bool{m.used, m.before} {
+		for text := range used {
+			keep[storeName(text)] = true
+		}
+	}
+	m.before = m.used
+	maps.DeleteFunc(m.origins, func(text string, _ *module) bool { return !keep[storeName(text)] })
+	if m.source.options.Cache == "" {
+		return nil
+	}
+	top := filepath.Join(m.source.options.Cache, "modules")
+	entries, err := os.ReadDir(top)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if !keep[e.Name()] {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(top, e.Name())))
+		}
+	}
+	return err
+}
+
+// storeName is the directory of an address's store.
+func storeName(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:8])
 }
 
 type module struct {
@@ -201,6 +240,7 @@ func relative(text string, from address) (string, error) {
 
 // module is the store of an address.
 func (m *modules) module(a address) (*module, error) {
+	m.used[a.text] = true
 	if mod := m.origins[a.text]; mod != nil {
 		return mod, nil
 	}
@@ -208,14 +248,13 @@ func (m *modules) module(a address) (*module, error) {
 	if o.Cache == "" {
 		return nil, refuseModule("there is no place to fetch it into: Options.Cache is empty")
 	}
-	sum := sha256.Sum256([]byte(a.text))
 	auth := o.Auth
 	if own := m.source.address; a.scheme != own.scheme || a.endpoint() != own.endpoint() {
 		auth = o.Credentials.For(a.text)
 	}
 	mod := &module{origin: &remoteOrigin{
 		address: a, logger: m.source.logger,
-		options: &Options{URL: a.text, Cache: filepath.Join(o.Cache, "modules", hex.EncodeToString(sum[:8])), Auth: auth, Logger: o.Logger},
+		options: &Options{URL: a.text, Cache: filepath.Join(o.Cache, "modules", storeName(a.text)), Auth: auth, Logger: o.Logger},
 	}}
 	if err := mod.origin.options.check(a); err != nil {
 		return nil, refuseModule("%w", err)
@@ -224,17 +263,19 @@ func (m *modules) module(a address) (*module, error) {
 	return mod, nil
 }
 
-// size is what the stores of all submodules take, in bytes.
+// size is what the stores of the commit's submodules take, in bytes.
 func (m *modules) size() int64 {
 	var sum int64
-	_ = filepath.WalkDir(filepath.Join(m.source.options.Cache, "modules"), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil //nolint:nilerr // what is gone takes nothing
-		}
-		if info, err := d.Info(); err == nil {
-			sum += info.Size()
-		}
-		return nil
-	})
+	for text := range m.used {
+		_ = filepath.WalkDir(filepath.Join(m.source.options.Cache, "modules", storeName(text)), func(_ string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return nil //nolint:nilerr // what is gone takes nothing
+			}
+			if info, err := d.Info(); err == nil {
+				sum += info.Size()
+			}
+			return nil
+		})
+	}
 	return sum
 }

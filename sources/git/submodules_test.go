@@ -77,6 +77,45 @@ func TestSubmodules(t *testing.T) {
 	}
 }
 
+// What no commit has any more takes no room, before and after a restart; the
+// commit before the newest can still be read.
+func TestSubmodulesGo(t *testing.T) {
+	t.Parallel()
+	repo, cache := sourcetest.NewRepo(t), t.TempDir()
+	server := sourcetest.ServeHTTP(t, repo, sourcetest.HTTPOptions{})
+	s := open(t, git.Options{URL: server.URL, Cache: cache})
+	var last sources.Snapshot
+	next := func(commit string) {
+		t.Helper()
+		before := last
+		last = sourcetest.Await(t, s, before.Revision)
+		if before.FS == nil {
+			return
+		}
+		if data, err := before.FS.ReadFile("vendor/sub/a"); err != nil || string(data) != "1" {
+			t.Errorf("beside %s the one before says %q, %v", commit, data, err)
+		}
+	}
+	stores := func(want int) {
+		t.Helper()
+		if found, err := os.ReadDir(filepath.Join(cache, "modules")); err != nil || len(found) != want {
+			t.Errorf("there are %d stores of submodules, want %d: %v", len(found), want, err)
+		}
+	}
+	for i := range 4 {
+		sub := sourcetest.NewRepo(t)
+		next(within(repo, sourcetest.ServeHTTP(t, sub, sourcetest.HTTPOptions{}).URL, sub.Commit("main", map[string]string{"a": "1"})))
+		stores(min(i+1, 2))
+	}
+	s = open(t, git.Options{URL: server.URL, Cache: cache})
+	last = sources.Snapshot{}
+	next("")
+	stores(1)
+	repo.Commit("main", map[string]string{"own": "alone"})
+	next("alone")
+	stores(1)
+}
+
 // What a repository's text may not ask for is told where the submodule is read;
 // all else is read.
 func TestSubmodulesRefused(t *testing.T) {
