@@ -1,6 +1,7 @@
 package hcs_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,8 @@ import (
 	"github.com/tandem-gitops/tandem/runtimes/hcs"
 	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
 )
+
+const aborted = 1067 // what the double ends processes with
 
 // ask asks the double that runs beside us.
 func ask(t *testing.T, name string, texts ...string) string {
@@ -193,7 +196,6 @@ func TestEndWhileAway(t *testing.T) {
 	ask(t, "test.crash", id)
 	n.until(t, "*.exit")
 	n.Runtime = open(t, n.dir)
-	const aborted = 1067 // what the double ends processes with
 	if c := n.ended(t); c.ExitCode != aborted || c.Error != "" {
 		t.Errorf("it ended as %+v", c)
 	}
@@ -216,5 +218,68 @@ func TestNetworkReset(t *testing.T) {
 		if err := n.Remove(t.Context(), uid); err != nil {
 			t.Errorf("remove %s: %v", uid, err)
 		}
+	}
+}
+
+// restart kills the services and waits until they are there again.
+func restart(t *testing.T) {
+	t.Helper()
+	wish := os.Getenv("HCSTEST_RESTART")
+	if wish == "" {
+		t.Fatal("HCSTEST_RESTART isn't set")
+	}
+	begin := time.Now()
+	if err := os.WriteFile(wish, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(wish); os.IsNotExist(err) {
+			t.Logf("the services were away for %v", time.Since(begin).Round(time.Millisecond))
+			return
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal("the services never came back")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// A crash of the services ends no container: the same life goes on, further
+// processes start in it, and its end is still seen.
+func TestServicesRestart(t *testing.T) {
+	n := newNode(t)
+	if err := n.Run(t.Context(), n.container("say", "begun", "wait")); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		n.until(t, "*.exit.waiting")
+		for begin := time.Now(); ; time.Sleep(time.Millisecond) { // the keeper may be at it
+			err := os.Remove(filepath.Join(n.dir, "pods", n.uid.String(), n.system(t)+".exit.waiting"))
+			if err == nil {
+				break
+			}
+			if time.Since(begin) > 30*time.Second {
+				t.Fatal(err)
+			}
+		}
+		restart(t)
+		var out bytes.Buffer
+		code, err := n.Exec(t.Context(), n.uid, "main", runtimes.Exec{Command: []string{"/prog", "say", "inside"}, Stdout: &out})
+		if code != 0 || err != nil || !strings.Contains(out.String(), "inside") {
+			t.Errorf("a process of a container that has outlived the services: %d, %v, %q", code, err, &out)
+		}
+		o, err := n.Observe(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(o.Containers) != 1 || !o.Containers[0].Running {
+			t.Fatalf("after a restart of the services: %+v", o.Containers)
+		}
+	}
+	n.until(t, "*.exit.waiting") // the keeper has found it again
+	ask(t, "test.crash", n.system(t))
+	if c := n.ended(t); c.ExitCode != aborted || c.Error != "" {
+		t.Errorf("it ended as %+v", c)
 	}
 }

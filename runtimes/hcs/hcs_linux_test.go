@@ -1,11 +1,14 @@
 package hcs_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
@@ -42,6 +45,35 @@ func machine(t *testing.T) *hcstest.Machine {
 	return m
 }
 
+// restarts kills the double of the services and starts it again whenever a test
+// on the machine makes a file, which it then removes.
+func restarts(t *testing.T, m *hcstest.Machine, wish string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			if _, err := os.Stat(wish); err != nil {
+				continue
+			}
+			if err := errors.Join(m.KillBroker(), m.StartBroker(ctx), os.Remove(wish)); err != nil {
+				t.Errorf("restart the services: %v", err)
+				return
+			}
+		}
+	}()
+}
+
 // TestUnderWine runs this package's Windows tests on a machine under Wine.
 func TestUnderWine(t *testing.T) {
 	m := machine(t)
@@ -68,7 +100,9 @@ func TestUnderWine(t *testing.T) {
 		args = append(args, "-test.run="+run)
 	}
 	cmd := m.Command(t.Context(), exe, args...)
-	cmd.Env = append(cmd.Env, "HCSTEST_IMAGES="+m.Path(layouts))
+	wish := filepath.Join(dir, "restart")
+	cmd.Env = append(cmd.Env, "HCSTEST_IMAGES="+m.Path(layouts), "HCSTEST_RESTART="+m.Path(wish))
+	restarts(t, m, wish)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

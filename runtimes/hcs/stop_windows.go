@@ -32,6 +32,7 @@ func (r *Runtime) watch(p *pod, c *container, first *process) {
 			r.recordEnd(p, c, int32(code), time.Now(), "") //nolint:gosec // Windows' codes are 32 bits, also those above 1<<31
 			return
 		case isGone(err):
+			waitProcess(rec.Keeper, keeperWait) // it may be writing down what it saw
 			var seen outcome
 			if readJSON(p.outcomeFile(rec.ID), &seen) == nil {
 				r.recordEnd(p, c, int32(seen.ExitCode), seen.FinishedAt, "") //nolint:gosec // as above

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,6 +39,8 @@ type Machine struct {
 	broker *exec.Cmd
 	input  io.Closer
 	port   string
+	said   sync.WaitGroup // what copies stderr
+	heard  []io.Closer    // where it copies from
 
 	way    sync.Mutex // guards what follows
 	routes []*netlink.Route
@@ -129,7 +132,19 @@ func (m *Machine) StartBroker(ctx context.Context) error {
 		return nil
 	}
 	cmd := m.Command(context.WithoutCancel(ctx), m.exe)
-	cmd.Stderr = m.stderr
+	// A pipe of our own: what the broker runs holds it too, and Wait would wait
+	// for all of that.
+	complaints, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	m.heard = append(m.heard, complaints)
+	m.said.Go(func() {
+		defer complaints.Close()
+		_, _ = io.Copy(m.stderr, complaints) // Close waits for its end
+	})
+	cmd.Stderr = w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -184,6 +199,29 @@ func (m *Machine) KillBroker() error {
 	return err
 }
 
+// Programs are the command lines of the Windows programs that run on this
+// machine: neither Wine's own nor the broker.
+func (m *Machine) Programs() ([]string, error) {
+	found := []string{}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		env, err := os.ReadFile(filepath.Join(dir, "environ"))
+		if err != nil || !slices.Contains(strings.Split(string(env), "\x00"), "WINEPREFIX="+m.prefix) {
+			continue // it has ended, or is of another
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		line := strings.Join(strings.Split(strings.TrimRight(string(raw), "\x00"), "\x00"), " ")
+		if err != nil || line == "" || strings.Contains(line, `C:\windows\system32\`) || strings.Contains(line, filepath.Base(wineserver)) || strings.Contains(line, m.exe) {
+			continue
+		}
+		found = append(found, line)
+	}
+	return found, nil
+}
+
 // Close ends every process of the machine and removes its drive.
 func (m *Machine) Close() error {
 	m.mu.Lock()
@@ -208,6 +246,12 @@ func (m *Machine) Close() error {
 	// -k fails where no server runs any more.
 	_ = inPrefix(ctx, m.prefix, wineserver, "-k")
 	err := inPrefix(ctx, m.prefix, wineserver, "-w")
+	if err != nil { // somebody still runs and holds it
+		for _, c := range m.heard {
+			_ = c.Close()
+		}
+	}
+	m.said.Wait()
 	return errors.Join(err, m.unroute(), removeAll(m.prefix))
 }
 

@@ -193,9 +193,15 @@ func errno(err error) syscall.Errno {
 
 // follow waits for a process's end and tells.
 func (b *broker) follow(s *system, p *process) {
-	_, _ = windows.WaitForSingleObject(p.handle, windows.INFINITE)
 	var code uint32
-	_ = windows.GetExitCodeProcess(p.handle, &code)
+	_, err := windows.WaitForSingleObject(p.handle, windows.INFINITE)
+	if err == nil {
+		err = windows.GetExitCodeProcess(p.handle, &code)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "broker: wait for", p.pid, err) // nothing is known, so it isn't called ended
+		return
+	}
 	b.mu.Lock()
 	p.exited, p.code = true, code
 	if p.ready != 0 {
@@ -228,7 +234,7 @@ func (b *broker) adopt(id string, k *keptSystem) error {
 		if p.exited {
 			continue
 		}
-		h, err := windows.OpenProcess(windows.PROCESS_ALL_ACCESS, false, pid)
+		h, err := windows.OpenProcess(windows.PROCESS_ALL_ACCESS|windows.SYNCHRONIZE, false, pid) // x/sys' "all" can't be waited for
 		if err != nil || created(h) != kp.Created {
 			p.exited, p.code, kp.Exited, kp.ExitCode = true, processAborted, true, processAborted
 			continue
