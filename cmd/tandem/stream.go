@@ -102,6 +102,9 @@ func (c *cli) execCommand() *cobra.Command {
 	var stdin, tty bool
 	cmd := &cobra.Command{
 		Use: "exec POD -- COMMAND [ARGUMENT]...", Short: "run a command in a container; it is recorded", Args: args(cobra.MinimumNArgs(2)),
+		Long: `Run a command in a container; it is recorded. The exit code is the command's.
+Codes of Windows have 32 bits: one that is not from 0 to 255 is told on stderr, and
+the exit code is 255.`,
 		Example: "  tandem exec -it db-0 -- sh",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.connect(cmd.Context())

@@ -157,6 +157,17 @@ func TestKubectlLogsAndExec(t *testing.T) {
 	if k.want(string(out), `it failed`, `exit code 3`); err == nil || err.(*exec.ExitError).ExitCode() != 3 { //nolint:errorlint // Run returns nothing else here
 		t.Errorf("exec false: %v, want exit code 3", err)
 	}
+	for _, sockets := range []string{"true", "false"} { // then it is SPDY
+		cmd := k.command("exec", "db-0", "-n", "shop", "--", "interrupted")
+		cmd.Env = append(cmd.Environ(), "KUBECTL_REMOTE_COMMAND_WEBSOCKETS="+sockets)
+		out, err := cmd.CombinedOutput()
+		if k.want(string(out), `tandem: the command ended with exit code -1073741510 \(0xc000013a\); it is reported as 255\n`); err == nil || err.(*exec.ExitError).ExitCode() != 255 { //nolint:errorlint // as above
+			t.Errorf("exec of 32 bits, websockets %s: %v, want exit code 255\n%s", sockets, err, out)
+		}
+	}
+	if ends := w.ended(5); ends[4].Code != -1073741510 {
+		t.Errorf("recorded %+v", ends)
+	}
 	if ends := w.ended(3); ends[0].Code != 0 || ends[2].Code != 3 || ends[2].Outcome != state.SessionDone {
 		t.Errorf("recorded %+v", ends)
 	}
@@ -168,7 +179,7 @@ func TestKubectlLogsAndExec(t *testing.T) {
 			said = append(said, w.Words(c.Actor)+" "+w.Words(c.Detail))
 		}
 	}
-	if len(said) != 3 || said[0] != "admin db: echo a b" {
+	if len(said) != 5 || said[0] != "admin db: echo a b" {
 		t.Errorf("recorded %q", said)
 	}
 }

@@ -259,7 +259,7 @@ func (x *execution) ExecInContainer(
 		return err
 	}
 	if code != 0 {
-		return utilexec.CodeExitError{Err: fmt.Errorf("exit status %d", code), Code: code}
+		return utilexec.CodeExitError{Err: fmt.Errorf("exit status %s", codeText(code)), Code: clientCode(code)}
 	}
 	return nil
 }
@@ -303,6 +303,9 @@ func (x *execution) run(ctx context.Context, cmd []string, in io.Reader, out, er
 		}()
 	}
 	x.code, x.err = x.nodes.Exec(ctx, x.node, x.uid, x.container, e)
+	if x.err == nil {
+		tellCode(x.code, out, errs, tty)
+	}
 	return x.code, x.err
 }
 
@@ -381,6 +384,40 @@ func readSizes(ctx context.Context, from io.Reader, to chan<- remotecommand.Term
 	}
 }
 
+// clientMost is the highest exit code that client-go reads; beyond it, it reports
+// a broken stream instead of the command's end. Codes of Windows have 32 bits.
+const clientMost = 255
+
+// clientCode is what clients are told of an exit code.
+func clientCode(code int) int {
+	if code < 0 || code > clientMost {
+		return clientMost
+	}
+	return code
+}
+
+// codeText is an exit code as a person looks it up: "-1073741510 (0xc000013a)".
+func codeText(code int) string {
+	if clientCode(code) == code {
+		return fmt.Sprint(code)
+	}
+	return fmt.Sprintf("%d (0x%08x)", code, uint32(code)) //nolint:gosec // the same 32 bits
+}
+
+// tellCode writes a code that clients can't be told to where the person sees it:
+// kubectl shows nothing of a status but its code.
+func tellCode(code int, out, errs io.Writer, tty bool) {
+	end := "\n"
+	if tty {
+		errs, end = out, "\r\n" // a terminal has one stream, and is raw
+	}
+	if errs == nil || clientCode(code) == code {
+		return
+	}
+	// The status says it too, so a client that has gone misses nothing.
+	_, _ = fmt.Fprintf(errs, "tandem: the command ended with exit code %s; it is reported as %d%s", codeText(code), clientMost, end)
+}
+
 // exitStatus is how a command's end is told.
 func exitStatus(code int, err error) metav1.Status {
 	switch {
@@ -388,8 +425,8 @@ func exitStatus(code int, err error) metav1.Status {
 		return metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonInternalError, Message: err.Error(), Code: http.StatusInternalServerError}
 	case code != 0:
 		return metav1.Status{
-			Status: metav1.StatusFailure, Reason: remotecommand.NonZeroExitCodeReason, Message: fmt.Sprintf("command terminated with exit code %d", code),
-			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: remotecommand.ExitCodeCauseType, Message: fmt.Sprint(code)}}},
+			Status: metav1.StatusFailure, Reason: remotecommand.NonZeroExitCodeReason, Message: "command terminated with exit code " + codeText(code),
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: remotecommand.ExitCodeCauseType, Message: fmt.Sprint(clientCode(code))}}},
 		}
 	default:
 		return metav1.Status{Status: metav1.StatusSuccess}

@@ -231,6 +231,9 @@ func (w *world) Exec(_ context.Context, _ state.NodeName, _ state.UID, _ string,
 		_, err := fmt.Fprintln(x.Stderr, "it failed")
 		return 3, err
 	}
+	if x.Command[0] == "interrupted" {
+		return -1073741510, nil // 0xc000013a, as Windows says it
+	}
 	return 0, nil
 }
 
