@@ -61,7 +61,7 @@ func openCompute() (*compute, error) {
 		procHcsTerminateComputeSystem, procHcsTerminateProcess, procHcsWaitForOperationResult,
 	} {
 		if err := proc.Find(); err != nil {
-			return nil, fmt.Errorf("%w: %w; install the feature Containers of Windows Server 2019 or later", runtimes.ErrUnsupported, err)
+			return nil, fmt.Errorf("%w: find %s in computecore.dll: %w", runtimes.ErrUnsupported, proc.Name, err)
 		}
 	}
 	c := &compute{hearers: map[uintptr]func(uint32){}}

@@ -123,16 +123,19 @@ func Check() []Finding {
 	_, err = openCompute()
 	f = Finding{Name: "computecore", Fatal: true, OK: err == nil, Detail: "computecore.dll"}
 	if err != nil {
-		f.Detail, f.Remedy = err.Error(), "install the feature Containers: Install-WindowsFeature Containers"
+		f.Detail, f.Remedy = err.Error(), installContainers
 	}
 	findings = append(findings, f)
 	for _, dll := range []string{"computenetwork.dll", "vmcompute.dll"} {
 		err := windows.NewLazySystemDLL(dll).Load()
 		f := Finding{Name: strings.TrimSuffix(dll, ".dll"), Fatal: true, OK: err == nil, Detail: dll}
 		if err != nil {
-			f.Detail, f.Remedy = err.Error(), "install the feature Containers: Install-WindowsFeature Containers"
+			f.Detail, f.Remedy = err.Error(), installContainers
 		}
 		findings = append(findings, f)
 	}
 	return findings
 }
+
+// installContainers is the remedy where a library of the feature is missing.
+const installContainers = "install the feature Containers of Windows Server 2019 or later: Install-WindowsFeature Containers"

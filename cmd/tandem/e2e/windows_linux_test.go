@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -31,7 +33,7 @@ type mixed struct {
 	exe     string // tandem.exe
 	node    string // the agent's directory
 	agent   *exec.Cmd
-	heard   *bytes.Buffer // from the agent
+	heard   string // the file with what the agent says; a pipe is held by keepers too, and Wait would wait for them
 }
 
 const windowsNode = "win"
@@ -41,7 +43,7 @@ func newMixed(t *testing.T) *mixed {
 	if missing := hcstest.Missing(); len(missing) > 0 {
 		hosttest.Lacks(t, "not installed: apt-get install "+strings.Join(missing, " "))
 	}
-	m := &mixed{run: newRun(t), heard: new(bytes.Buffer), node: filepath.Join(t.TempDir(), "node"), exe: filepath.Join(t.TempDir(), "tandem.exe")}
+	m := &mixed{run: newRun(t), heard: filepath.Join(t.TempDir(), "agent.log"), node: filepath.Join(t.TempDir(), "node"), exe: filepath.Join(t.TempDir(), "tandem.exe")}
 	if err := hcstest.Build(t.Context(), m.exe, "github.com/tandem-gitops/tandem/cmd/tandem"); err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,8 @@ func newMixed(t *testing.T) *mixed {
 		}
 		m.killAgent()
 		if t.Failed() {
-			t.Logf("the Windows agent said:\n%s", m.heard)
+			said, err := os.ReadFile(m.heard)
+			t.Logf("the Windows agent said (%v):\n%s", err, said)
 		}
 	})
 	return m
@@ -127,6 +130,7 @@ func (m *mixed) join() {
 	if err := m.machine.Reach(m.t.Context()); err != nil {
 		m.t.Fatal(err)
 	}
+	m.refusesWithout("computecore.dll")
 	m.startAgent()
 	var node corev1.Node
 	m.until(func() string {
@@ -142,6 +146,27 @@ func (m *mixed) join() {
 	if info.OperatingSystem != "windows" || info.KernelVersion != "10.0.20348.2113" || !strings.HasPrefix(info.ContainerRuntimeVersion, "hcs://") ||
 		info.OSImage != "Windows Server 2022 Datacenter" || node.Annotations["tandem.dev/isolations"] != "process" {
 		m.t.Errorf("the Windows node says of itself: %+v, isolations %q", info, node.Annotations["tandem.dev/isolations"])
+	}
+}
+
+// refusesWithout wants an agent that doesn't run where a library of Windows'
+// feature Containers is missing, and says why and what to do.
+func (m *mixed) refusesWithout(library string) {
+	m.t.Helper()
+	path := filepath.Join(m.machine.Drive(), "windows", "system32", library)
+	if err := os.Rename(path, path+".away"); err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	out, err := m.machine.Command(ctx, m.exe, "agent", "run", "--data", m.machine.Path(m.node)).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || ctx.Err() != nil || !strings.Contains(string(out), library) ||
+		!strings.Contains(string(out), "install the feature Containers of Windows Server 2019 or later: Install-WindowsFeature Containers") {
+		m.t.Errorf("the agent without %s: %v\n%s", library, err, out)
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
@@ -161,7 +186,12 @@ func (m *mixed) startAgent() {
 	m.t.Helper()
 	m.agent = m.machine.Command(context.WithoutCancel(m.t.Context()), m.exe, "agent", "run", "--data", m.machine.Path(m.node),
 		"--images", m.machine.Path(m.images), "--log-level", "debug")
-	m.agent.Stdout, m.agent.Stderr = m.heard, m.heard
+	heard, err := os.OpenFile(m.heard, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer heard.Close()
+	m.agent.Stdout, m.agent.Stderr = heard, heard
 	if err := m.agent.Start(); err != nil {
 		m.t.Fatal(err)
 	}
@@ -337,6 +367,70 @@ func (m *mixed) wantLog(pod string) {
 	})
 }
 
+// killAll kills the agent, the compute and network services, or both, n times at
+// random instants, and wants the same lives of the same containers after each.
+func (m *mixed) killAll(pods []corev1.Pod, n int) {
+	m.t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	m.t.Logf("kills of seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for i := range n {
+		what := []string{"the services", "the agent", "both"}[(i+int(seed%3))%3]
+		if what != "the services" {
+			m.killAgent()
+		}
+		if what != "the agent" {
+			if err := m.machine.KillBroker(); err != nil {
+				m.t.Fatal(err)
+			}
+			time.Sleep(time.Duration(r.IntN(500)) * time.Millisecond) // a random instant, nothing is waited for
+			if err := m.machine.StartBroker(m.t.Context()); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		if what != "the services" {
+			m.startAgent()
+		}
+		for j := range pods {
+			m.wantLog(pods[j].Name)
+			m.until(func() string {
+				out, err := exec.CommandContext(m.t.Context(), m.bin, "exec", pods[j].Name, "--data", m.data, "--", "cmd", "/c", "echo", "said inside").CombinedOutput()
+				if err != nil || !strings.Contains(string(out), "said inside") {
+					return fmt.Sprintf("exec after kill %d, of %s, gave %q, %v", i, what, out, err)
+				}
+				return ""
+			})
+		}
+		for _, now := range m.wantWebs("1.0.0") {
+			same := slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.UID == now.UID })
+			if !same || now.Status.ContainerStatuses[0].RestartCount != 0 {
+				m.t.Fatalf("kill %d, of %s, restarted %s: the same pod %t, %d restarts", i, what, now.Name, same, now.Status.ContainerStatuses[0].RestartCount)
+			}
+		}
+		m.until(func() string { // each container has its process and its keeper, and nothing else runs
+			programs, err := m.machine.Programs()
+			if err != nil {
+				return err.Error()
+			}
+			count := map[string]int{}
+			for _, line := range programs {
+				switch {
+				case strings.Contains(line, " agent run "):
+					count["agent"]++
+				case strings.Contains(line, " agent keep "):
+					count["keeper"]++
+				default:
+					count["container"]++
+				}
+			}
+			if want := map[string]int{"agent": 1, "keeper": len(pods), "container": len(pods)}; !maps.Equal(count, want) {
+				return fmt.Sprintf("after kill %d, of %s, there run %q", i, what, programs)
+			}
+			return ""
+		})
+	}
+}
+
 // nothingLeft waits until the Windows machine has nothing of pods.
 func (m *mixed) nothingLeft(but ...string) {
 	m.t.Helper()
@@ -348,8 +442,15 @@ func (m *mixed) nothingLeft(but ...string) {
 		for _, name := range but {
 			delete(left, name)
 		}
-		if len(left) > 0 {
-			return fmt.Sprintf("left on the Windows machine: %v", left)
+		programs, err := m.machine.Programs()
+		if err != nil {
+			return err.Error()
+		}
+		programs = slices.DeleteFunc(programs, func(line string) bool { // the agent is another matter
+			return strings.Contains(line, " agent run ")
+		})
+		if len(left) > 0 || len(programs) > 0 {
+			return fmt.Sprintf("left on the Windows machine: %v, %q", left, programs)
 		}
 		return ""
 	})
@@ -357,7 +458,7 @@ func (m *mixed) nothingLeft(but ...string) {
 
 // TestWindowsNode is one controller with a real Linux node and tandem.exe as the
 // agent of a Windows machine: the shop runs on both, one Service leads to both,
-// an agent that is killed restarts nothing, both are rolled together, and nothing
+// kills of the agent and of Windows' services restart nothing, both are rolled together, and nothing
 // is left.
 func TestWindowsNode(t *testing.T) {
 	m := newMixed(t)
@@ -376,14 +477,13 @@ func TestWindowsNode(t *testing.T) {
 		t.Errorf("exec gave %q", out)
 	}
 
-	m.killAgent()
-	m.startAgent()
-	m.wantLog(pod.Name) // by the new agent
-	for _, now := range m.wantWebs("1.0.0") {
-		if now.Status.ContainerStatuses[0].RestartCount != 0 {
-			t.Errorf("%s was restarted with its agent", now.Name)
-		}
+	var exit *exec.ExitError
+	wide, err := exec.CommandContext(t.Context(), m.bin, "exec", pod.Name, "--data", m.data, "--", "cmd", "/c", "exit", "70000").CombinedOutput()
+	if !errors.As(err, &exit) || exit.ExitCode() != 255 || !strings.Contains(string(wide), "exit code 70000 (0x00011170)") {
+		t.Errorf("exec of a code of 32 bits: %v\n%s", err, wide)
 	}
+
+	m.killAll(pods, hosttest.Soak(2, 100))
 
 	m.wantBalancer("1.0.0")
 	service := m.service()
