@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -43,6 +44,11 @@ func allowedOnly() []seccomp.NameWithConditions {
 
 // confine holds this process to its limits for good.
 func confine(l Limits) error {
+	// Several workers may take more than the machine has: then it isn't the
+	// controller that ends.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
+		return fmt.Errorf("be the first to end where memory is short: %w", err)
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}

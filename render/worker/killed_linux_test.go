@@ -72,6 +72,9 @@ func TestKilledWhileIdle(t *testing.T) {
 		t.Fatalf("two renders at once had the processes %v", found)
 	}
 	for _, pid := range found {
+		if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid)); err != nil || strings.TrimSpace(string(raw)) != "1000" {
+			t.Errorf("a machine without memory weighs a worker with %q, want 1000: %v", raw, err)
+		}
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
