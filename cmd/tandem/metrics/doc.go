@@ -76,15 +76,25 @@ func Listen(ctx context.Context, address string, h http.Handler, started func(ne
 	if err != nil {
 		return fmt.Errorf("listen for metrics: %w; another address: --metrics 127.0.0.1:0", err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET "+Path, h)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	s := server(h, idle)
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
 	started(l.Addr())
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("answer for metrics: %w", err)
 	}
 	return nil
+}
+
+// idle is how long a connection may say nothing between two scrapes.
+const idle = 2 * time.Minute
+
+// server holds nobody's connection for ever: whoever reaches it could have all of
+// this process's.
+func server(h http.Handler, idle time.Duration) *http.Server {
+	const patience = 10 * time.Second
+	mux := http.NewServeMux()
+	mux.Handle("GET "+Path, h)
+	return &http.Server{Handler: mux, ReadTimeout: patience, WriteTimeout: 3 * patience, IdleTimeout: idle, MaxHeaderBytes: 64 << 10}
 }
 
 // seconds is a time as Prometheus wants it; 0 for none.

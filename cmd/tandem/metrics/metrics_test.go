@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -52,6 +53,31 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 	if n := strings.Count(text, "tandem_node_ready{"); n != MaxNodes {
 		t.Errorf("%d nodes have series, want %d", n, MaxNodes)
+	}
+}
+
+// Who scrapes and stays keeps no connection for ever.
+func TestIdleConnectionsEnd(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server(NewAgent("v1").Handler(slog.New(slog.DiscardHandler)), 10*time.Millisecond)
+	defer s.Close()
+	go func() { _ = s.Serve(l) }() // until it is closed
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(8 * time.Second)); err != nil { // before the time of a request is over
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := io.ReadAll(conn); err != nil || !strings.Contains(string(said), "tandem_agent_connected 0") {
+		t.Errorf("the connection was not ended after its answer: %v; it said %.60q", err, said)
 	}
 }
 
