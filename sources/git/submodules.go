@@ -77,8 +77,9 @@ func storeName(text string) string {
 }
 
 type module struct {
-	origin *remoteOrigin
-	dirs   map[plumbing.Hash]*tree.Dir
+	origin  *remoteOrigin
+	dirs    map[plumbing.Hash]*tree.Dir
+	objects *objects // that the files of dirs are read from
 }
 
 // graft puts the trees of submodules into a commit's tree. What the text is to
@@ -177,6 +178,9 @@ func (m *modules) tree(ctx context.Context, text string, hash plumbing.Hash, fro
 	commit, err := f.objects.commit(f.hash)
 	if err != nil {
 		return nil, fmt.Errorf("read commit %s of %s: %w", f.hash, a.text, err)
+	}
+	if mod.objects != f.objects { // another store: the one before goes some time
+		mod.dirs, mod.objects = nil, f.objects
 	}
 	b := builder{objects: f.objects, store: f.objects, old: mod.dirs, dirs: map[plumbing.Hash]*tree.Dir{}}
 	root, err := b.root(commit.TreeHash)

@@ -77,6 +77,28 @@ func TestSubmodules(t *testing.T) {
 	}
 }
 
+// A server that gives only what branches name is asked for all of them each time,
+// into a new store: what stays the same in a submodule is read from there.
+func TestSubmoduleOfBranchesOnly(t *testing.T) {
+	t.Parallel()
+	repo, sub := sourcetest.NewRepo(t), sourcetest.NewRepo(t)
+	sub.Run("config", "uploadpack.allowAnySHA1InWant", "false")
+	url := sourcetest.ServeHTTP(t, sub, sourcetest.HTTPOptions{}).URL
+	s := open(t, git.Options{URL: sourcetest.ServeHTTP(t, repo, sourcetest.HTTPOptions{}).URL})
+	var last sources.Snapshot
+	for i := range 4 {
+		commit := sub.Commit("main", map[string]string{"a": fmt.Sprint(i), "same/b": "b"})
+		sub.Commit("main", map[string]string{"a": "later", "same/b": "b"})
+		within(repo, url, commit)
+		last = sourcetest.Await(t, s, last.Revision)
+	}
+	for name, want := range map[string]string{"vendor/sub/a": "3", "vendor/sub/same/b": "b"} {
+		if data, err := last.FS.ReadFile(name); err != nil || string(data) != want {
+			t.Errorf("%s is %q, want %q: %v", name, data, want, err)
+		}
+	}
+}
+
 // What no commit has any more takes no room, before and after a restart; the
 // commit before the newest can still be read.
 func TestSubmodulesGo(t *testing.T) {
