@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,7 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf16"
+
+	"golang.org/x/sys/windows"
 )
 
 const root = `C:\hcstest`
@@ -37,7 +41,7 @@ func run() error {
 	if err := os.WriteFile(file+".new", []byte(strconv.Itoa(port)), 0o600); err != nil {
 		return err
 	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := replace(file+".new", file); err != nil {
 		return err
 	}
 	fmt.Println("port", port)
@@ -54,6 +58,19 @@ func run() error {
 		go b.serve(c)
 	}
 }
+
+// replace renames a file over another, which Wine refuses while somebody reads
+// that one.
+func replace(from, to string) error {
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		err := os.Rename(from, to)
+		if err == nil || !errors.Is(err, windows.ERROR_ACCESS_DENIED) && !errors.Is(err, windows.ERROR_SHARING_VIOLATION) || time.Since(begin) > replaceTimeout {
+			return err
+		}
+	}
+}
+
+const replaceTimeout = 20 * time.Second
 
 // A request is a call of one of the stubs; rpc.h has its form.
 type request struct {
