@@ -105,6 +105,16 @@ func (m *Machine) touchAdmissions(f state.Fact) {
 	}
 }
 
+// admissible is what waits for an application to be free to take it; nil: nothing
+// does, or what waits is a branch put back, which a person has to allow first.
+func (m *Machine) admissible(name state.AppName) *state.Rendered {
+	said, ok := m.later[name].(*state.Rendered)
+	if !ok || said.Rewound {
+		return nil
+	}
+	return said
+}
+
 // admit applies what waited and may go on now. It says whether it did anything.
 func (m *Machine) admit() bool {
 	due := m.admitDirty
@@ -117,8 +127,8 @@ func (m *Machine) admit() bool {
 	m.admitDirty = false
 	before := len(m.out.Records)
 	for _, name := range sorted(m.admitAt) {
-		said, ok := m.later[name].(*state.Rendered)
-		if !ok { // something else took its place
+		said := m.admissible(name)
+		if said == nil { // something else took its place
 			delete(m.admitAt, name)
 			continue
 		}

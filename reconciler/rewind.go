@@ -28,6 +28,9 @@ func (m *Machine) rewound(app state.AppName, rev state.Revision, is bool, said s
 	if old := m.fold.Holds[plan.HoldID(h)]; old != nil && old.Approved {
 		m.releaseApp(a, state.HoldRewind) // another revision was approved, not this one
 	}
+	for _, code := range admissions() {
+		m.releaseApp(a, code) // what waited before is overtaken
+	}
 	m.holdApp(a, h)
 	m.later[app] = said
 	return true
