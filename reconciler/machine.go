@@ -289,6 +289,11 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 				m.dirty[ref] = true
 			}
 		}
+		for name := range m.restoreAt { // a suspension ends by the clock
+			m.apps[name] = true
+		}
+	case *state.AppSuspended:
+		m.apps[r.App] = true
 	case *state.AppDeclared:
 		m.apps[f.Application.Name] = true
 	case *state.AppRemoved:

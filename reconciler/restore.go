@@ -12,7 +12,8 @@ import (
 // reached whole, where their Application asks for it. What failed is quarantined:
 // the same render isn't applied again without a person. Where a StatefulSet has
 // data, a person is asked before: an older program may not read what a newer one
-// wrote. It says whether it did anything.
+// wrote. A suspended application isn't changed: it is returned when that is over.
+// It says whether it did anything.
 func (m *Machine) restore() bool {
 	before := len(m.out.Records)
 	for _, name := range sorted(m.apps) {
@@ -24,6 +25,12 @@ func (m *Machine) restore() bool {
 		failed := m.failed(a)
 		if failed.IsZero() {
 			m.releaseApp(a, state.HoldRestore)
+			continue
+		}
+		if until, on := a.SuspendedAt(m.now.Wall); on {
+			if until > 0 {
+				m.restoreAt[name] = m.now.Mono + time.Duration(until-m.now.Wall)
+			}
 			continue
 		}
 		h := state.Held{Object: appHold(a), Code: state.HoldRestore, Params: []string{string(a.Revision), string(a.Good.Revision)}}
@@ -100,7 +107,12 @@ func (m *Machine) goBack(a *state.App, failed state.Ref) {
 	m.emit(name, &state.RevisionApplied{Revision: a.Good.Revision, Commit: a.Good.Commit, Manifest: good.Digest, Changes: changes, Restores: true})
 	m.resize(changes)
 	m.askToPrune(a)
-	m.apply(a, rev, commit, bad) // which is held, so that a person may let it go on
+	switch waits := m.admissible(name); {
+	case waits != nil: // newer than what failed, and goes on as soon as it may
+		m.apply(a, waits.Revision, waits.Commit, waits.Manifest)
+	case m.later[name] == nil:
+		m.apply(a, rev, commit, bad) // which is held, so that a person may let it go on
+	}
 	m.cause = 0
 }
 
