@@ -65,6 +65,8 @@ func (w *world) complete() {
 			begin(r, "applying to %s", r.App)
 		case *state.Converged:
 			end("applying to %s", r.App)
+		case *state.AppRemoved: // nothing of it is wanted any more
+			end("applying to %s", f.Name)
 		}
 	}
 	for _, what := range sortedKeys(open) {

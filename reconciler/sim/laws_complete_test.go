@@ -27,6 +27,7 @@ func TestCompleteNoticesWhatTheLogLacks(t *testing.T) {
 		"a lost node":        {[]state.Fact{&state.NodeLost{Node: "linux-1"}}, "the loss of linux-1"},
 		"a node back":        {[]state.Fact{&state.NodeLost{Node: "linux-1"}, &state.NodeReady{Node: "linux-1"}}, ""},
 		"not converged":      {[]state.Fact{&state.RevisionApplied{}}, "applying to"},
+		"removed meanwhile":  {[]state.Fact{&state.RevisionApplied{}, &state.AppRemoved{Name: "shop"}}, ""},
 		"a volume kept":      {[]state.Fact{&state.ClaimDropped{Volume: uid}}, "deleting the volume"},
 	} {
 		w := &world{trace: sha256.New(), laws: newLaws(), story: &Story{}}
