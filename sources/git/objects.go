@@ -214,6 +214,9 @@ func (o *objects) Size(e *tree.Entry) (int64, error) {
 	if errors.Is(err, plumbing.ErrObjectNotFound) && o.partial {
 		return tree.MaxFileSize + 1, nil // the server was asked to leave out exactly these
 	}
+	if err != nil && o.damaged != nil {
+		o.damaged()
+	}
 	return size, err
 }
 

@@ -210,6 +210,9 @@ func (s *Source) refreshOnce(ctx context.Context) error {
 		return classed(err)
 	}
 	revision := revisionOf(f)
+	if s.modules.damaged() { // the same revision is made again, however often that fails
+		s.current = sources.Snapshot{}
+	}
 	if revision == s.current.Revision {
 		return nil
 	}

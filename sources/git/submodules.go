@@ -44,6 +44,17 @@ type modules struct {
 // begin begins to read a commit.
 func (m *modules) begin() { m.used, m.count = map[string]bool{}, 0 }
 
+// damaged says whether the store of one of the commit's submodules was found
+// damaged by who read from it.
+func (m *modules) damaged() bool {
+	for text := range m.used {
+		if mod := m.origins[text]; mod != nil && mod.origin.store != nil && mod.origin.store.damaged.Load() {
+			return true
+		}
+	}
+	return false
+}
+
 // prune removes what neither the commit that was read nor the one before has.
 func (m *modules) prune() error {
 	keep := map[string]bool{}
@@ -177,6 +188,7 @@ func (m *modules) tree(ctx context.Context, text string, hash plumbing.Hash, fro
 	}
 	commit, err := f.objects.commit(f.hash)
 	if err != nil {
+		f.objects.damaged() // which the next look finds
 		return nil, fmt.Errorf("read commit %s of %s: %w", f.hash, a.text, err)
 	}
 	if mod.objects != f.objects { // another store: the one before goes some time
@@ -185,6 +197,7 @@ func (m *modules) tree(ctx context.Context, text string, hash plumbing.Hash, fro
 	b := builder{objects: f.objects, store: f.objects, old: mod.dirs, dirs: map[plumbing.Hash]*tree.Dir{}}
 	root, err := b.root(commit.TreeHash)
 	if err != nil {
+		f.objects.damaged()
 		return nil, fmt.Errorf("read the tree of %s: %w", a.text, err)
 	}
 	mod.dirs = b.dirs

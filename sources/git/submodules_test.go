@@ -1,12 +1,14 @@
 package git_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,6 +99,56 @@ func TestSubmoduleOfBranchesOnly(t *testing.T) {
 			t.Errorf("%s is %q, want %q: %v", name, data, want, err)
 		}
 	}
+}
+
+// A submodule's store that is damaged is filled again, by the process that finds it
+// so and by the next.
+func TestSubmoduleStoreIsMended(t *testing.T) {
+	t.Parallel()
+	repo, sub, cache := sourcetest.NewRepo(t), sourcetest.NewRepo(t), t.TempDir()
+	within(repo, sourcetest.ServeHTTP(t, sub, sourcetest.HTTPOptions{}).URL, sub.Commit("main", map[string]string{"a": "1"}))
+	url := sourcetest.ServeHTTP(t, repo, sourcetest.HTTPOptions{}).URL
+	harm := func() {
+		packs, err := filepath.Glob(filepath.Join(cache, "modules", "*", "*", "objects", "pack", "*.pack"))
+		if err != nil || len(packs) == 0 {
+			t.Fatalf("packs %v, %v", packs, err)
+		}
+		for _, pack := range packs {
+			data, err := os.ReadFile(pack)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 12; i < len(data); i++ {
+				data[i] ^= 0x55
+			}
+			if err := errors.Join(os.Chmod(pack, 0o600), os.WriteFile(pack, data, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s := open(t, git.Options{URL: url, Cache: cache})
+	wantRead := func(when string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; {
+			snapshot := sourcetest.Await(t, s, "")
+			data, err := snapshot.FS.ReadFile("vendor/sub/a")
+			if err == nil && string(data) == "1" {
+				return
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			_, _ = s.Next(ctx, snapshot.Revision) // it looks, and there is nothing new
+			cancel()
+			if time.Now().After(end) {
+				t.Fatalf("%s: it says %q, %v", when, data, err)
+			}
+		}
+	}
+	sourcetest.Await(t, s, "")
+	harm()
+	wantRead("harmed while it is followed")
+	harm()
+	s = open(t, git.Options{URL: url, Cache: cache})
+	wantRead("harmed before the start")
 }
 
 // What no commit has any more takes no room, before and after a restart; the
