@@ -16,8 +16,8 @@ import (
 func (m *Machine) admits(a *state.App, rev state.Revision, commit state.Commit, manifest *state.Manifest) bool {
 	name := a.Spec.Name
 	code, params, wake := m.waitsFor(a, rev)
-	if a.Failed.Manifest == manifest.Digest {
-		code, params, wake = state.HoldQuarantined, []string{string(a.Failed.Revision), string(a.Revision)}, 0
+	if failed, ok := a.FailedAs(manifest.Digest); ok {
+		code, params, wake = state.HoldQuarantined, []string{string(failed.Revision), string(a.Revision)}, 0
 	}
 	for _, other := range admissions() {
 		if other != code {

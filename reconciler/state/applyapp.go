@@ -47,6 +47,7 @@ func (s *State) applyApp(r *Record) error {
 		a.Converged, a.ConvergedAt = true, r.At
 		s.reached(a)
 	case *AppQuarantined:
+		a.shelve(f.Manifest)
 		a.Failed = FailedRevision{Revision: f.Revision, Manifest: f.Manifest, Workload: f.Workload, At: r.At, Good: f.Good}
 	case *Degraded:
 		a.Converged = false
@@ -69,7 +70,7 @@ func (s *State) applyRevision(r *Record, a *App, f *RevisionApplied) error {
 		s.forgetImages(a, a.Manifest)
 	}
 	if !f.Restores && a.Manifest != f.Manifest {
-		a.Failed = FailedRevision{}
+		a.shelve(f.Manifest)
 		s.forgetImages(a, f.Manifest) // another commit asks anew
 	}
 	a.Manifest, a.AppliedAt, a.AppliedSeq, a.Converged = f.Manifest, r.At, r.Seq, false

@@ -1,6 +1,9 @@
 package state
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Rollout says when an application's revision counts as failed, and what then.
 type Rollout struct {
@@ -47,6 +50,34 @@ type FailedRevision struct {
 	Workload Ref      `pb:"3"` // the first that made no progress
 	At       Instant  `pb:"4"`
 	Good     Revision `pb:"5"` // that was restored
+}
+
+// maxFailed is how many renders that failed an application remembers, besides the
+// newest.
+const maxFailed = 64
+
+// FailedAs is how a render failed; false where it didn't, or a person has let it
+// go on since.
+func (a *App) FailedAs(manifest Digest) (FailedRevision, bool) {
+	if a.Failed.Manifest == manifest {
+		return a.Failed, true
+	}
+	i := slices.IndexFunc(a.FailedBefore, func(f FailedRevision) bool { return f.Manifest == manifest })
+	if i < 0 {
+		return FailedRevision{}, false
+	}
+	return a.FailedBefore[i], true
+}
+
+// shelve puts the newest failure with those before it, and forgets that of a
+// render that is applied now, or failed again.
+func (a *App) shelve(now Digest) {
+	before := slices.Clone(a.FailedBefore)
+	if !a.Failed.Manifest.IsZero() {
+		before = append(before, a.Failed)
+	}
+	before = slices.DeleteFunc(before, func(f FailedRevision) bool { return f.Manifest == now })
+	a.Failed, a.FailedBefore = FailedRevision{}, before[max(0, len(before)-maxFailed):]
 }
 
 // AppQuarantined says that an application's revision failed; the record after

@@ -42,26 +42,27 @@ type Snapshot struct {
 
 // SnapApp is an App.
 type SnapApp struct {
-	Spec        Application    `pb:"1"`
-	Declared    Instant        `pb:"2"`
-	Removed     bool           `pb:"3"`
-	Revision    Revision       `pb:"4"`
-	Commit      Commit         `pb:"5"`
-	Manifest    Digest         `pb:"6"`
-	Changed     Commit         `pb:"7"`
-	ChangedRev  Revision       `pb:"8"`
-	AppliedAt   Instant        `pb:"9"`
-	AppliedSeq  Seq            `pb:"10"`
-	Rejected    *Rejection     `pb:"11"`
-	Converged   bool           `pb:"12"`
-	ConvergedAt Instant        `pb:"13"`
-	SourceLost  bool           `pb:"14"`
-	SourceSince Instant        `pb:"15"`
-	SourceText  Text           `pb:"16"`
-	Suspended   Suspend        `pb:"17"`
-	Good        Good           `pb:"70"`
-	Failed      FailedRevision `pb:"71"`
-	Noted       string         `pb:"115"`
+	Spec         Application      `pb:"1"`
+	Declared     Instant          `pb:"2"`
+	Removed      bool             `pb:"3"`
+	Revision     Revision         `pb:"4"`
+	Commit       Commit           `pb:"5"`
+	Manifest     Digest           `pb:"6"`
+	Changed      Commit           `pb:"7"`
+	ChangedRev   Revision         `pb:"8"`
+	AppliedAt    Instant          `pb:"9"`
+	AppliedSeq   Seq              `pb:"10"`
+	Rejected     *Rejection       `pb:"11"`
+	Converged    bool             `pb:"12"`
+	ConvergedAt  Instant          `pb:"13"`
+	SourceLost   bool             `pb:"14"`
+	SourceSince  Instant          `pb:"15"`
+	SourceText   Text             `pb:"16"`
+	Suspended    Suspend          `pb:"17"`
+	Good         Good             `pb:"70"`
+	Failed       FailedRevision   `pb:"71"`
+	FailedBefore []FailedRevision `pb:"140"`
+	Noted        string           `pb:"115"`
 }
 
 // SnapObject is an Owned; its content is found in its manifest.

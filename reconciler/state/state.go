@@ -83,7 +83,9 @@ type App struct {
 	Suspended   Suspend // by a person
 	Good        Good
 	Failed      FailedRevision // zero: none, or another render was applied since
-	Noted       string         // the commit that the repository has a note of
+	// FailedBefore are those that other renders took the place of, oldest first.
+	FailedBefore []FailedRevision
+	Noted        string // the commit that the repository has a note of
 }
 
 // A Rejection is a commit of which nothing was applied.
