@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/client-go/rest"
 
@@ -152,21 +153,27 @@ func (c *cli) login(ctx context.Context, f *loginFlags) error {
 	return err
 }
 
+// tokenFrom reads what a file has, or what is piped in or typed without being shown.
+func (c *cli) tokenFrom(file string) ([]byte, error) {
+	if file != "-" {
+		return os.ReadFile(file)
+	}
+	if stdin := int(os.Stdin.Fd()); term.IsTerminal(stdin) {
+		_, _ = fmt.Fprint(c.errs, "token (it isn't shown): ")
+		raw, err := term.ReadPassword(stdin)
+		_, _ = fmt.Fprintln(c.errs)
+		return raw, err
+	}
+	line, err := bufio.NewReader(io.LimitReader(os.Stdin, 4096)).ReadBytes('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return line, err
+}
+
 // readToken reads a token from a file, or what is typed or piped in.
 func (c *cli) readToken(file string) (string, error) {
-	var raw []byte
-	var err error
-	if file == "-" {
-		_, _ = fmt.Fprintln(c.errs, "token, on a line of its own:")
-		var line string
-		line, err = bufio.NewReader(io.LimitReader(os.Stdin, 4096)).ReadString('\n')
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		raw = []byte(line)
-	} else {
-		raw, err = os.ReadFile(file)
-	}
+	raw, err := c.tokenFrom(file)
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)
 	}

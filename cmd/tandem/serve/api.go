@@ -80,7 +80,7 @@ func newAPI(s *Server) (*api, error) {
 			}
 			handler.ServeHTTP(w, r)
 		}),
-		TLSConfig: authority.TLS(certificate), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
+		TLSConfig: authority.TLS(certificate), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(quiet{o.Logger}, "", 0),
 	}
 	go func() { // until close, or run's end
