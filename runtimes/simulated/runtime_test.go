@@ -31,8 +31,12 @@ func newCase() runtimetest.Case {
 		Open: func(*testing.T) runtimes.Runtime {
 			return simulated.New(simulated.Options{Facts: simulated.Facts(state.Linux, "amd64", ""), Program: program})
 		},
-		Image: runtimes.Image{Name: "prog:1"}, Absent: runtimes.Image{Name: "absent:1"}, Simulated: true,
+		Image: image("prog:1"), Absent: image("absent:1"), Simulated: true,
 	}
 }
 
 func TestConformance(t *testing.T) { runtimetest.Run(t, newCase()) }
+
+func image(name string) runtimes.Image {
+	return runtimes.Image{Name: name, Digest: state.DigestOf([]byte(name))}
+}
