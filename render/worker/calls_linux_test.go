@@ -17,7 +17,7 @@ func systemCalls() map[string]func() error {
 			args := append(args, 0, 0, 0, 0)
 			pid, _, failed := syscall.RawSyscall6(number, args[0], args[1], args[2], args[3], 0, 0)
 			if failed == 0 && number == unix.SYS_CLONE && pid == 0 {
-				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0) // the child
+				_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0) // the child
 			}
 			if failed == 0 {
 				return nil
