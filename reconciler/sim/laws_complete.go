@@ -16,6 +16,9 @@ func (w *world) complete() {
 	placed, stopping := map[state.UID]bool{}, map[state.UID]bool{}
 	id := w.ctl.view.LogID
 	for i, raw := range w.ctl.disk {
+		if was, ok := w.ctl.damage[i]; ok {
+			raw = was // what the disk did to it later is I13's matter
+		}
 		r, err := recordpb.UnmarshalRecord(raw)
 		if err != nil {
 			w.fail("complete", "record %d: %v", i+1, err)
