@@ -236,10 +236,16 @@ func (r *Runtime) create(ctx context.Context, cl *client.Client, c runtimes.Cont
 
 // outputTo has the shim append stdout and stderr to files, without anybody
 // between who could die or be slow. To the shim a path without a scheme is a
-// FIFO or, as here, a file that exists.
+// FIFO or, as here, a file that exists. Where both streams go to one file, they
+// are given two spellings of its path, so that the shim opens it for each: shims
+// up to containerd 1.6 at least close a path that both share when stdout ends,
+// and what stderr says after that is lost.
 func outputTo(c runtimes.Container) cio.Creator {
 	return func(string) (cio.IO, error) {
-		f := &outputFiles{cio.Config{Stdout: c.LogPath, Stderr: firstOf(c.ErrPath, c.LogPath)}}
+		f := &outputFiles{cio.Config{Stdout: c.LogPath, Stderr: c.ErrPath}}
+		if f.config.Stderr == "" || f.config.Stderr == f.config.Stdout {
+			f.config.Stderr = filepath.Dir(c.LogPath) + "/./" + filepath.Base(c.LogPath)
+		}
 		for _, path := range []string{f.config.Stdout, f.config.Stderr} {
 			file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 			if err != nil {

@@ -476,7 +476,8 @@ func output(t *testing.T, s *suite) {
 		s.says(t, uid, "main", 0, "simulated")
 		return
 	}
-	c := s.container(uid, "main", 0, "say", "to out", "warn", "to err", "env", "exit", "0")
+	// What ends or closes one stream loses nothing of the other, though both go to one file.
+	c := s.container(uid, "main", 0, "say", "to out", "env", "hush", "sleep", "100ms", "warn", "to err", "exit", "0")
 	c.Env = []string{"GREETING=hello there"}
 	if err := s.r.Run(s.ctx(t), c); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@
 //
 //	say TEXT        print a line to standard output
 //	warn TEXT       print a line to standard error
+//	hush            close standard output
 //	env             print the environment
 //	args REST…      print the rest of the arguments, one a line
 //	read FILE       print a file
@@ -55,6 +56,8 @@ func run(args []string) (int, error) { //nolint:funlen // one case a word that i
 			fmt.Println(next())
 		case "warn":
 			fmt.Fprintln(os.Stderr, next())
+		case "hush":
+			err = os.Stdout.Close()
 		case "env":
 			for _, e := range os.Environ() {
 				fmt.Println(e)
