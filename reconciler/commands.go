@@ -77,8 +77,12 @@ func (m *Machine) check(e *state.Command) (code state.ReplyCode, why string) {
 	case state.CmdDown, state.CmdMakeToken, state.CmdRevokeToken, state.CmdJoin:
 	case state.CmdPromote, state.CmdRollback:
 		found = false // promotionCommand has answered for those that there are
-	case state.CmdErase, state.CmdRotateKey:
+	case state.CmdErase:
 		return state.ReplyRefused, "" // on a stopped log only
+	case state.CmdRotateKey:
+		if e.Key == "" || m.rotating != nil {
+			return state.ReplyRefused, "another key is just being taken"
+		}
 	}
 	if !found {
 		return state.ReplyNotFound, ""
@@ -121,9 +125,31 @@ func (m *Machine) do(e *state.Command) {
 		m.emit(state.AppName(e.Object.Name), &state.AppSuspended{On: e.Verb == state.CmdSuspend, Until: e.Until})
 	case state.CmdSync:
 		m.sync(state.AppName(e.Object.Name)) // the shell looks at Git
-	case state.CmdRestart, state.CmdExec, state.CmdPortForward, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase, state.CmdRotateKey, state.CmdMakeToken, state.CmdRevokeToken, state.CmdJoin:
+	case state.CmdRotateKey:
+		m.rotating = &rotating{key: e.Key, cause: m.cause, actor: e.Actor}
+	case state.CmdRestart, state.CmdExec, state.CmdPortForward, state.CmdReject, state.CmdPromote, state.CmdRollback, state.CmdErase, state.CmdMakeToken, state.CmdRevokeToken, state.CmdJoin:
 		// The record itself is what counts: the fold or the shell acts on it.
 	}
+}
+
+// rotating is the key that a person asked the log to be signed with.
+type rotating struct {
+	key   string
+	cause state.Seq
+	actor state.Text
+}
+
+// rotate says that another key signs what comes after this step: it is the step's last
+// record, so that the log can end a batch with it.
+func (m *Machine) rotate() {
+	r := m.rotating
+	if r == nil {
+		return
+	}
+	m.rotating = nil
+	m.cause, m.actor = r.cause, r.actor
+	m.emit("", &state.SigningKeyRotated{Key: r.key})
+	m.cause, m.actor = 0, state.Text{}
 }
 
 // tokenTold records what became of a join token.

@@ -52,6 +52,7 @@ type Machine struct {
 	net       network
 	lines     lines // pipelines; see promote.go
 	notes     notes
+	rotating  *rotating // of this step: another key is to sign the log after it
 
 	// Revisions among later that admit.go keeps, and when to ask again (0: when
 	// something happens); and whether something happened that one of them may
@@ -235,6 +236,7 @@ func (m *Machine) finish() Output {
 	}
 	m.askNotes()
 	m.lookUps()
+	m.rotate()
 	for _, name := range sorted(m.touched) {
 		if n := m.fold.Nodes[name]; n != nil && m.agents[name] != nil {
 			m.out.Assignments = append(m.out.Assignments, m.fold.Assignment(n))

@@ -29,6 +29,7 @@ type past interface {
 	diff(ctx context.Context, from, to string) (*report.Difference, error)
 	prove(ctx context.Context, seq state.Seq) ([]byte, error)
 	stats(ctx context.Context) (*report.Growth, error)
+	keys(ctx context.Context) (kubeapi.KeysAnswer, error)
 	export(ctx context.Context, w io.Writer, format string, f report.Filter) error
 	Close() error
 }
@@ -76,6 +77,10 @@ func (f files) prove(_ context.Context, seq state.Seq) ([]byte, error) { return 
 
 func (f files) stats(ctx context.Context) (*report.Growth, error) { return f.Growth(ctx, f.path) }
 
+func (f files) keys(context.Context) (kubeapi.KeysAnswer, error) {
+	return kubeapi.KeysAnswer{Keys: f.Store.Keys(), Chain: string(f.Store.Chain())}, nil
+}
+
 func (f files) export(ctx context.Context, w io.Writer, format string, filter report.Filter) error {
 	return f.Export(ctx, w, format, filter, f.path)
 }
@@ -106,6 +111,11 @@ func (c *client) prove(ctx context.Context, seq state.Seq) ([]byte, error) {
 func (c *client) stats(ctx context.Context) (*report.Growth, error) {
 	var v report.Growth
 	return &v, c.ask(ctx, http.MethodGet, kubeapi.StatsPath, nil, nil, &v)
+}
+
+func (c *client) keys(ctx context.Context) (kubeapi.KeysAnswer, error) {
+	var v kubeapi.KeysAnswer
+	return v, c.ask(ctx, http.MethodGet, kubeapi.KeysPath, nil, nil, &v)
 }
 
 func (c *client) export(ctx context.Context, w io.Writer, format string, f report.Filter) error {

@@ -18,7 +18,7 @@ func (c *Controller) commit(ctx context.Context) {
 	for out := range c.commits {
 		steps := []reconciler.Output{out}
 	more:
-		for len(steps) < maxQueued {
+		for len(steps) < maxQueued && !rotates(steps) {
 			select {
 			case next, ok := <-c.commits:
 				if !ok {
@@ -37,6 +37,17 @@ func (c *Controller) commit(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// rotates says whether a step ends with a change of the log's signing key: the old key
+// signs up to there, and what follows is another batch.
+func rotates(steps []reconciler.Output) bool {
+	records := steps[len(steps)-1].Records
+	if len(records) == 0 {
+		return false
+	}
+	_, ok := records[len(records)-1].Fact.(*state.SigningKeyRotated)
+	return ok
 }
 
 func (c *Controller) write(ctx context.Context, steps []reconciler.Output) error {

@@ -211,7 +211,8 @@ func (s *Store) SaveSnapshot(snap Snapshot) error {
 		return err
 	}
 	body := p.seal(snapMagic, snap.Digest, uint64(snap.Seq), snap.State)
-	sig, err := s.keys.signer.Sign(snapSigned(s.keys, body))
+	k := s.keys.Load()
+	sig, err := k.signer.Sign(snapSigned(k, body))
 	if err != nil {
 		return fmt.Errorf("sign snapshot: %w", err)
 	}
@@ -261,7 +262,7 @@ func (s *Store) LatestSnapshot(until state.Seq) (Snapshot, error) {
 			passed = errors.Join(passed, damaged(snapName(seq), 0, "it is of a record after the log's end, %d", head.Seq))
 			continue
 		}
-		snap, err := readSnapshot(s.disk, s.keys, seq)
+		snap, err := readSnapshot(s.disk, s.keys.Load(), seq)
 		if err == nil {
 			return snap, passed
 		}

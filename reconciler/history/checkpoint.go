@@ -79,6 +79,7 @@ type keys struct {
 	verifier note.Verifier // the first: it is the log's identity
 	public   string        // of it, in note's encoding
 	later    []epoch       // that followed it
+	chain    []byte        // that vouches for them
 }
 
 func (k *keys) sign(h Head) (text, sig []byte, err error) {

@@ -25,7 +25,7 @@ func (s *Store) Prove(seq state.Seq) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.keys.parse(note)
+	c, err := s.keys.Load().parse(note)
 	if err != nil {
 		return nil, err
 	}

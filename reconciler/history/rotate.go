@@ -97,6 +97,7 @@ func (k *keys) loadChain(d Disk) error {
 	if k.later, err = parseChain(raw, k.verifier); err != nil {
 		return damaged(chainFile, 0, "%v", err)
 	}
+	k.chain = raw
 	return nil
 }
 
@@ -163,88 +164,112 @@ func (k *keys) list() []Key {
 
 // Keys are the log's public keys, the first one first. The first is its identity; the
 // last one signs.
-func (s *Store) Keys() []Key { return s.keys.list() }
+func (s *Store) Keys() []Key { return s.keys.Load().list() }
 
 // Chain is what proves the later keys to somebody who has the first: the content of
 // log.keys, empty where there was no other.
-func (s *Store) Chain() ([]byte, error) {
-	raw, err := readFile(s.disk, chainFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return raw, err
-}
+func (s *Store) Chain() []byte { return bytes.Clone(s.keys.Load().chain) }
 
 // ChainFile is the name under which a copy keeps Chain.
 const ChainFile = chainFile
 
-// ErrNotRotation means that the records don't end with the key's own.
-var ErrNotRotation = errors.New("the last record must be the SigningKeyRotated of the new key")
+// ErrNotRotation means that a SigningKeyRotated names another key than the one that
+// NextKey made, or isn't the last record of its batch.
+var ErrNotRotation = errors.New("a SigningKeyRotated must be a batch's last record, and name the key that was made for it")
 
-// Rotate gives the log another signing key. The records, whose last names the new
-// public key, are signed by the old one; it says so beside the log too, and is gone
-// then. A crash at any point leaves a log that the old or the new key signs, which the
-// next start finishes or undoes. Nothing else may use the Store meanwhile.
-func (s *Store) Rotate(ctx context.Context, head Head, records func(public string) []*state.Record) (Head, error) {
-	if s.opts.ReadOnly {
-		return Head{}, ErrReadOnly
-	}
-	private, public, err := note.GenerateKey(rand.Reader, s.keys.verifier.Name())
-	if err != nil {
-		return Head{}, err
-	}
-	batch := records(public)
-	if f, ok := rotation(batch); !ok || f.Key != public {
-		return Head{}, ErrNotRotation
-	}
-	if err := writeFile(s.disk, nextFile, 0o600, []byte(private+"\n")); err != nil {
-		return Head{}, err
-	}
-	after, err := s.Append(ctx, head, batch)
-	if err != nil {
-		return Head{}, errors.Join(err, s.dropNext())
-	}
+// NextKey makes the key that the log's next SigningKeyRotated is to name, and gives its
+// public half. Until such a record is appended, the old key signs.
+func (s *Store) NextKey() (public string, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if err := s.followKey(after.Seq, public); err != nil {
-		s.failed = err
-		return Head{}, fmt.Errorf("change the log's signing key: %w", err)
+	switch {
+	case s.opts.ReadOnly:
+		return "", ErrReadOnly
+	case s.failed != nil:
+		return "", fmt.Errorf("%w: %w", ErrFailed, s.failed)
 	}
-	return after, nil
+	private, public, err := note.GenerateKey(rand.Reader, s.keys.Load().verifier.Name())
+	if err != nil {
+		return "", err
+	}
+	return public, writeFile(s.disk, nextFile, 0o600, []byte(private+"\n"))
 }
 
-func rotation(records []*state.Record) (*state.SigningKeyRotated, bool) {
-	if len(records) == 0 {
-		return nil, false
-	}
-	f, ok := records[len(records)-1].Fact.(*state.SigningKeyRotated)
-	return f, ok
-}
-
-// dropNext forgets a key that no record names; after a failed write the next start
-// does it.
-func (s *Store) dropNext() error {
-	if s.failed != nil {
+// ForgetNextKey undoes NextKey, where no record is to name the key after all.
+func (s *Store) ForgetNextKey() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	switch {
+	case s.opts.ReadOnly:
+		return ErrReadOnly
+	case s.failed != nil:
 		return nil //nolint:nilerr // told already; a record that did reach the disk may name the key
 	}
 	return s.disk.Remove(nextFile)
 }
 
-// followKey has the old key vouch for the new one, and lets the new one sign.
+// Rotate gives the log another signing key: the records, whose last names the new
+// public key, are signed by the old one.
+func (s *Store) Rotate(ctx context.Context, head Head, records func(public string) []*state.Record) (Head, error) {
+	public, err := s.NextKey()
+	if err != nil {
+		return Head{}, err
+	}
+	batch := records(public)
+	if f := rotation(batch); f == nil {
+		return Head{}, errors.Join(ErrNotRotation, s.ForgetNextKey())
+	}
+	after, err := s.Append(ctx, head, batch)
+	if err != nil {
+		return Head{}, errors.Join(err, s.ForgetNextKey())
+	}
+	return after, nil
+}
+
+// rotation is what the last record says of the log's key, where it does.
+func rotation(records []*state.Record) *state.SigningKeyRotated {
+	if len(records) == 0 {
+		return nil
+	}
+	f, _ := records[len(records)-1].Fact.(*state.SigningKeyRotated)
+	return f
+}
+
+// mayRotate says before a batch is written whether a change of the log's key in it can
+// be carried out.
+func (s *Store) mayRotate(records []*state.Record) (*state.SigningKeyRotated, error) {
+	last := rotation(records)
+	for _, r := range records {
+		if f, ok := r.Fact.(*state.SigningKeyRotated); ok && f != last {
+			return nil, ErrNotRotation
+		}
+	}
+	if last == nil {
+		return nil, nil //nolint:nilnil // as a rule no key changes
+	}
+	v, err := parsePublic(last.Key)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotRotation, err)
+	}
+	if next, err := nextKey(s.disk); err != nil || next != v.KeyHash() {
+		return nil, errors.Join(ErrNotRotation, err)
+	}
+	return last, nil
+}
+
+// followKey has the old key vouch for the new one, and lets the new one sign. A crash
+// at any point of it leaves what the next start finishes.
 func (s *Store) followKey(after state.Seq, public string) error {
+	k := s.keys.Load()
 	e := epoch{after: after, public: public}
-	sig, err := s.keys.signer.Sign([]byte(e.statement(s.keys.verifier.Name())))
+	sig, err := k.signer.Sign([]byte(e.statement(k.verifier.Name())))
 	if err != nil {
 		return err
 	}
-	old := s.keys.newest()
+	old := k.newest()
 	h := old.KeyHash()
 	sig = append([]byte{byte(h >> 24), byte(h >> 16), byte(h >> 8), byte(h)}, sig...)
-	chain, err := s.Chain()
-	if err != nil {
-		return err
-	}
-	chain = append(bytes.Clone(chain), e.signed(old, base64.StdEncoding.EncodeToString(sig))...)
+	chain := append(bytes.Clone(k.chain), e.signed(old, base64.StdEncoding.EncodeToString(sig))...)
 	if err := writeFile(s.disk, chainFile, 0o644, chain); err != nil {
 		return err
 	}
@@ -263,8 +288,70 @@ func (s *Store) takeNext() error {
 	if err != nil {
 		return err
 	}
-	s.keys = k
+	s.keys.Store(k)
 	return nil
+}
+
+// IsKeyFile says whether a file of a data directory belongs to the keys that sign the log.
+func IsKeyFile(name string) bool {
+	return name == keyFile || name == pubFile || name == chainFile || name == nextFile
+}
+
+// ErrKeyChanged means that the log's signing key changed while it was looked at.
+var ErrKeyChanged = errors.New("the log's signing key was just changed")
+
+// SigningFiles are the files of the key that signs now, by name, for a backup: with
+// them and the log as this Store reads it a controller can go on. ErrKeyChanged: open
+// the log again.
+func (s *Store) SigningFiles() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	raw, err := readFile(s.disk, keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, damaged(keyFile, 0, "the signing key is missing; what only reads the log works without it")
+	}
+	if err != nil {
+		return nil, err
+	}
+	now, err := parsePrivate(string(raw))
+	if err != nil {
+		return nil, damaged(keyFile, 0, "%v", err)
+	}
+	if now.KeyHash() != s.keys.Load().newest().KeyHash() {
+		return nil, ErrKeyChanged
+	}
+	out[keyFile] = raw
+	named, err := s.namedKey()
+	if err != nil || named == "" {
+		return out, err
+	}
+	// The record of a change is the last, and the change isn't finished.
+	next, err := nextKey(s.disk)
+	if err != nil {
+		return nil, err
+	}
+	if v, err := parsePublic(named); err != nil || v.KeyHash() != next {
+		return nil, ErrKeyChanged
+	}
+	if out[nextFile], err = readFile(s.disk, nextFile); err != nil {
+		return nil, errors.Join(ErrKeyChanged, err)
+	}
+	return out, nil
+}
+
+// namedKey is the key that the log's last record names, where the chain doesn't yet.
+func (s *Store) namedKey() (string, error) {
+	head := s.Head()
+	if head.Seq == 0 {
+		return "", nil
+	}
+	r, err := s.ReadAt(head.Seq)
+	if err != nil {
+		return "", err
+	}
+	if f := rotation([]*state.Record{r}); f != nil && !s.keys.Load().has(f.Key) {
+		return f.Key, nil
+	}
+	return "", nil
 }
 
 // nextKey is the hash of the key that waits to be taken; 0 where there is none.
@@ -303,30 +390,26 @@ func (s *Store) halfTaken() error {
 // halfRotated finishes a rotation whose record is the log's last, and forgets a key
 // that no record names.
 func (s *Store) halfRotated() error {
-	var last *state.SigningKeyRotated
-	if s.head.Seq > 0 {
-		r, err := s.ReadAt(s.head.Seq)
-		if err != nil {
-			return err
-		}
-		last, _ = rotation([]*state.Record{r})
+	named, err := s.namedKey()
+	if err != nil {
+		return err
 	}
 	next, err := nextKey(s.disk)
 	switch {
 	case err != nil:
 		return err
-	case last != nil && !s.keys.has(last.Key):
+	case named != "":
 	case next != 0:
 		return s.disk.Remove(nextFile)
 	default:
 		return nil
 	}
-	v, err := parsePublic(last.Key)
+	v, err := parsePublic(named)
 	if err != nil || v.KeyHash() != next {
 		return damaged(nextFile, 0, "record %d names another signing key, which is missing", s.head.Seq)
 	}
 	s.logger.LogAttrs(context.Background(), slog.LevelWarn, "finished a change of the log's signing key", slog.Uint64("record", uint64(s.head.Seq)))
-	return s.followKey(s.head.Seq, last.Key)
+	return s.followKey(s.head.Seq, named)
 }
 
 // rotated holds the keys that the records name against the chain of keys.
@@ -341,7 +424,7 @@ func (v *verifier) rotated(c Checkpoint) {
 		delete(v.rotations, e.after)
 	}
 	for seq := range v.rotations {
-		if seq == c.Seq {
+		if seq >= c.Seq && seq == v.end {
 			v.note("record %d names another signing key, which isn't in use yet: the next start finishes that", seq)
 			continue
 		}

@@ -95,10 +95,7 @@ func TestALogWithThreeKeysVerifies(t *testing.T) {
 			}
 		}
 	}
-	chain, err := s.Chain()
-	if err != nil {
-		t.Fatal(err)
-	}
+	chain := s.Chain()
 	for seq := state.Seq(1); seq <= s.Head().Seq; seq += 5 {
 		text, err := s.Prove(seq)
 		if err != nil {
@@ -262,5 +259,69 @@ func TestEveryFaultWhileTheKeyChanges(t *testing.T) {
 	}
 	if old == 0 || changed == 0 {
 		t.Errorf("%d went back, %d went on: want some of both", old, changed)
+	}
+}
+
+// A batch that names a key which nobody made, or goes on after it, isn't written.
+func TestOnlyTheKeyThatWasMadeIsTaken(t *testing.T) {
+	t.Parallel()
+	d := historytest.NewDisk()
+	s, err := history.Open("mem", history.Options{Disk: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, s, 3)
+	public, err := s.NextKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := s.NextKey() // takes the place of the first
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := s.Head()
+	for what, keys := range map[string][2]string{"a key that is gone": {"", public}, "no key": {"", "x"}, "a key in the middle": {other, ""}, "two keys": {other, other}} {
+		batch := batchAfter(h, 2)
+		for i, key := range keys {
+			if key != "" {
+				batch[i].Fact = &state.SigningKeyRotated{Key: key}
+			}
+		}
+		if after, err := s.Append(context.Background(), h, batch); !errors.Is(err, history.ErrNotRotation) {
+			t.Errorf("%s: %v, %v", what, after, err)
+		}
+	}
+	if s.Head() != h || len(s.Keys()) != 1 {
+		t.Errorf("the log went on to %v with %d keys", s.Head(), len(s.Keys()))
+	}
+	if err := s.ForgetNextKey(); err != nil {
+		t.Fatal(err)
+	}
+	add(t, s, 2)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Files for a backup are those of the key that the opened log ends with.
+func TestSigningFilesBelongToTheLogThatIsRead(t *testing.T) {
+	t.Parallel()
+	d, before, _, _ := rotated(t)
+	for name, disk := range map[string]*historytest.Disk{"before": before, "after": d} {
+		s, err := history.Open("mem", history.Options{Disk: disk, ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := s.SigningFiles()
+		if err != nil || !bytes.Equal(files["log.key"], disk.Files()["log.key"]) || len(files) != 1 {
+			t.Errorf("%s: %d files, %v", name, len(files), err)
+		}
+	}
+	old, err := history.Open("mem", history.Options{Disk: before.With("log.key", d.Files()["log.key"]), ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.SigningFiles(); !errors.Is(err, history.ErrKeyChanged) {
+		t.Errorf("the newest key with the old log: %v", err)
 	}
 }

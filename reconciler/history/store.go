@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -63,7 +64,7 @@ type Options struct {
 //	blobs/ texts/ snapshots/
 type Store struct {
 	disk    Disk
-	keys    *keys
+	keys    atomic.Pointer[keys] // another after SigningKeyRotated
 	opts    Options
 	logger  *slog.Logger
 	lock    io.Closer
@@ -125,7 +126,7 @@ func (s *Store) open() (err error) {
 			return err
 		}
 	}
-	s.keys, err = loadKeys(s.disk, !s.opts.ReadOnly)
+	k, err := loadKeys(s.disk, !s.opts.ReadOnly)
 	if errors.Is(err, fs.ErrNotExist) {
 		switch {
 		case len(files) > 0:
@@ -133,11 +134,12 @@ func (s *Store) open() (err error) {
 		case s.opts.ReadOnly:
 			return ErrNoLog
 		}
-		s.keys, err = makeKeys(s.disk)
+		k, err = makeKeys(s.disk)
 	}
 	if err != nil {
 		return err
 	}
+	s.keys.Store(k)
 	c, err := s.acknowledged(len(files) > 0)
 	if err != nil {
 		return err
@@ -166,7 +168,7 @@ func (s *Store) open() (err error) {
 
 // acknowledged reads the newest checkpoint, and makes the first one of a new log.
 func (s *Store) acknowledged(hasLog bool) (Checkpoint, error) {
-	c, text, err := readNote(s.disk, s.keys)
+	c, text, err := readNote(s.disk, s.keys.Load())
 	if !errors.Is(err, fs.ErrNotExist) {
 		s.note = text
 		return c, err
@@ -178,7 +180,7 @@ func (s *Store) acknowledged(hasLog bool) (Checkpoint, error) {
 		return c, ErrNoLog
 	}
 	var t tree
-	text, _, err = s.keys.sign(Head{Root: state.Digest(t.root())})
+	text, _, err = s.keys.Load().sign(Head{Root: state.Digest(t.root())})
 	if err != nil {
 		return c, err
 	}
@@ -189,7 +191,7 @@ func (s *Store) acknowledged(hasLog bool) (Checkpoint, error) {
 	if err := writeFile(s.disk, checkpointFile, 0o644, padded); err != nil {
 		return c, err
 	}
-	return readCheckpoint(s.disk, s.keys)
+	return readCheckpoint(s.disk, s.keys.Load())
 }
 
 // logFiles are the first sequence numbers of the log's files, with their sizes.
@@ -215,7 +217,7 @@ func logFiles(d Disk) ([]segment, error) {
 
 // load finds out what the files hold, and holds it against the checkpoint.
 func (s *Store) load(files []segment, c Checkpoint) error {
-	sc := scanner{disk: s.disk, keys: s.keys}
+	sc := scanner{disk: s.disk, keys: s.keys.Load()}
 	next := state.Seq(1)
 	for i := range files {
 		seg := files[i]
@@ -241,7 +243,7 @@ func (s *Store) load(files []segment, c Checkpoint) error {
 		if got.torn != nil && (!last || end < c.Seq) {
 			return damaged(logName(seg.first), got.size, "%v, after record %d; %d records were acknowledged", got.torn, end, c.Seq)
 		}
-		if got.count > 0 && !s.keys.verify(Head{Seq: end, Root: state.Digest(got.tree.root())}, got.sig) {
+		if got.count > 0 && !s.keys.Load().verify(Head{Seq: end, Root: state.Digest(got.tree.root())}, got.sig) {
 			return damaged(logName(seg.first), got.size, "the signature after record %d is wrong", end)
 		}
 		if got.count == 0 && !last {
@@ -330,7 +332,7 @@ func (s *Store) startWriting(c Checkpoint) (err error) {
 		}
 	}
 	if s.head.Seq > c.Seq {
-		text, _, err := s.keys.sign(s.head)
+		text, _, err := s.keys.Load().sign(s.head)
 		if err != nil {
 			return err
 		}
@@ -347,11 +349,11 @@ func (s *Store) startWriting(c Checkpoint) (err error) {
 }
 
 // ID is the log's identity: the digest of its public key.
-func (s *Store) ID() state.Digest { return s.keys.id() }
+func (s *Store) ID() state.Digest { return s.keys.Load().id() }
 
 // PublicKey is the log's first public key, in note's encoding: its identity. Keys has
 // those that followed.
-func (s *Store) PublicKey() string { return s.keys.public }
+func (s *Store) PublicKey() string { return s.keys.Load().public }
 
 // Head implements Log.
 func (s *Store) Head() Head {
@@ -375,10 +377,11 @@ func (s *Store) Size() int64 {
 // Checkpoint is the head as a signed statement.
 func (s *Store) Checkpoint() ([]byte, error) {
 	h := s.Head()
-	if s.keys.signer == nil {
+	k := s.keys.Load() // after the head: a key that was replaced before it says nothing
+	if k.signer == nil {
 		return s.note, nil // the one up to which this Store reads; a live writer's is newer
 	}
-	text, _, err := s.keys.sign(h)
+	text, _, err := k.sign(h)
 	return text, err
 }
 
@@ -395,7 +398,8 @@ func (s *Store) view() *segments {
 	return v
 }
 
-// Append implements Log.
+// Append implements Log. A batch whose last record is SigningKeyRotated is the last that
+// the old key signs; it is replaced before Append returns.
 func (s *Store) Append(ctx context.Context, head Head, records []*state.Record) (Head, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -411,13 +415,23 @@ func (s *Store) Append(ctx context.Context, head Head, records []*state.Record) 
 	case len(records) == 0:
 		return head, nil
 	}
-	b, err := encodeBatch(s.keys, s.tree, head, records)
+	rotated, err := s.mayRotate(records)
+	if err != nil {
+		return Head{}, err
+	}
+	b, err := encodeBatch(s.keys.Load(), s.tree, head, records)
 	if err != nil {
 		return Head{}, err // nothing was written
 	}
 	if err := s.write(b); err != nil {
 		s.failed = err
 		return Head{}, fmt.Errorf("append records %d to %d: %w", head.Seq+1, b.head.Seq, err)
+	}
+	if rotated != nil {
+		if err := s.followKey(b.head.Seq, rotated.Key); err != nil {
+			s.failed = err
+			return Head{}, fmt.Errorf("change the log's signing key: %w", err)
+		}
 	}
 	return b.head, nil
 }

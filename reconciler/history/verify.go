@@ -74,6 +74,7 @@ type verifier struct {
 	pack   *packer
 
 	last      state.Instant
+	end       state.Seq                  // of the records that were read
 	manifests map[state.Digest]state.Seq // and the first record that names them
 	templates map[state.Digest]state.Seq
 	texts     map[state.Text]state.Seq
@@ -305,7 +306,7 @@ func (v *verifier) batch(f *frame, h Head, file state.Seq, signature bool) error
 		if r.At.Wall < v.last.Wall || r.At.Mono < v.last.Mono {
 			return damaged(logName(file), f.starts[i], "record %d is earlier than the one before it", seq)
 		}
-		v.last = r.At
+		v.last, v.end = r.At, seq
 		v.report.Records++
 		v.names(r)
 		if v.opts.Record == nil {
@@ -484,8 +485,7 @@ func (v *verifier) snapshots(ctx context.Context, c Checkpoint) error {
 	if newer, err := readCheckpoint(v.disk, v.keys); err == nil {
 		c = newer // a live writer went on
 	}
-	s := &Store{disk: v.disk, keys: v.keys}
-	seqs, err := s.Snapshots()
+	seqs, err := SnapshotsOn(v.disk)
 	if err != nil {
 		return err
 	}

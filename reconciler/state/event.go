@@ -96,6 +96,7 @@ type Command struct {
 	Reason Text
 	Detail Text
 	Until  int64
+	Key    string // rotate key: the public key that is to sign the log from now on
 
 	// Of promotions.
 	Groups   []string // that the actor is in, as who authenticated them says

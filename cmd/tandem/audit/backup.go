@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -22,15 +23,20 @@ import (
 // checkpoint, what lies beside it, and the keys. It may run beside a controller.
 // Caches and this machine's own life as a node are left out.
 func Backup(ctx context.Context, dir string, w io.Writer) (history.Head, error) {
-	a, err := Open(dir)
+	a, keys, err := openWithKeys(dir)
 	if err != nil {
-		return history.Head{}, err
+		return history.Head{}, fmt.Errorf("back up %s: %w", dir, err)
 	}
 	head := a.Store.Head()
 	b := &bundler{ctx: ctx, archive: a, tar: tar.NewWriter(w), at: time.Now().Truncate(time.Second)}
 	err = b.statement("")
 	if err == nil {
 		err = b.log()
+	}
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		if err == nil {
+			err = b.bytes(name, keys[name])
+		}
 	}
 	if err == nil {
 		err = b.rest(dir, head.Seq)
@@ -44,7 +50,26 @@ func Backup(ctx context.Context, dir string, w io.Writer) (history.Head, error) 
 	return head, nil
 }
 
-// rest is every file that isn't written by itself: keys, blobs, snapshots up to
+// openWithKeys opens a directory for reading together with the key that signs its log:
+// a controller may be changing it.
+func openWithKeys(dir string) (*Archive, map[string][]byte, error) {
+	const tries = 20
+	for try := 1; ; try++ {
+		a, err := Open(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		keys, err := a.Store.SigningFiles()
+		if err == nil {
+			return a, keys, nil
+		}
+		if err = errors.Join(err, a.Close()); !errors.Is(err, history.ErrKeyChanged) || try == tries {
+			return nil, nil, err
+		}
+	}
+}
+
+// rest is every file that isn't written by itself: blobs, snapshots up to
 // the checkpoint, certificates and users.
 func (b *bundler) rest(dir string, end state.Seq) error {
 	return filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
@@ -65,7 +90,7 @@ func (b *bundler) rest(dir string, end state.Seq) error {
 			}
 			return nil
 		}
-		if !d.Type().IsRegular() || slices.Contains([]string{"lock", "checkpoint", "log.pub", history.ChainFile, "texts"}, name) || strings.HasSuffix(name, ".tmp") {
+		if !d.Type().IsRegular() || slices.Contains([]string{"lock", "checkpoint", "texts"}, name) || history.IsKeyFile(name) || strings.HasSuffix(name, ".tmp") {
 			return nil
 		}
 		var seq uint64

@@ -182,11 +182,7 @@ func (b *bundler) statement(readme string) error {
 			return err
 		}
 	}
-	chain, err := b.archive.Store.Chain()
-	if err != nil {
-		return err
-	}
-	if len(chain) > 0 {
+	if chain := b.archive.Store.Chain(); len(chain) > 0 {
 		if err := b.bytes(history.ChainFile, chain); err != nil {
 			return err
 		}

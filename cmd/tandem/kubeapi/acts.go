@@ -33,6 +33,11 @@ func (in *CommandRequest) acts(verb state.CommandVerb) (word, resource string, e
 			return "", "", apierrors.NewBadRequest("down is of everything, and names no object")
 		}
 		return word, "workloads", nil
+	case state.CmdRotateKey:
+		if in.Object != (state.Ref{}) {
+			return "", "", apierrors.NewBadRequest(word + " is of the log, and names no object")
+		}
+		return word, "history", nil
 	case state.CmdSync:
 		wants = "Application"
 	case state.CmdSuspend, state.CmdResume:

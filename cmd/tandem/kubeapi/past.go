@@ -22,6 +22,7 @@ const (
 	DiffPath   = HistoryPath + "/diff"  // ?from=&to=
 	ProofPath  = HistoryPath + "/proof" // ?seq=
 	StatsPath  = HistoryPath + "/stats"
+	KeysPath   = HistoryPath + "/keys"
 	ExportPath = HistoryPath + "/export" // ?format= and the filter of history
 )
 
@@ -39,7 +40,25 @@ type Past interface {
 	Lines(ctx context.Context, f report.Filter, each func(report.Line) error) (report.Teller, state.Seq, error)
 	// Stats says how large the log is and how fast it grows.
 	Stats(ctx context.Context) (*report.Growth, error)
+	// Keys are those that sign the log.
+	Keys() KeysAnswer
 	Export(ctx context.Context, w io.Writer, format string, f report.Filter) error
+}
+
+// A KeysAnswer is the public keys of the log, the first one first, and what proves the
+// later ones to somebody who has the first.
+type KeysAnswer struct {
+	Keys  []history.Key `json:"keys"`
+	Chain string        `json:"chain,omitempty"` // the content of log.keys
+}
+
+func (a *api) keys(c *call) error {
+	p, err := a.past()
+	if err != nil {
+		return err
+	}
+	writeJSON(c.w, http.StatusOK, p.Keys())
+	return nil
 }
 
 func (a *api) past() (Past, error) {

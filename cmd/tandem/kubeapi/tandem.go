@@ -65,6 +65,8 @@ func (a *api) tandem(c *call, rest []string) error {
 		return a.answer(c, "history", a.diff)
 	case path == "history/stats" && get:
 		return a.answer(c, "history", a.stats)
+	case path == "history/keys" && get:
+		return a.answer(c, "history", a.keys)
 	case path == "history/proof" && get:
 		return a.answer(c, "history", a.proof)
 	case path == "history/export" && get:
@@ -285,7 +287,7 @@ func verbs() map[string]state.CommandVerb {
 	out := map[string]state.CommandVerb{}
 	for _, v := range []state.CommandVerb{
 		state.CmdApprove, state.CmdReject, state.CmdSync, state.CmdRestart, state.CmdCordon, state.CmdUncordon, state.CmdDrain, state.CmdEvict, state.CmdRemoveNode, state.CmdDown, state.CmdDeletePod,
-		state.CmdPromote, state.CmdRollback, state.CmdSuspend, state.CmdResume,
+		state.CmdPromote, state.CmdRollback, state.CmdSuspend, state.CmdResume, state.CmdRotateKey,
 	} {
 		out[v.String()] = v
 	}

@@ -61,7 +61,7 @@ func newAPI(s *Server) (*api, error) {
 	tokens := join.OpenTokens(o.Data, authority.Pin())
 	streams := join.Handler(s.Hub, authority, tokens, s.joining, o.Logger)
 	handler := kubeapi.New(kubeapi.Config{
-		Controller: s.Controller, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
+		Controller: &signing{Controller: s.Controller, store: s.Data.Store}, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,
 		Look: s.look, Metrics: s.meter.Handler(o.Logger), Tokens: tokens,
 	})
 	hooks := s.hooks()

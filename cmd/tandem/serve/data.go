@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/audit"
+	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi"
 	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/history"
@@ -81,6 +82,11 @@ func (p past) Stats(ctx context.Context) (*report.Growth, error) { return p.Grow
 
 // Prove implements kubeapi.Past.
 func (p past) Prove(seq state.Seq) ([]byte, error) { return p.Store.Prove(seq) }
+
+// Keys implements kubeapi.Past.
+func (p past) Keys() kubeapi.KeysAnswer {
+	return kubeapi.KeysAnswer{Keys: p.Store.Keys(), Chain: string(p.Store.Chain())}
+}
 
 // Export implements kubeapi.Past. A bundle is of what is durable now, so it is
 // read as a stranger reads it.
