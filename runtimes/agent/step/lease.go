@@ -151,8 +151,8 @@ func (m *Machine) abide(now state.Instant, p *pod) {
 	}
 	for i := range p.containers {
 		c := &p.containers[i]
-		if c.hooked() || c.stage == ending && c.act != 0 && c.stopBy > now.Mono+grace {
-			c.stage, c.act = running, 0 // it would take longer than the lease lasts
+		if c.hooked() {
+			c.act = 0 // the hook would take longer than the lease lasts
 		}
 		m.end(now, p, c, grace)
 	}

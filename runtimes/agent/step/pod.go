@@ -17,6 +17,9 @@ const (
 
 	// retryFirst is the first wait after a sandbox or volume failed.
 	retryFirst = time.Second
+	// sidecarLeast is what a sidecar gets when the others took all of the grace:
+	// the kubelet's figure.
+	sidecarLeast = 2 * time.Second
 	// unseenRetry is how long a container that was started may stay out of
 	// the observations before it is started again (which finds it).
 	unseenRetry = 10 * time.Second
@@ -105,13 +108,21 @@ type container struct {
 // until then it is neither probed nor ready.
 func (c *container) hooked() bool { return c.stage == running && c.act != 0 }
 
+func (c *container) runs() bool { return c.stage == running || c.stage == ending }
+
+// begun says whether the container has had a life, or is about to have one.
+func (c *container) begun() bool {
+	return c.stage != waiting || c.attempt > 0 || c.lastWhy != state.ReasonNone
+}
+
 type pod struct {
 	uid    state.UID
 	key    state.PodKey
 	want   *state.AssignedPod // nil: nobody assigned it
 	life   life
 	grace  time.Duration
-	held   bool // identity-bound: waits for an assignment of this boot, and for a lease
+	stopBy time.Duration // steady: when the grace of a pod that stops is over; 0: not begun
+	held   bool          // identity-bound: waits for an assignment of this boot, and for a lease
 	failed state.PodReason
 	// failText says it in words.
 	failText string

@@ -21,6 +21,7 @@ type SavedPod struct {
 	UID        state.UID        `json:"uid"`
 	Since      int64            `json:"since"` // wall nanoseconds
 	Failed     state.PodReason  `json:"failed,omitempty"`
+	FailText   string           `json:"failText,omitempty"`
 	Containers []SavedContainer `json:"containers,omitempty"`
 }
 
@@ -46,7 +47,7 @@ func (m *Machine) Save() *Saved {
 		if p.want == nil || p.life == gone {
 			continue
 		}
-		sp := SavedPod{UID: p.uid, Since: p.since.Wall, Failed: p.failed}
+		sp := SavedPod{UID: p.uid, Since: p.since.Wall, Failed: p.failed, FailText: p.failText}
 		for i := range p.containers {
 			c := &p.containers[i]
 			attempt := c.attempt
@@ -95,7 +96,7 @@ func (m *Machine) restore(s *Saved) {
 		if p == nil {
 			continue
 		}
-		p.failed = sp.Failed
+		p.failed, p.failText = sp.Failed, sp.FailText
 		p.since.Wall = sp.Since
 		for j := range sp.Containers {
 			if c := p.container(sp.Containers[j].Name); c != nil {

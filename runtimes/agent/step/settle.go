@@ -166,16 +166,13 @@ func (m *Machine) advance(now state.Instant, p *pod, ready bool) {
 
 // passed says whether the containers after an init container may start.
 func (p *pod) passed(c *container) bool {
-	if c.sidecar {
-		return c.stage == running && c.started || c.stage == ended || c.attempt > 0
-	}
-	if c.stage == ended && c.exit == 0 {
+	if c.stage == ended && c.exit == 0 && !c.sidecar || c.sidecar && c.stage == running && c.started {
 		return true
 	}
-	// After a restart of the agent, remains of init containers may be gone
-	// while the main ones run.
-	for i := range p.containers {
-		if o := &p.containers[i]; !o.init && o.stage != waiting {
+	// What has begun isn't held back by a sidecar that begins anew, nor by an
+	// init container whose remains are gone after a restart of the agent.
+	for i := len(p.containers) - 1; i >= 0 && &p.containers[i] != c; i-- {
+		if o := &p.containers[i]; o.begun() && (c.sidecar || !o.init) {
 			return true
 		}
 	}
@@ -220,8 +217,12 @@ func (m *Machine) run(now state.Instant, p *pod, c *container, attempt int32) {
 	})
 }
 
-// end stops a container that runs, once.
+// end stops a container that runs, once; again where there is less time than the
+// Stop under way would take.
 func (m *Machine) end(now state.Instant, p *pod, c *container, grace time.Duration) {
+	if c.stage == ending && c.act != 0 && c.stopBy > now.Mono+grace {
+		c.stage, c.act = running, 0
+	}
 	if c.stage == ending && c.act == 0 {
 		if now.Mono < c.runFail.until {
 			p.at(c.runFail.until)
@@ -247,23 +248,36 @@ func (m *Machine) wind(now state.Instant, p *pod) {
 		return
 	}
 	if p.life == stopping {
-		left := false
-		for _, sidecars := range [...]bool{false, true} {
-			for i := range p.containers {
-				c := &p.containers[i]
-				if c.sidecar == sidecars && (c.stage == running || c.stage == ending) {
-					left = true
-					m.end(now, p, c, p.grace)
-				}
-			}
-			if left {
-				return
-			}
+		if m.endAll(now, p) {
+			return
 		}
 		p.life = removing
 		p.remove = task{}
 	}
 	m.try(now, p, &p.remove, Action{Do: Remove})
+}
+
+// endAll ends the containers of a pod, sidecars after all others: one after the
+// other, the last one first, with what is left of the pod's grace (KEP-753). It
+// says whether something still runs.
+func (m *Machine) endAll(now state.Instant, p *pod) bool {
+	if p.stopBy == 0 || p.stopBy > now.Mono+p.grace {
+		p.stopBy = now.Mono + p.grace
+	}
+	left := false
+	for i := range p.containers {
+		if c := &p.containers[i]; !c.sidecar && c.runs() {
+			m.end(now, p, c, p.grace)
+			left = true
+		}
+	}
+	for i := len(p.containers) - 1; i >= 0 && !left; i-- {
+		if c := &p.containers[i]; c.runs() {
+			m.end(now, p, c, max(p.stopBy-now.Mono, min(p.grace, sidecarLeast)))
+			left = true
+		}
+	}
+	return left
 }
 
 // busy says whether something that makes things is in flight.
