@@ -31,6 +31,7 @@ type hostCredentials struct {
 	SSHKeyFile        string `yaml:"sshKeyFile"`
 	SSHPassphraseFile string `yaml:"sshPassphraseFile"`
 	KnownHostsFile    string `yaml:"knownHostsFile"`
+	GitProtocol       bool   `yaml:"gitProtocol"`
 }
 
 // ParseCredentials reads a file of credentials. Paths in it are relative to dir.

@@ -154,7 +154,7 @@ func (h *history) fetch(ctx context.Context, head plumbing.Hash) error {
 			return err
 		}
 	}
-	s, err := o.dial(ctx)
+	s, err := dial(ctx, o.address, o.options.Auth)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,6 +349,31 @@ func TestDefaultBranch(t *testing.T) {
 		second := sourcetest.Await(t, s, first.Revision)
 		if got := sourcetest.Contents(t, second.FS); !strings.HasPrefix(string(second.Revision), "trunk@") || got["a"] != "2" || got["only"] != "" {
 			t.Errorf("%s: got %s with %v", url, second.Revision, got)
+		}
+	}
+}
+
+// TestEndlessHead: what a server sends before a pack is kept in memory, and so is
+// given up where it has no end.
+func TestEndlessHead(t *testing.T) {
+	t.Parallel()
+	head, _ := oneCommit("hello")
+	for _, each := range []string{line("shallow " + head), line("unshallow " + head)} {
+		var sent atomic.Int64
+		url := serveRaw(t, func(w io.Writer) {
+			_, _ = io.WriteString(w, line(head+" HEAD\x00ofs-delta shallow symref=HEAD:refs/heads/main\n")+line(head+" refs/heads/main\n"))
+		}, func(w http.ResponseWriter) {
+			for sent.Load() < 256<<20 {
+				n, err := io.WriteString(w, each)
+				if err != nil {
+					return
+				}
+				sent.Add(int64(n))
+			}
+		})
+		_, err := open(t, git.Options{URL: url}).Next(t.Context(), "")
+		if !errors.Is(err, sources.ErrUnavailable) || sent.Load() >= 256<<20 {
+			t.Errorf("%.12q without end: %v after %d bytes", each, err, sent.Load())
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	"github.com/go-git/go-git/v5/plumbing/transport/http"
 )
@@ -42,6 +43,7 @@ type httpWay struct {
 	base     *nethttp.Transport
 
 	elsewhere *nethttp.Transport // to hosts that a redirect leads to: without our certificate
+	guard     *guard
 }
 
 // closeIdle lets go of connections: nothing is kept between two looks.
@@ -64,7 +66,8 @@ func prepareHTTP(a address, auth Auth) (*httpWay, error) {
 	}
 	elsewhere := base.Clone()
 	elsewhere.TLSClientConfig.Certificates = nil
-	client := http.NewClient(&nethttp.Client{Transport: &guard{base: base, host: a.url.Host, elsewhere: elsewhere, idle: idle}})
+	g := &guard{base: base, host: a.url.Host, elsewhere: elsewhere, idle: idle}
+	client := http.NewClient(&nethttp.Client{Transport: g})
 	port, err := strconv.Atoi(or(a.url.Port(), "0"))
 	if err != nil {
 		return nil, fmt.Errorf("port %q: %w", a.url.Port(), err)
@@ -74,13 +77,24 @@ func prepareHTTP(a address, auth Auth) (*httpWay, error) {
 		host = "[" + host + "]"
 	}
 	endpoint := &transport.Endpoint{Protocol: a.url.Scheme, Host: host, Port: port, Path: strings.TrimSuffix(a.url.EscapedPath(), "/")}
-	return &httpWay{client: client, endpoint: endpoint, method: method, base: base, elsewhere: elsewhere}, nil
+	return &httpWay{client: client, endpoint: endpoint, method: method, base: base, elsewhere: elsewhere, guard: g}, nil
 }
 
 // httpSession closes its connections with it.
 type httpSession struct {
 	transport.UploadPackSession
 	way *httpWay
+}
+
+// UploadPack asks for a pack, and lets no endless list come before it.
+func (s *httpSession) UploadPack(ctx context.Context, request *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
+	s.way.guard.most = maxAnswerHead
+	response, err := s.UploadPackSession.UploadPack(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	s.way.guard.last.left += MaxPack + MaxPack/64 // the frames around the pack
+	return response, nil
 }
 
 func (s *httpSession) Close() error {
@@ -153,12 +167,16 @@ func (a Auth) secret() (string, error) {
 	}
 }
 
-// A guard gives up transfers that stand still or never end.
+// A guard gives up transfers that stand still or never end. One conversation uses
+// it, one request after the other.
 type guard struct {
 	base      nethttp.RoundTripper
 	host      string
 	elsewhere nethttp.RoundTripper
 	idle      time.Duration
+
+	most int64 // bytes of the next answer; 0: maxAdvertised
+	last *guardedBody
 }
 
 func (g *guard) RoundTrip(request *nethttp.Request) (*nethttp.Response, error) {
@@ -172,11 +190,8 @@ func (g *guard) RoundTrip(request *nethttp.Request) (*nethttp.Response, error) {
 		cancel()
 		return nil, err
 	}
-	most := int64(maxAdvertised)
-	if request.Method == nethttp.MethodPost {
-		most = MaxPack + MaxPack/64 // the frames around the pack
-	}
-	response.Body = &guardedBody{body: response.Body, cancel: cancel, left: most, idle: g.idle, timer: time.AfterFunc(g.idle, cancel)}
+	g.last = &guardedBody{body: response.Body, cancel: cancel, left: cmp.Or(g.most, maxAdvertised), idle: g.idle, timer: time.AfterFunc(g.idle, cancel)}
+	response.Body = g.last
 	return response, nil
 }
 
@@ -190,7 +205,7 @@ type guardedBody struct {
 
 func (b *guardedBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, errors.New("the server's answer is endless: gave up (limits git.MaxPack and 64 MiB of refs)")
+		return 0, errors.New("the server's answer is endless: gave up (limits git.MaxPack, 1 MiB before a pack, and 64 MiB of refs)")
 	}
 	b.timer.Reset(b.idle)
 	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])

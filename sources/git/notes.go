@@ -160,13 +160,7 @@ func openNotes(ctx context.Context, a address, auth Auth, ref string) (*noteTree
 }
 
 func uploadSession(ctx context.Context, a address, auth Auth) (session, *packp.AdvRefs, error) {
-	var s session
-	var err error
-	if a.scheme == overSSH {
-		s, err = dialSSH(ctx, a, auth)
-	} else {
-		s, err = dialHTTP(a, auth)
-	}
+	s, err := dial(ctx, a, auth)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -19,8 +20,8 @@ import (
 
 // Options say which repository to follow, and how.
 type Options struct {
-	// URL is https://…, http://…, ssh://…, user@host:path, file://… or a path on
-	// this machine.
+	// URL is https://…, http://…, ssh://…, user@host:path, file://…, a path on this
+	// machine, or git://… (Auth.GitProtocol).
 	URL string
 	// Ref is a branch ("main") or a full name ("refs/tags/v1"). Empty follows the
 	// branch that the repository's HEAD names.
@@ -66,6 +67,10 @@ type Auth struct {
 	SSHKeyFile        string // empty: the agent at $SSH_AUTH_SOCK, then ~/.ssh/id_*
 	SSHPassphraseFile string
 	KnownHostsFile    string // empty: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
+
+	// GitProtocol allows git:// to a host other than this machine. Nothing proves
+	// who serves there, and whoever is in between can change what is served.
+	GitProtocol bool
 }
 
 // Times and limits of following a repository.
@@ -85,6 +90,7 @@ const (
 	local scheme = iota + 1
 	overHTTP
 	overSSH
+	overDaemon // git://
 )
 
 // An address is a parsed Options.URL.
@@ -92,8 +98,8 @@ type address struct {
 	scheme scheme
 	url    *url.URL // overHTTP
 	user   string   // overSSH
-	host   string   // overSSH, with port
-	path   string   // local, overSSH
+	host   string   // overSSH, overDaemon; with port
+	path   string   // local, overSSH, overDaemon
 	text   string   // for people; holds no secret
 	idle   time.Duration
 }
@@ -135,6 +141,9 @@ func parseURL(text string) (address, error) {
 	if strings.HasPrefix(u.Host, "-") {
 		return address{}, state.Problem{Cause: fmt.Sprintf("%q is no host", u.Host), Remedy: "write the URL as https://git.example/shop.git"}
 	}
+	if strings.ContainsFunc(u.Host+u.Path+u.User.Username(), unicode.IsControl) {
+		return address{}, state.Problem{Cause: fmt.Sprintf("%q holds a character that no name has", text), Remedy: "write the URL as https://git.example/shop.git"}
+	}
 	switch u.Scheme {
 	case "file":
 		return address{scheme: local, path: filepath.FromSlash(u.Path), text: text}, nil
@@ -153,7 +162,10 @@ func parseURL(text string) (address, error) {
 		}
 		return address{scheme: overSSH, user: or(u.User.Username(), "git"), host: net.JoinHostPort(u.Hostname(), or(u.Port(), "22")), path: path, text: text}, nil
 	case "git":
-		return address{}, state.Problem{Cause: "git:// proves neither who serves nor what is served", Remedy: "use https:// or ssh://"}
+		if u.Hostname() == "" || len(u.Path) < 2 || u.User != nil {
+			return address{}, state.Problem{Cause: fmt.Sprintf("%q is no host and path alone", text), Remedy: "write the URL as git://git.example/shop.git"}
+		}
+		return address{scheme: overDaemon, host: net.JoinHostPort(u.Hostname(), or(u.Port(), "9418")), path: u.Path, text: text}, nil
 	default:
 		return address{}, state.Problem{Cause: fmt.Sprintf("repositories are not read over %s://", u.Scheme), Remedy: "use https://, ssh:// or a path"}
 	}
@@ -194,6 +206,9 @@ func (o *Options) check(a address) error {
 	}
 	if o.Ref != "" && !refs.Valid(o.Ref) {
 		return state.Problem{Cause: fmt.Sprintf("%q is no name of a branch", o.Ref), Remedy: "give a branch such as main, or a full name such as refs/tags/v1"}
+	}
+	if a.scheme == overDaemon && !o.Auth.GitProtocol && !loopback(a.hostname()) {
+		return state.Problem{Cause: "git:// proves neither who serves nor what is served", Remedy: "use https:// or ssh://; where the way to " + a.hostname() + " is trusted all the same, say  gitProtocol: true  at this host in the credentials (--git-credentials)"}
 	}
 	if a.scheme != local && o.Cache == "" {
 		return fmt.Errorf("follow %s: Options.Cache is empty", a.text)

@@ -74,6 +74,9 @@ func Push(ctx context.Context, options Options, m Move) error {
 	if err := options.check(a); err != nil {
 		return err
 	}
+	if a.scheme == overDaemon {
+		return &RefusedError{Where: a.text, Branch: m.Branch, Said: "git:// doesn't prove who pushes: name the repository by https:// or ssh://"}
+	}
 	for _, h := range []string{m.Old, m.New} {
 		if !plumbing.IsHash(h) && (h != "" || m.New == "") {
 			return fmt.Errorf("push to %s: %q is no commit", m.Branch, h)

@@ -49,7 +49,7 @@ func (o *remoteOrigin) look(ctx context.Context) (found, error) {
 	if hash := plumbing.NewHash(o.options.Commit); o.options.Commit != "" && o.store.has(hash) {
 		return found{hash: hash, objects: o.store.objects}, nil
 	}
-	s, err := o.dial(ctx)
+	s, err := dial(ctx, o.address, o.options.Auth)
 	if err != nil {
 		return found{}, err
 	}
@@ -59,11 +59,16 @@ func (o *remoteOrigin) look(ctx context.Context) (found, error) {
 	return f, err
 }
 
-func (o *remoteOrigin) dial(ctx context.Context) (session, error) {
-	if o.address.scheme == overSSH {
-		return dialSSH(ctx, o.address, o.options.Auth)
+// dial begins a conversation with git-upload-pack.
+func dial(ctx context.Context, a address, auth Auth) (session, error) {
+	switch a.scheme {
+	case overSSH:
+		return dialSSH(ctx, a, auth)
+	case overDaemon:
+		return dialDaemon(ctx, a)
+	default:
+		return dialHTTP(a, auth)
 	}
-	return dialHTTP(o.address, o.options.Auth)
 }
 
 func (o *remoteOrigin) forget() error {

@@ -285,11 +285,11 @@ func TestDenied(t *testing.T) {
 	refused(t, open(t, git.Options{URL: strings.TrimSuffix(shell.URL, "repo.git") + "none.git", Auth: git.Auth{SSHKeyFile: shell.KeyFile, KnownHostsFile: shell.KnownHostsFile}}), none, sources.ErrNotFound)
 }
 
-func must(data []byte, err error) []byte {
+func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return data
+	return v
 }
 
 // Credentials belong to one host: a redirect elsewhere goes without them.
@@ -419,7 +419,9 @@ func TestRefusedOptions(t *testing.T) {
 	for _, o := range []git.Options{
 		{},
 		{URL: "-u"},
-		{URL: "git://host/x"},
+		{URL: "git://host/x", Cache: "c"},
+		{URL: "ssh://host/x%00y", Cache: "c"},
+		{URL: "ssh://host/x%0ay", Cache: "c"},
 		{URL: "ext::sh -c x"},
 		{URL: "ftp://host/x"},
 		{URL: "https://"},

@@ -2,6 +2,7 @@ package git
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/transport"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
@@ -27,15 +25,12 @@ import (
 // go-git's own can't be cancelled while it connects, and asks ~/.ssh/config for
 // another host; this one reads nothing but keys and known hosts.
 type sshSession struct {
+	stream
 	client  *ssh.Client
 	session *ssh.Session
-	in      io.WriteCloser
-	out     io.Reader
 	said    *firstWords
 	stop    func() bool
 	agent   io.Closer
-	refs    *packp.AdvRefs
-	asked   bool
 }
 
 func dialSSH(ctx context.Context, a address, auth Auth) (session, error) {
@@ -57,18 +52,27 @@ func startSSH(ctx context.Context, a address, auth Auth, program string) (_ *ssh
 	if config.HostKeyCallback, config.HostKeyAlgorithms, err = knownHosts(a.host, auth.KnownHostsFile); err != nil {
 		return nil, err
 	}
-	method, closer, err := auth.keys(ctx)
+	idle := cmp.Or(a.idle, idleTimeout)
+	method, agent, err := auth.keys(ctx, idle)
 	if err != nil {
 		return nil, err
 	}
-	s.agent = closer
+	if agent != nil {
+		s.agent = agent
+	}
 	config.Auth = []ssh.AuthMethod{method}
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", a.host)
 	if err != nil {
 		return nil, err
 	}
-	s.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
-	c, channels, requests, err := ssh.NewClientConn(&impatient{conn}, a.host, config)
+	s.conn = &impatient{Conn: conn, idle: idle}
+	s.stop = context.AfterFunc(ctx, func() {
+		_ = conn.Close()
+		if agent != nil {
+			_ = agent.Close()
+		}
+	})
+	c, channels, requests, err := ssh.NewClientConn(s.conn, a.host, config)
 	if err != nil {
 		_ = conn.Close()
 		return nil, explainSSH(err)
@@ -84,6 +88,13 @@ func startSSH(ctx context.Context, a address, auth Auth, program string) (_ *ssh
 	if s.out, err = s.session.StdoutPipe(); err != nil {
 		return nil, err
 	}
+	s.silent = func() error {
+		_ = s.session.Wait() // then all of what it said has arrived
+		if words := s.said.String(); words != "" {
+			return fmt.Errorf("the server says %q: %w", words, sources.ErrNotFound)
+		}
+		return errors.New("the server hung up without a word")
+	}
 	return s, s.session.Start(program + " " + quote(a.path))
 }
 
@@ -92,60 +103,11 @@ func quote(path string) string {
 	return "'" + strings.NewReplacer("'", `'\''`, "!", `'\!'`).Replace(path) + "'"
 }
 
-func (s *sshSession) AdvertisedReferencesContext(context.Context) (*packp.AdvRefs, error) {
-	refs := packp.NewAdvRefs()
-	err := refs.Decode(io.LimitReader(s.out, maxAdvertised))
-	switch {
-	case errors.Is(err, packp.ErrEmptyAdvRefs):
-		return nil, transport.ErrEmptyRemoteRepository
-	case errors.Is(err, packp.ErrEmptyInput):
-		_ = s.session.Wait() // then all of what it said has arrived
-		if words := s.said.String(); words != "" {
-			return nil, fmt.Errorf("the server says %q: %w", words, sources.ErrNotFound)
-		}
-		return nil, errors.New("the server hung up without a word")
-	case err != nil:
-		return nil, err
-	case refs.IsEmpty():
-		return nil, transport.ErrEmptyRemoteRepository
-	}
-	s.refs = refs
-	return refs, nil
-}
-
-func (s *sshSession) UploadPack(_ context.Context, request *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
-	if err := request.Validate(); err != nil {
-		return nil, err
-	}
-	s.asked = true
-	err := request.UploadRequest.Encode(s.in)
-	if err == nil {
-		err = request.UploadHaves.Encode(s.in, true)
-	}
-	if err == nil {
-		err = pktline.NewEncoder(s.in).EncodeString("done\n")
-	}
-	if err == nil {
-		err = s.in.Close()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask for a pack: %w", err)
-	}
-	response := packp.NewUploadPackResponse(request)
-	if err := response.Decode(io.NopCloser(s.out)); err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
-	}
-	return response, nil
-}
-
 func (s *sshSession) Close() error {
 	if s.stop != nil {
 		s.stop()
 	}
-	var err error
-	if s.refs != nil && !s.asked {
-		_, err = s.in.Write(pktline.FlushPkt) // nothing is wanted
-	}
+	err := s.farewell()
 	if s.client != nil {
 		err = errors.Join(err, s.client.Close())
 		_ = s.client.Wait() // its goroutines end with it
@@ -157,7 +119,7 @@ func (s *sshSession) Close() error {
 }
 
 // keys finds the key that proves who we are.
-func (a Auth) keys(ctx context.Context) (ssh.AuthMethod, io.Closer, error) {
+func (a Auth) keys(ctx context.Context, idle time.Duration) (ssh.AuthMethod, net.Conn, error) {
 	if a.SSHKeyFile != "" {
 		signer, err := a.key(a.SSHKeyFile)
 		if err != nil {
@@ -168,7 +130,7 @@ func (a Auth) keys(ctx context.Context) (ssh.AuthMethod, io.Closer, error) {
 	if socket := os.Getenv("SSH_AUTH_SOCK"); socket != "" {
 		conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", socket)
 		if err == nil {
-			return ssh.PublicKeysCallback(agent.NewClient(conn).Signers), conn, nil
+			return ssh.PublicKeysCallback(agent.NewClient(&impatient{Conn: conn, idle: idle}).Signers), conn, nil
 		}
 	}
 	home, err := os.UserHomeDir()
@@ -256,9 +218,12 @@ func knownHosts(host, file string) (ssh.HostKeyCallback, []string, error) {
 	return func(name string, remote net.Addr, key ssh.PublicKey) error {
 		err := check(name, remote, key)
 		var unknown *knownhosts.KeyError
+		var revoked *knownhosts.RevokedError
 		switch {
 		case err == nil:
 			return nil
+		case errors.As(err, &revoked):
+			return fmt.Errorf("%s shows a key that %s:%d revokes (%s): somebody who has that key may be in between; if the server has another by now, put that there: %w", bare(host), revoked.Revoked.Filename, revoked.Revoked.Line, ssh.FingerprintSHA256(key), sources.ErrDenied)
 		case errors.As(err, &unknown) && len(unknown.Want) == 0:
 			return fmt.Errorf("%s is not a known host (its key is %s): after checking that, add the output of `ssh-keyscan %s` to %s: %w", bare(host), ssh.FingerprintSHA256(key), bare(host), there[0], sources.ErrDenied)
 		case errors.As(err, &unknown):
@@ -284,23 +249,6 @@ func explainSSH(err error) error {
 		return fmt.Errorf("the server refuses the SSH key: %w", sources.ErrDenied)
 	}
 	return err
-}
-
-// impatient is a connection that fails when it stands still.
-type impatient struct{ net.Conn }
-
-func (c *impatient) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
-}
-
-func (c *impatient) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(idleTimeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
 }
 
 // firstWords keeps the beginning of what a server says beside the protocol.

@@ -223,6 +223,8 @@ func (m *modules) resolve(text string, from address) (address, error) {
 		return address{}, refuseModule("its URL %q is a path on this machine: name it by https:// or ssh://, or relative to a repository that has a host", text)
 	case a.scheme == overHTTP && a.url.Scheme == "http" && !loopback(a.url.Hostname()) && (from.scheme != overHTTP || from.url.Scheme != "http"):
 		return address{}, refuseModule("its URL %s is in clear: use https://", a.text)
+	case a.scheme == overDaemon && from.scheme != overDaemon && !m.source.options.Credentials.For(text).GitProtocol:
+		return address{}, refuseModule("its URL %s proves neither who serves nor what is served: use https:// or ssh://", a.text)
 	case a.hostname() != from.hostname() && !m.source.options.Credentials.Knows(text):
 		return address{}, refuseModule("its host %s is neither the repository's own nor named in the credentials: add an entry for it (--git-credentials)", a.hostname())
 	}
@@ -251,8 +253,10 @@ func relative(text string, from address) (string, error) {
 	if !rooted {
 		joined = "/~/" + joined
 	}
-	u := url.URL{Scheme: "ssh", User: url.User(from.user), Host: from.host, Path: joined}
-	return u.String(), nil
+	if from.scheme == overDaemon {
+		return (&url.URL{Scheme: "git", Host: from.host, Path: joined}).String(), nil
+	}
+	return (&url.URL{Scheme: "ssh", User: url.User(from.user), Host: from.host, Path: joined}).String(), nil
 }
 
 // module is the store of an address.

@@ -204,7 +204,7 @@ func TestSubmodulesRefused(t *testing.T) {
 		{"ext::sh -c touch% /tmp/x", commit, "asks for a program"},
 		{"-u./evil", commit, "no repository's address"},
 		{"--upload-pack=touch /tmp/x", commit, "no repository's address"},
-		{"git://127.0.0.1/x", commit, "git:// proves"},
+		{"git://127.0.0.1/x", commit, "proves neither who serves"},
 		{"ssh://-oProxyCommand=x/y", commit, "no host"},
 		{"../../../../etc", commit, "no such repository"},
 		{elsewhere, commit, "host localhost is neither"},

@@ -43,6 +43,7 @@ type Server struct {
 
 	t       testing.TB
 	serve   func(net.Listener) (stop func())
+	start   func(address string) (at string, stop func()) // instead of serve: a process that listens itself
 	address string
 	stop    func()
 
@@ -73,6 +74,10 @@ func (s *Server) Down() {
 // Up opens the port again.
 func (s *Server) Up() {
 	s.t.Helper()
+	if s.start != nil {
+		s.address, s.stop = s.start(s.address)
+		return
+	}
 	listener, err := (&net.ListenConfig{}).Listen(s.t.Context(), "tcp", s.address)
 	if err != nil {
 		s.t.Fatal(err)

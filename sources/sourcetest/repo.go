@@ -1,10 +1,12 @@
 // Package sourcetest has real Git repositories and servers for tests, and the
 // conformance suite that every sources.Source passes.
 //
-//	[ sourcetest: repository ──HTTP(S), SSH, path──► ] sources ──► render
+//	[ sourcetest: repository ──HTTP(S), SSH, git://, path──► ] sources ──► render
 //
-// The servers run in the test's process and hand the requests to git's own
-// http-backend and upload-pack. It is imported by tests alone.
+// Some servers run in the test's process and hand the requests to git's own
+// http-backend and upload-pack: they can be made to misbehave at any byte. On
+// Linux there are `git daemon` and OpenSSH's sshd as well, as people run them. It
+// is imported by tests alone.
 package sourcetest
 
 import (
