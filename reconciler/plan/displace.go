@@ -24,12 +24,9 @@ func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant)
 	var budgets []schedule.Disruption
 	var blocked, by []string
 	own, looked := 0, false
-	pods := slices.Clone(w.Pods)
-	if w.Ref.Kind == "StatefulSet" {
-		slices.SortFunc(pods, func(a, b *state.Pod) int { return cmp.Compare(b.Ordinal, a.Ordinal) })
-	}
-	for _, p := range pods {
-		why := leaves(d, s, w, p, now)
+	var machines schedule.Machines
+	for _, p := range restless(s, w) {
+		why := leaves(d, s, w, p, now, &machines)
 		if why == 0 {
 			continue
 		}
@@ -60,9 +57,42 @@ func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant)
 	}
 }
 
+// restless are the workload's pods on nodes that a pod may have to leave, in the
+// order in which they go.
+func restless(s *state.State, w *state.Workload) []*state.Pod {
+	there := 0
+	for _, n := range s.Restless {
+		there += len(n.Pods)
+	}
+	if there == 0 || len(w.Pods) == 0 {
+		return nil
+	}
+	var pods []*state.Pod
+	if there < len(w.Pods) {
+		for _, n := range s.Restless {
+			for _, p := range n.Pods {
+				if p.Workload == w.Ref && w.Has(p) {
+					pods = append(pods, p)
+				}
+			}
+		}
+		slices.SortFunc(pods, func(a, b *state.Pod) int { return cmp.Compare(a.PlacedSeq, b.PlacedSeq) })
+	} else {
+		for _, p := range w.Pods {
+			if s.Restless[p.Node] != nil {
+				pods = append(pods, p)
+			}
+		}
+	}
+	if w.Ref.Kind == "StatefulSet" {
+		slices.SortStableFunc(pods, func(a, b *state.Pod) int { return cmp.Compare(b.Ordinal, a.Ordinal) })
+	}
+	return pods
+}
+
 // leaves says why a pod can't stay where it is; 0: it can. With a toleration for
 // a while, the decision wakes at its end.
-func leaves(d *Decision, s *state.State, w *state.Workload, p *state.Pod, now state.Instant) state.StopReason {
+func leaves(d *Decision, s *state.State, w *state.Workload, p *state.Pod, now state.Instant, machines *schedule.Machines) state.StopReason {
 	n := s.Nodes[p.Node]
 	if n == nil || p.Stopping || p.Lost || p.Ended() {
 		return 0
@@ -76,7 +106,7 @@ func leaves(d *Decision, s *state.State, w *state.Workload, p *state.Pod, now st
 		}
 	}
 	if n.Duty.Changed > p.PlacedSeq {
-		if reason, _ := schedule.Runs(p.Template, n); reason != state.NodeFits {
+		if reason, _ := machines.Runs(p.Template, n); reason != state.NodeFits {
 			return state.StopMisplaced
 		}
 	}

@@ -16,6 +16,7 @@ func (s *State) applyNode(r *Record) error {
 		n.Epoch = uint64(r.Seq)
 		s.Nodes[f.Node] = n
 		s.facts++
+		s.watch(n)
 		s.returned(n)
 	case *NodeChanged:
 		n, err := s.node(f.Node)
@@ -69,6 +70,7 @@ func (s *State) applyNode(r *Record) error {
 			return fmt.Errorf("node %s is removed while it has %d pods", f.Node, len(n.Pods))
 		}
 		delete(s.Nodes, f.Node)
+		delete(s.Restless, f.Node)
 		s.facts++
 	}
 	return nil

@@ -1,6 +1,10 @@
 package state
 
-import "slices"
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // A Duty is what is asked of a node beside running pods: facts of its own that
 // make pods leave it.
@@ -19,14 +23,34 @@ func (s *State) duty(r *Record, before []Taint) {
 		if !slices.Equal(before, n.Facts.Taints) {
 			n.Duty.Tainted = r.At
 		}
+		s.watch(n)
 	case *NodeCordoned:
 		if n := s.Nodes[f.Node]; n != nil && !f.On {
 			n.Duty.Draining = false
+			s.watch(n)
 		}
 	case *Commanded:
 		if n := s.Nodes[NodeName(f.Object.Name)]; n != nil && f.Verb == CmdDrain {
 			n.Duty.Draining = true
+			s.watch(n)
 		}
+	}
+}
+
+// restless says whether a pod may have to leave the node: it is emptied, its
+// machine changed since some pods came, or a taint ends pods.
+func (n *Node) restless() bool {
+	return n.Duty.Draining || n.Duty.Changed > 0 || slices.ContainsFunc(n.Facts.Taints, func(t Taint) bool {
+		return t.Effect == string(corev1.TaintEffectNoExecute)
+	})
+}
+
+// watch keeps Restless what it says.
+func (s *State) watch(n *Node) {
+	if n.restless() {
+		s.Restless[n.Name] = n
+	} else {
+		delete(s.Restless, n.Name)
 	}
 }
 

@@ -70,23 +70,25 @@ type NodeFacts struct {
 
 // A Node is a machine that joined.
 type Node struct {
-	Name        NodeName
+	// What every placement asks of every node lies together.
+	Name     NodeName
+	Used     Resources
+	Ready    bool
+	Cordoned bool
+	Parked   bool // the controller stopped cleanly: nobody moves identities until it has reported
+	Yielding int  // pods that were preempted and aren't gone yet
+
 	Facts       NodeFacts
 	Index       uint32 // order of joining, never reused: names the node in compact reasons
 	Epoch       uint64 // how often a node of this name joined
 	BootID      string
 	Incarnation uint64 // of the agent's process, as last recorded
-	Ready       bool
 	ReadyChange Instant
-	Cordoned    bool
-	Parked      bool          // the controller stopped cleanly: nobody moves identities until it has reported
 	Silent      time.Duration // for how long it was silent by the last NodeSuspect; 0: it isn't
 	Joined      Instant
 	Duty        Duty
 	PodRange    string // the addresses of its pods: "10.88.3.0/24"; empty: none were given
 	Generation  uint64 // of the assignment: counts every change of what this node should run
-	Used        Resources
-	Yielding    int // pods that were preempted and aren't gone yet
 	Pods        map[UID]*Pod
 	Claims      map[Ref]*Claim // whose data is here
 }

@@ -107,34 +107,37 @@ type ContainerStatus struct {
 
 // A Pod is one life of a pod: it begins with the record that placed it.
 type Pod struct {
+	// What planning asks of each of a workload's pods lies together: thousands are
+	// gone through, and memory is what that costs.
+	Template   *Template
+	Phase      PodPhase
+	Ready      bool
+	Stopping   bool
+	Lost       bool // its node is lost; it may still run there
+	Flapping   bool
+	Reported   bool // an agent has spoken of this life
+	Counted    bool // its end counts for its Job already
+	StopWhy    StopReason
+	OS         OS      // of the node and of the variant
+	ReadySince Instant // when Ready last became true
+	Node       NodeName
+
 	Key        PodKey
 	UID        UID
 	Workload   Ref
-	OS         OS    // of the node and of the variant
 	Ordinal    int32 // of a StatefulSet; -1 where there is none
-	Template   *Template
-	Node       NodeName
 	Isolation  Isolation
 	Loss       lease.Class // of an identity: what becomes of it when its node is lost
 	Placed     Instant
 	PlacedSeq  Seq
 	PlacedGen  uint64 // the node's generation that first had this pod
-	Phase      PodPhase
-	Ready      bool
-	ReadySince Instant // when Ready last became true
-	Reported   bool    // an agent has spoken of this life
-	Flapping   bool
-	Stopping   bool
-	StopWhy    StopReason
 	StopAt     Instant
-	Lost       bool // its node is lost; it may still run there
 	Reason     PodReason
 	Detail     Text
 	IP         netip.Addr
 	Restarts   int32
 	Containers []ContainerStatus
-	Changed    Seq  // of the last record about this pod
-	Counted    bool // its end counts for its Job already
+	Changed    Seq // of the last record about this pod
 
 	assigned *AssignedPod
 }

@@ -292,11 +292,13 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 		s.Apps[a.Spec.Name] = &app
 	}
 	for _, n := range snap.Nodes {
-		s.Nodes[n.Name] = &Node{
+		node := &Node{
 			Name: n.Name, Facts: n.Facts, Index: n.Index, Epoch: n.Epoch, BootID: n.BootID, Incarnation: n.Incarnation, Ready: n.Ready,
 			ReadyChange: n.ReadyChange, Cordoned: n.Cordoned, Parked: n.Parked, Joined: n.Joined, Generation: n.Generation, PodRange: n.PodRange, Silent: n.Silent, Pods: map[UID]*Pod{}, Claims: map[Ref]*Claim{},
 			Duty: Duty{Draining: n.Draining, Changed: n.Changed, Tainted: n.Tainted},
 		}
+		s.Nodes[n.Name] = node
+		s.watch(node)
 	}
 	for _, im := range snap.Images {
 		image := im.Image

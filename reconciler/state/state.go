@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,9 +34,10 @@ type State struct {
 	Pods      map[UID]*Pod
 	ByName    map[PodKey]*Pod // the newest life of each name
 	Nodes     map[NodeName]*Node
-	Daemons   map[Ref]*Workload // the DaemonSets among Workloads
-	Rules     map[Ref]*Owned    // the PriorityClasses and PodDisruptionBudgets among Objects
-	NodeCount uint32            // how many Index were given out
+	Daemons   map[Ref]*Workload  // the DaemonSets among Workloads
+	Rules     map[Ref]*Owned     // the PriorityClasses and PodDisruptionBudgets among Objects
+	Restless  map[NodeName]*Node // those among Nodes that a pod may have to leave; see Node.restless
+	NodeCount uint32             // how many Index were given out
 	Holds     map[string]*Hold
 	Images    map[ImageKey]*Image
 	Services  map[Ref]*ServiceAddress
@@ -178,7 +180,7 @@ func New(blobs Blobs) *State {
 		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
 		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{},
-		Services: map[Ref]*ServiceAddress{}, Claims: map[Ref]*Claim{}, made: map[Ref]map[Ref]*Claim{}, Daemons: map[Ref]*Workload{}, Rules: map[Ref]*Owned{}, blobs: blobs,
+		Services: map[Ref]*ServiceAddress{}, Claims: map[Ref]*Claim{}, made: map[Ref]map[Ref]*Claim{}, Daemons: map[Ref]*Workload{}, Restless: map[NodeName]*Node{}, Rules: map[Ref]*Owned{}, blobs: blobs,
 		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{}, Sessions: map[Seq]*Session{},
 	}
 }
@@ -238,6 +240,12 @@ func (w *Workload) NodeLoss() lease.Class {
 		return lease.Wait // its text was refused; of another version, perhaps
 	}
 	return class
+}
+
+// Has says whether a pod is one of the workload's: they lie in the order of placement.
+func (w *Workload) Has(p *Pod) bool {
+	i, ok := slices.BinarySearchFunc(w.Pods, p.PlacedSeq, func(q *Pod, seq Seq) int { return cmp.Compare(q.PlacedSeq, seq) })
+	return ok && w.Pods[i] == p
 }
 
 // IsCurrent says whether the pod is made from what its variant wants now.

@@ -25,30 +25,40 @@ func floors(_ context.Context, b *board) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	f, err := os.Create(filepath.Join(dir, "floor"))
+	f, err := newFloor(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	var samples []time.Duration
-	block := make([]byte, 512)
 	for range 300 {
-		start := time.Now()
-		if _, err := f.Write(block); err != nil {
+		took, err := f.sample()
+		if err != nil {
 			return err
 		}
-		if err := f.Sync(); err != nil {
-			return err
-		}
-		samples = append(samples, time.Since(start))
+		samples = append(samples, took)
 	}
-	var sum time.Duration
-	for _, s := range samples {
-		sum += s
-	}
-	b.floors["fsync"] = ms(sum / time.Duration(len(samples)))
+	b.floors["fsync"] = ms(mean(samples))
 	b.atMost("floor: write and fsync 512 B, mean of 300", b.floors["fsync"], "ms", 0)
 	return nil
+}
+
+// diskFloor is a file on the disk that the log is on too.
+type diskFloor struct{ *os.File }
+
+func newFloor(dir string) (*diskFloor, error) {
+	f, err := os.Create(filepath.Join(dir, "floor"))
+	return &diskFloor{f}, err
+}
+
+// sample is how long one write and its sync take.
+func (f *diskFloor) sample() (time.Duration, error) {
+	start := time.Now()
+	if _, err := f.Write(make([]byte, 512)); err != nil {
+		return 0, err
+	}
+	err := f.Sync()
+	return time.Since(start), err
 }
 
 const (

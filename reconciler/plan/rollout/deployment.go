@@ -111,6 +111,7 @@ func split(s *Step, w *state.Workload, now state.Instant, least time.Duration) (
 		}
 	}
 	stray := &store[len(w.Variants)]
+	store[0].current = make([]*state.Pod, 0, len(w.Pods)) // mostly that is where all of them go
 	for _, pod := range w.Pods {
 		if pod.Stopping {
 			ending++

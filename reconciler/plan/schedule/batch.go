@@ -81,7 +81,9 @@ func newBatch(r *Roster, s *state.State, req *Request) *batch {
 			continue
 		}
 		kind := &b.kinds[c.kind]
-		c.reason, c.iso = b.class.permits(c.node, kind.reason, kind.iso)
+		if c.reason, c.iso = kind.reason, kind.iso; c.tainted || b.class.picky() {
+			c.reason, c.iso = b.class.permits(c.node, kind.reason, kind.iso)
+		}
 		c.allowed = c.reason == state.NodeFits
 	}
 	return b
@@ -177,7 +179,7 @@ func (b *batch) fixedReason(i int32, ask state.Resources) state.NodeReason {
 	if reason := b.class.awake(c.node); reason != state.NodeFits {
 		return reason
 	}
-	if c.node.Facts.Unfenced && b.req.Workload.NodeLoss() != lease.Wait {
+	if c.unfenced && b.req.Workload.NodeLoss() != lease.Wait {
 		return state.NodeUnfenced
 	}
 	if reason := short(c.allocatable, ask); reason != state.NodeFits {
@@ -255,7 +257,11 @@ func (b *batch) rank() {
 		if c.reason != state.NodeFits {
 			continue
 		}
-		c.fixed = b.class.fixedScore(c.node) + b.scoreImages(int32(i))
+		c.fixed = indifferent
+		if c.tainted || len(b.class.preferred) > 0 {
+			c.fixed = b.class.fixedScore(c.node)
+		}
+		c.fixed += b.scoreImages(int32(i))
 		c.score = b.scoreNode(int32(i))
 		g := &b.groups[c.group]
 		g.node = int32(i)

@@ -141,6 +141,11 @@ func (c *class) allows(n *state.Node) (state.NodeReason, state.Isolation) {
 	return c.permits(n, reason, iso)
 }
 
+// picky says whether the pod itself says which nodes it may go to.
+func (c *class) picky() bool {
+	return c.spec.NodeName != "" || len(c.selector) > 0 || c.affinity != nil
+}
+
 // permits is allows where what the machine executes is known.
 func (c *class) permits(n *state.Node, reason state.NodeReason, iso state.Isolation) (state.NodeReason, state.Isolation) {
 	if c.spec.NodeName != "" && c.spec.NodeName != string(n.Name) {
@@ -202,12 +207,22 @@ func short(free, ask state.Resources) state.NodeReason {
 	return state.NodeFits
 }
 
+// Machines says whether machines execute templates at all. It is asked about many
+// pods, of which one and the next often have the same. Its zero value is ready.
+type Machines struct {
+	template *state.Template
+	class    *class
+}
+
 // Runs says whether a node's machine can execute a template at all, and under
 // which isolation: OS, architecture, image, build. It is what makes a placed pod
 // misplaced when it changes; labels, taints and room that change later do not
 // (Kubernetes: IgnoredDuringExecution).
-func Runs(t *state.Template, n *state.Node) (state.NodeReason, state.Isolation) {
-	return newClass(t).runs(n)
+func (m *Machines) Runs(t *state.Template, n *state.Node) (state.NodeReason, state.Isolation) {
+	if m.template != t {
+		m.template, m.class = t, newClass(t)
+	}
+	return m.class.runs(n)
 }
 
 // Fits says whether a node would take one more pod of a template now, and if

@@ -208,7 +208,7 @@ func TestEveryImageMustFit(t *testing.T) {
 		{[]state.Image{anyImage("main")}, state.NodeImageUnknown},
 	} {
 		tmpl, _ := state.NewTemplate(state.AnyOS, &spec, tt.images)
-		if got, _ := Runs(tmpl, n); got != tt.want {
+		if got, _ := new(Machines).Runs(tmpl, n); got != tt.want {
 			t.Errorf("%d images: reason %d, want %d", len(tt.images), got, tt.want)
 		}
 	}

@@ -44,7 +44,7 @@ func TestIsolationIsChosen(t *testing.T) {
 				spec.Spec.SecurityContext = &corev1.PodSecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{HostProcess: &yes}}
 			}
 			tmpl, _ := state.NewTemplate(state.Windows, &spec, []state.Image{{Name: "i", Platforms: []state.Platform{{OS: state.Windows, Arch: "amd64", OSVersion: tt.image}}}})
-			reason, iso := Runs(tmpl, n)
+			reason, iso := new(Machines).Runs(tmpl, n)
 			if reason != tt.want || iso != tt.iso {
 				t.Errorf("got reason %d, isolation %q", reason, iso)
 			}

@@ -34,6 +34,7 @@ type seat struct {
 	allocatable state.Resources
 	kind        int32 // of Roster.kinds
 	tainted     bool
+	unfenced    bool
 }
 
 // follow brings the roster up to date with a state.
@@ -46,7 +47,7 @@ func (r *Roster) follow(s *state.State) {
 		byName: make(map[state.NodeName]int32, len(s.Nodes)), nodes: r.nodes[:0], heaps: r.heaps[:0],
 	}
 	for _, n := range s.Nodes {
-		r.seats = append(r.seats, seat{node: n, allocatable: n.Facts.Allocatable, tainted: len(n.Facts.Taints) > 0})
+		r.seats = append(r.seats, seat{node: n, allocatable: n.Facts.Allocatable, tainted: len(n.Facts.Taints) > 0, unfenced: n.Facts.Unfenced})
 	}
 	slices.SortFunc(r.seats, func(a, b seat) int { return strings.Compare(string(a.node.Name), string(b.node.Name)) })
 	kinds := map[machine]int32{}

@@ -35,6 +35,9 @@ func (c *class) fixedScore(n *state.Node) int64 {
 	return weightTaint*c.scoreTaints(n) + weightAffinity*c.scoreAffinity(n)
 }
 
+// indifferent is fixedScore of a node without taints for pods that prefer none.
+const indifferent = weightTaint * full
+
 // scoreTaints: full without a PreferNoSchedule taint that isn't tolerated, a
 // half with one, a third with two.
 func (c *class) scoreTaints(n *state.Node) int64 {
