@@ -5,7 +5,8 @@
 // In: what the machine says of nodes and Services, whole, the newest counting.
 // Out: rules in a table of this node's own, routes to other nodes' pods, an
 // address for this node among its pods, and a DNS server there. Changes are
-// programmed as differences. It refuses to know how pods get their links (the
+// programmed as differences; what somebody else changed in the table is written
+// anew as soon as the kernel says so. It refuses to know how pods get their links (the
 // runtime's affair) and who is ready (the machine's).
 //
 // On Windows, load balancers of the network service take the place of the table,

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/knftables"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -64,10 +62,10 @@ func wantedPorts(all map[state.UID]published) hostPorts {
 	for _, uid := range slices.SortedFunc(maps.Keys(all), state.UID.Compare) {
 		p := all[uid]
 		for _, port := range p.ports {
-			key := fmt.Sprintf("%s . %d", strings.ToLower(port.Protocol), port.HostPort)
-			value := fmt.Sprintf("%s . %d", p.ip, port.Container)
+			key := joined([]byte{number(strings.ToLower(port.Protocol))}, portBytes(port.HostPort))
+			value := joined(p.ip.AsSlice(), portBytes(port.Container))
 			if at, err := netip.ParseAddr(port.HostIP); err == nil && !at.IsUnspecified() {
-				out[oneAddress][at.String()+" . "+key] = value
+				out[oneAddress][joined(at.AsSlice())+key] = value
 				continue
 			}
 			out[anyAddress][key] = value
@@ -76,29 +74,12 @@ func wantedPorts(all map[state.UID]published) hostPorts {
 	return out
 }
 
-// framePorts adds the maps and the rules that look into them.
-func framePorts(tx *knftables.Transaction) {
-	tx.Add(&knftables.Map{Name: anyAddress, Type: "inet_proto . inet_service : ipv4_addr . inet_service"})
-	tx.Add(&knftables.Map{Name: oneAddress, Type: "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"})
-	const local = "meta l4proto { tcp, udp } fib daddr type local ip daddr != 127.0.0.0/8 dnat ip to "
-	tx.Add(&knftables.Rule{Chain: "find", Rule: local + "meta l4proto . th dport map @" + anyAddress})
-	tx.Add(&knftables.Rule{Chain: "find", Rule: local + "ip daddr . meta l4proto . th dport map @" + oneAddress})
-}
-
-// changePorts programs the difference and returns what no longer leads anywhere.
-func changePorts(tx *knftables.Transaction, old, now hostPorts) map[string]bool {
+// gonePorts are what no longer leads anywhere.
+func gonePorts(old, now hostPorts) map[string]bool {
 	gone := map[string]bool{}
-	for _, name := range []string{anyAddress, oneAddress} {
-		for _, key := range slices.Sorted(maps.Keys(old[name])) {
-			if now[name][key] != old[name][key] {
-				tx.Delete(&knftables.Element{Map: name, Key: strings.Split(key, " . "), Value: strings.Split(old[name][key], " . ")})
-				gone[old[name][key]] = true
-			}
-		}
-		for _, key := range slices.Sorted(maps.Keys(now[name])) {
-			if now[name][key] != old[name][key] {
-				tx.Add(&knftables.Element{Map: name, Key: strings.Split(key, " . "), Value: strings.Split(now[name][key], " . ")})
-			}
+	for name := range old {
+		for _, e := range lacking(now[name], old[name]) {
+			gone[e.value] = true
 		}
 	}
 	return gone
@@ -111,6 +92,6 @@ func cutPorts(gone map[string]bool) error {
 		return nil
 	}
 	return forget(func(c *netlink.ConntrackFlow) bool {
-		return c.Forward.Protocol == unix.IPPROTO_UDP && gone[fmt.Sprintf("%s . %d", addr(c.Reverse.SrcIP), c.Reverse.SrcPort)]
+		return c.Forward.Protocol == unix.IPPROTO_UDP && gone[joined(addr(c.Reverse.SrcIP).AsSlice(), portBytes(c.Reverse.SrcPort))]
 	})
 }

@@ -9,14 +9,13 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"sigs.k8s.io/knftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -38,7 +37,9 @@ type Node struct {
 	log   *slog.Logger
 	table string
 	hint  chan struct{}
-	zone  atomic.Pointer[zone]
+	// touched says that a transaction was about the table, perhaps somebody else's.
+	touched chan struct{}
+	zone    atomic.Pointer[zone]
 
 	mu          sync.Mutex
 	newest      *state.Network
@@ -47,16 +48,18 @@ type Node struct {
 	publication uint64 // counts changes of published
 
 	// What follows is the loop's alone.
-	nft     knftables.Interface
-	parts   map[state.Ref]*part // as programmed
-	ports   hostPorts           // likewise
-	counted uint64              // the publication that ports is of
-	framed  frameKey            // what the frame of the table was made for
-	warned  map[netip.Prefix]string
-	own     netip.Prefix
-	saved   saved
-	savedAt time.Time
-	dns     *server
+	nft        *tables             // nil until it is needed, and after a failure
+	generation uint32              // the kernel's newest, when the table was last known to be as programmed
+	parts      map[state.Ref]*part // as programmed
+	ports      hostPorts           // likewise
+	counted    uint64              // the publication that ports is of
+	framed     frameKey            // what the frame of the table was made for
+	mended     time.Time           // when the table was last written anew because somebody had changed it
+	warned     map[netip.Prefix]string
+	own        netip.Prefix
+	saved      saved
+	savedAt    time.Time
+	dns        *server
 }
 
 // saved is what a later process needs.
@@ -73,8 +76,17 @@ type frameKey struct {
 // Missing says what this machine lacks to serve Services, and what to do; empty
 // where it lacks nothing.
 func Missing() string {
-	if _, err := exec.LookPath("nft"); err != nil {
-		return "nft is not in PATH; install it: apt-get install nftables (Debian, Ubuntu)"
+	kernel, err := openTables()
+	if err != nil {
+		return fmt.Sprintf("the kernel has no netfilter (%v); load it: modprobe nf_tables", err)
+	}
+	defer kernel.close()
+	_, err = kernel.generation(nil)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return "rules of nftables may not be changed by this user; run as root"
+	case err != nil:
+		return fmt.Sprintf("the kernel has no nftables (%v); load it: modprobe nf_tables", err)
 	}
 	return ""
 }
@@ -88,7 +100,7 @@ func Open(o Options) (*Node, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{
-		o: o, log: o.Logger.With(slog.String("node", string(o.Node))), table: "tandem-" + o.ID, hint: make(chan struct{}, 1),
+		o: o, log: o.Logger.With(slog.String("node", string(o.Node))), table: "tandem-" + o.ID, hint: make(chan struct{}, 1), touched: make(chan struct{}, 1),
 		ready: make(chan struct{}), published: map[state.UID]published{}, parts: map[state.Ref]*part{}, warned: map[netip.Prefix]string{},
 	}
 	n.dns = &server{node: n, slots: make(chan struct{}, forwardsMost)}
@@ -161,7 +173,16 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.dns.close()
 	look := time.NewTicker(cmp.Or(n.o.Look, lookEvery))
 	defer look.Stop()
+	stop, err := n.watch()
+	if err != nil {
+		// Changes by others are noticed at the next look.
+		n.log.LogAttrs(ctx, slog.LevelWarn, "could not listen to the kernel's nftables", slog.Any("err", err))
+		stop = func() {}
+	}
+	defer stop()
+	defer n.disconnect()
 	var done *state.Network
+	var settled <-chan time.Time
 	wait := retryFirst
 	for {
 		n.mu.Lock()
@@ -174,7 +195,7 @@ func (n *Node) Run(ctx context.Context) error {
 					return nil
 				}
 				n.log.LogAttrs(ctx, slog.LevelWarn, "failed to program the network, trying again", slog.Any("err", err))
-				n.framed = frameKey{} // anew, from nothing
+				n.anew()
 				again, wait = time.After(wait), min(2*wait, retryMost)
 			} else {
 				done, wait = newest, retryFirst
@@ -194,46 +215,40 @@ func (n *Node) Run(ctx context.Context) error {
 			}
 			return nil
 		case <-n.hint:
+			continue
 		case <-again:
-		case <-look.C:
-			if done != nil && n.vanished(ctx) {
-				n.log.LogAttrs(ctx, slog.LevelWarn, "found the table of Services gone, programming it anew", slog.String("table", n.table))
-				n.framed, done = frameKey{}, nil
+			continue
+		case <-n.touched:
+			if settled == nil {
+				settled = time.After(max(settleFor, mendEvery-time.Since(n.mended)))
 			}
+			continue
+		case <-settled:
+			settled = nil
+		case <-look.C:
+		}
+		if done == nil {
+			continue
+		}
+		if what := n.vary(ctx); what != "" {
+			n.log.LogAttrs(ctx, slog.LevelWarn, "found the table of Services changed by somebody else, programming it anew", slog.String("table", n.table), slog.String("changed", what))
+			n.anew()
+			done, n.mended = nil, time.Now()
 		}
 	}
 }
 
-// vanished says whether somebody took the table away: a firewall that is loaded
-// anew flushes everybody's rules and tells nobody.
-func (n *Node) vanished(ctx context.Context) bool {
-	if !n.own.IsValid() {
-		return false // no range yet: nothing was programmed
+// anew has the table written whole the next time.
+func (n *Node) anew() {
+	n.disconnect()
+	n.framed = frameKey{}
+}
+
+func (n *Node) disconnect() {
+	if n.nft != nil {
+		_ = n.nft.close()
+		n.nft = nil
 	}
-	var raw []byte
-	err := n.inside(func() (err error) {
-		raw, err = exec.CommandContext(ctx, "nft", "--json", "list", "tables", "ip").Output()
-		return err
-	})
-	var listed struct {
-		Nftables []struct {
-			Table struct {
-				Name string `json:"name"`
-			} `json:"table"`
-		} `json:"nftables"`
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, &listed)
-	}
-	if err != nil {
-		return false // it can't be told; what programs next says why
-	}
-	for _, o := range listed.Nftables {
-		if o.Table.Name == n.table {
-			return false
-		}
-	}
-	return true
 }
 
 func (n *Node) keep(ctx context.Context, w *state.Network) {
@@ -263,7 +278,7 @@ func (n *Node) sync(ctx context.Context, w *state.Network) error {
 	if err := n.route(ctx, at); err != nil {
 		return err
 	}
-	if err := n.program(ctx, w, key); err != nil {
+	if err := n.program(w, key); err != nil {
 		return err
 	}
 	n.zone.Store(newZone(w))
@@ -320,27 +335,25 @@ func (n *Node) placed(w *state.Network) (*place, error) {
 
 // program brings the table up to date: by the difference, or whole where its
 // frame is another's or unknown.
-func (n *Node) program(ctx context.Context, w *state.Network, key frameKey) error {
+func (n *Node) program(w *state.Network, key frameKey) (err error) {
 	if n.nft == nil {
-		nft, err := knftables.New(knftables.IPv4Family, n.table)
-		if err != nil {
+		if n.nft, err = openTables(); err != nil {
 			return fmt.Errorf("%w: nftables: %w", runtimes.ErrUnavailable, err)
 		}
-		n.nft = nft
 	}
-	tx := n.nft.NewTransaction()
-	old := n.parts
+	c := &change{table: n.table}
+	old, oldPorts := n.parts, n.ports
 	if n.framed != key {
-		tx.Add(&knftables.Table{})
-		tx.Delete(&knftables.Table{})
-		tx.Add(&knftables.Table{})
-		frame(tx, key.own, &key.cluster)
-		old, n.ports = nil, hostPorts{}
+		c.begin(key.own, &key.cluster)
+		old, oldPorts = nil, nil
 	}
 	n.mu.Lock()
 	ports, counted := wantedPorts(n.published), n.publication
 	n.mu.Unlock()
-	goneTo := changePorts(tx, n.ports, ports)
+	types := shared()
+	for _, name := range []string{anyAddress, oneAddress} {
+		c.differ(name, types[name], oldPorts[name], ports[name])
+	}
 	now := make(map[state.Ref]*part, len(w.Services))
 	gone := map[target]bool{}
 	for _, s := range w.Services {
@@ -351,7 +364,7 @@ func (n *Node) program(ctx context.Context, w *state.Network, key frameKey) erro
 		}
 		p := render(s, n.o.Node)
 		now[s.Ref] = p
-		change(tx, was, p)
+		c.part(was, p)
 		if before := n.parts[s.Ref]; before != nil {
 			for t := range lost(before.source, s) {
 				gone[t] = true
@@ -361,34 +374,58 @@ func (n *Node) program(ctx context.Context, w *state.Network, key frameKey) erro
 	for ref, was := range n.parts {
 		if now[ref] == nil {
 			if old != nil {
-				change(tx, was, nil)
+				c.part(was, nil)
 			}
 			for t := range lost(was.source, nil) {
 				gone[t] = true
 			}
 		}
 	}
-	if tx.NumOperations() > 0 {
-		if err := n.nft.Run(ctx, tx); err != nil {
-			return fmt.Errorf("program table %s: %w", n.table, err)
-		}
+	if err := n.commit(c, old == nil); err != nil {
+		return fmt.Errorf("program table %s: %w", n.table, err)
 	}
+	goneTo := gonePorts(n.ports, ports)
 	n.parts, n.framed, n.ports, n.counted = now, key, ports, counted
 	return errors.Join(cut(gone), cutPorts(goneTo))
+}
+
+// commit brings a change into force. The table is known to be as programmed
+// after it when it was so before, or was written whole, and nobody else's
+// transaction came between.
+func (n *Node) commit(c *change, whole bool) error {
+	if len(c.messages) == 0 {
+		return nil
+	}
+	before, err := n.nft.generation(nil)
+	if err != nil {
+		return err
+	}
+	after, err := n.nft.run(c)
+	if err != nil {
+		return err
+	}
+	switch {
+	case after == before+1 && (whole || before == n.generation):
+		n.generation = after
+	default:
+		n.generation = 0
+	}
+	return nil
 }
 
 // Shutdown removes everything that the node made on this machine. Run must have
 // ended.
 func (n *Node) Shutdown(ctx context.Context) error {
 	err := n.inside(func() error {
-		nft, err := knftables.New(knftables.IPv4Family, n.table)
+		kernel, err := openTables()
 		if err != nil {
 			return err
 		}
-		tx := nft.NewTransaction()
-		tx.Add(&knftables.Table{})
-		tx.Delete(&knftables.Table{})
-		if err := nft.Run(ctx, tx); err != nil {
+		defer kernel.close()
+		c := &change{table: n.table}
+		c.addTable() // what isn't there can't be deleted
+		c.deleteTable()
+		if _, err := kernel.run(c); err != nil {
 			return fmt.Errorf("remove table %s: %w", n.table, err)
 		}
 		n.mu.Lock()

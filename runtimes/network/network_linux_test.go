@@ -206,12 +206,13 @@ type testNode struct {
 	*network.Node
 	name state.NodeName
 	id   string
+	look time.Duration
 	stop func()
 }
 
 func newNode(t testing.TB, name state.NodeName, resolv string) *testNode {
 	t.Helper()
-	n := &testNode{space: newSpace(t), name: name, id: string(name)}
+	n := &testNode{space: newSpace(t), name: name, id: string(name), look: time.Hour}
 	n.start(t, t.TempDir(), resolv)
 	return n
 }
@@ -219,7 +220,7 @@ func newNode(t testing.TB, name state.NodeName, resolv string) *testNode {
 func (n *testNode) start(t testing.TB, dir, resolv string) {
 	t.Helper()
 	var err error
-	n.Node, err = network.Open(network.Options{Node: n.name, ID: n.id, Dir: dir, NetNS: n.Path(), Resolv: resolv, Look: 100 * time.Millisecond})
+	n.Node, err = network.Open(network.Options{Node: n.name, ID: n.id, Dir: dir, NetNS: n.Path(), Resolv: resolv, Look: n.look})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,31 +396,6 @@ func TestServices(t *testing.T) {
 	if rules := a.run(t, "nft", "list", "tables"); rules != "" {
 		t.Errorf("tables are left: %s", rules)
 	}
-}
-
-// A firewall that is loaded anew takes everybody's rules away and tells nobody:
-// Services answer again all the same (kubernetes#110674 is this on Windows).
-func TestRulesAreTakenAway(t *testing.T) {
-	t.Parallel()
-	needRoot(t)
-	a := newNode(t, "a", "")
-	a.tell(t, world(1))
-	p1, p2 := a.pod(t, "p1", "10.88.0.2"), a.pod(t, "p2", "10.88.0.3")
-	a.tell(t, world(2, service("web", webIP, tcp(80, 30080), p2.endpoint(8080))))
-	p1.everyone(t, webIP+":80", "p2")
-	a.run(t, "nft", "flush", "ruleset")
-	for until := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		name, _, err := p1.ask(t, webIP+":80")
-		if err == nil && name == "p2" {
-			break
-		}
-		if time.Now().After(until) {
-			t.Fatalf("the Service doesn't answer again: %q, %v", name, err)
-		}
-	}
-	// What comes later is programmed upon what was made anew.
-	a.tell(t, world(3, service("web", webIP, tcp(80, 30080), p1.endpoint(8080))))
-	p2.everyone(t, webIP+":80", "p1")
 }
 
 // A client's UDP flow leaves an endpoint that has left the Service.

@@ -21,10 +21,18 @@ func system(ctx context.Context, o *Options) []Finding {
 	return []Finding{nft(), forwarding(), pids(), fence(ctx, o), disk(o.Data), resolver(), clock(), unitPath()}
 }
 
+// nft programs Services where nobody sees them.
 func nft() Finding {
-	f := Finding{Name: "nftables", State: OK, Detail: "nft runs, and the kernel takes its rules"}
-	if m := network.Missing(); m != "" {
-		f.State, f.Detail, f.Remedy = Bad, m, "install it: apt-get install nftables (Debian, Ubuntu), and load the module: modprobe nf_tables"
+	f := Finding{Name: "nftables", State: OK, Detail: "the kernel takes the rules of Services"}
+	switch m := network.Missing(); {
+	case m != "":
+		f.State = Bad
+		f.Detail, f.Remedy, _ = strings.Cut(m, "; ")
+	default:
+		if err := network.Try(); err != nil {
+			f.State, f.Detail = Bad, "the kernel refuses a rule of Services: "+firstLine(err.Error())
+			f.Remedy = "load what it lacks: modprobe -a nft_chain_nat nft_fib_ipv4 nft_masq nft_nat nft_numgen nft_reject_ipv4"
+		}
 	}
 	return f
 }
