@@ -14,6 +14,9 @@ func (m *Machine) sessionOver(e *state.SessionOver) {
 // lostSessions ends those of the controller before: their connections went with it.
 func (m *Machine) lostSessions() {
 	for _, x := range m.fold.SortedSessions() {
+		if x.Verb.OfToken() {
+			continue // the shell looks at the tokens, and tells
+		}
 		m.endSession(x, &state.SessionEnded{Outcome: state.SessionLost})
 	}
 }

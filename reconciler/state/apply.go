@@ -60,13 +60,13 @@ func (s *State) apply(r *Record) error {
 		s.Access = nil
 	case *DeploymentNoted:
 		return s.noted(r, f)
-	case *SessionEnded:
+	case *SessionEnded, *JoinTokenNoted:
 		s.applySession(r)
 	case *Held:
 		s.hold(r, f)
 	case *Released:
 		s.release(f)
-	case *Decided, *ClockStepped, *SigningKeyRotated, *JoinTokenNoted:
+	case *Decided, *ClockStepped, *SigningKeyRotated:
 		// They explain; they change nothing.
 	default:
 		return fmt.Errorf("this version does not know the fact")

@@ -11,6 +11,11 @@ const (
 	CmdJoin        CommandVerb = 167 // Object: the Node that a certificate is made for; Hold: the token's ID, where one paid for it
 )
 
+// OfToken says whether a command is about a join token: JoinTokenNoted is its outcome.
+func (v CommandVerb) OfToken() bool {
+	return v == CmdMakeToken || v == CmdRevokeToken || v == CmdJoin
+}
+
 // TokenOutcome says what became of a join token.
 type TokenOutcome uint8
 
@@ -20,11 +25,12 @@ const (
 	TokenRevoked
 	TokenUsed   // its Node got a certificate
 	TokenFailed // what was asked for could not be done
+	TokenLost   // the controller ended meanwhile: nobody knows whether its Node got a certificate
 )
 
 // String says it in a word.
 func (o TokenOutcome) String() string {
-	names := [...]string{"", "made", "revoked", "used", "failed"}
+	names := [...]string{"", "made", "revoked", "used", "failed", "lost"}
 	if int(o) < len(names) {
 		return names[o]
 	}

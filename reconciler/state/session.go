@@ -6,13 +6,14 @@ import "slices"
 // apart from those of iota.
 const CmdPortForward CommandVerb = 176
 
-// A Session is something that a person does in a pod, and that hasn't ended: exec,
-// port-forward.
+// A Session is something that a person does beside the machine, and that hasn't ended:
+// exec, port-forward, what is done with a join token.
 type Session struct {
 	Seq    Seq         `pb:"1"` // of the Commanded
 	Verb   CommandVerb `pb:"2"`
-	Object Ref         `pb:"3"` // the pod
+	Object Ref         `pb:"3"` // the pod; the JoinToken; the Node that joins
 	App    AppName     `pb:"4"`
+	Token  string      `pb:"5"` // the ID of the token that a Node joins with
 }
 
 // SessionEnded is the outcome of what a person did in a pod.
@@ -73,9 +74,11 @@ func (s *State) SortedSessions() []*Session {
 func (s *State) applySession(r *Record) {
 	switch f := r.Fact.(type) {
 	case *Commanded:
-		if f.Verb.IsSession() {
-			s.Sessions[r.Seq] = &Session{Seq: r.Seq, Verb: f.Verb, Object: f.Object, App: r.App}
+		if f.Verb.IsSession() || f.Verb.OfToken() {
+			s.Sessions[r.Seq] = &Session{Seq: r.Seq, Verb: f.Verb, Object: f.Object, App: r.App, Token: f.ID}
 		}
+	case *JoinTokenNoted:
+		delete(s.Sessions, r.Cause)
 	case *SessionEnded:
 		delete(s.Sessions, f.Session)
 	}

@@ -95,7 +95,7 @@ func tokenText(f *state.JoinTokenNoted) string {
 	if f.Outcome == state.TokenRevoked || f.Outcome == state.TokenFailed {
 		left = ""
 	}
-	if f.Node != "" && f.Outcome == state.TokenUsed {
+	if f.Node != "" && (f.Outcome == state.TokenUsed || f.Outcome == state.TokenLost) {
 		left = "by " + string(f.Node) + "; " + left
 	} else if f.Node != "" {
 		left += " by " + string(f.Node)
@@ -117,7 +117,7 @@ func (t *Teller) told(l *Line, fact state.Fact) {
 			l.Reason += ": " + firstLine(t.words(f.Detail))
 		}
 	case *state.JoinTokenNoted:
-		l.What, l.Outcome, l.Bad = "join token", f.Outcome.String(), f.Outcome == state.TokenFailed
+		l.What, l.Outcome, l.Bad = "join token", f.Outcome.String(), f.Outcome >= state.TokenFailed
 		l.Object = state.Ref{Kind: "JoinToken", Name: f.ID}
 		if f.ID == "" {
 			l.What, l.Object = "join", state.Ref{Kind: "Node", Name: string(f.Node)}

@@ -59,6 +59,7 @@ func newAPI(s *Server) (*api, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	tokens := join.OpenTokens(o.Data, authority.Pin())
+	s.lostTokens(tokens)
 	streams := join.Handler(s.Hub, authority, tokens, s.joining, o.Logger)
 	handler := kubeapi.New(kubeapi.Config{
 		Controller: &signing{Controller: s.Controller, store: s.Data.Store}, Nodes: remoteNodes{s.Hub}, Past: s.Data.past(o.Data), Access: users, Logger: o.Logger, Version: o.Version,

@@ -76,14 +76,22 @@ func Register(s grpc.ServiceRegistrar, a *Authority, t *Tokens, ledger Ledger, l
 		if err := validNode(r.Node); err != nil {
 			return nil, err
 		}
-		token, err := t.redeem(r.Token, r.Node)
-		if err != nil {
+		refused := func(err error) (*joinReply, error) {
 			logger.LogAttrs(ctx, slog.LevelWarn, "refused a join token", slog.String("node", string(r.Node)))
 			return nil, err
 		}
+		token, err := t.check(r.Token, r.Node)
+		if err != nil {
+			return refused(err)
+		}
+		// The record first: where it can't be made, the token stays as good as it was.
 		outcome, err := ledger(ctx, r.Node, token)
 		if err != nil {
 			return nil, err
+		}
+		if _, err := t.redeem(r.Token, r.Node); err != nil { // another machine was faster
+			outcome(false)
+			return refused(err)
 		}
 		reply, err := certify(a, r.Node, r)
 		outcome(err == nil)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,6 +175,51 @@ func TestJoinIsRecordedFirst(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "node.pem")); err == nil {
 		t.Error("it has a certificate all the same")
+	}
+	once := c.token(t, time.Hour, 1, "n2")
+	if err := join.Join(t.Context(), c.address, once, "n2", dir); !errors.Is(err, runtimes.ErrUnavailable) {
+		t.Errorf("a join that can't be recorded: %v, want ErrUnavailable", err)
+	}
+	c.refuses = false
+	if err := join.Join(t.Context(), c.address, once, "n2", dir); err != nil {
+		t.Errorf("the token was spent though nothing could be recorded: %v", err)
+	}
+	c.recorded = nil
+	if err := join.Join(t.Context(), c.address, once, "n2", dir); !errors.Is(err, runtimes.ErrRejected) || len(c.recorded) > 0 {
+		t.Errorf("its second use: %v, recorded %q", err, c.recorded)
+	}
+}
+
+// A token for one use, shown by many at once: one gets a certificate, and each that was
+// recorded has an outcome.
+func TestOneUseIsOneCertificate(t *testing.T) {
+	c := newController(t)
+	once := c.token(t, time.Hour, 1, "")
+	var wg sync.WaitGroup
+	var got atomic.Int32
+	for i := range 8 {
+		dir := t.TempDir()
+		wg.Go(func() {
+			switch err := join.Join(t.Context(), c.address, once, state.NodeName(fmt.Sprint("n", i)), dir); {
+			case err == nil:
+				got.Add(1)
+			case !errors.Is(err, runtimes.ErrRejected):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	ok, failed := 0, 0
+	for _, line := range c.recorded {
+		switch line {
+		case "true":
+			ok++
+		case "false":
+			failed++
+		}
+	}
+	if got.Load() != 1 || ok != 1 || ok+failed != len(c.recorded)-ok-failed {
+		t.Errorf("%d certificates, recorded %q", got.Load(), c.recorded)
 	}
 }
 

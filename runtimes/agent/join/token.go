@@ -99,8 +99,18 @@ func (t *Tokens) Revoke(id string) error {
 var errToken = fmt.Errorf("the join token is not valid, has expired, was used up or is for another node: make one with `tandem agent token create`: %w",
 	runtimes.ErrRejected)
 
+// check says whether a token is good for a node, and what will be left of it; nothing
+// is taken yet.
+func (t *Tokens) check(token string, node state.NodeName) (Token, error) {
+	return t.take(token, node, false)
+}
+
 // redeem takes one use of a token, and says what is left of it.
 func (t *Tokens) redeem(token string, node state.NodeName) (Token, error) {
+	return t.take(token, node, true)
+}
+
+func (t *Tokens) take(token string, node state.NodeName, spend bool) (Token, error) {
 	id, secret, _, err := splitToken(token)
 	if err != nil {
 		return Token{}, errToken
@@ -124,6 +134,9 @@ func (t *Tokens) redeem(token string, node state.NodeName) (Token, error) {
 	}
 	x.Uses--
 	left := *x
+	if !spend {
+		return left, nil
+	}
 	if x.Uses <= 0 {
 		all = slices.Delete(all, i, i+1)
 	}
