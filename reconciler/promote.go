@@ -297,7 +297,7 @@ func (m *Machine) askPushes() {
 		}
 		a.tries++
 		a.next = 0
-		m.out.Effects = append(m.out.Effects, &state.Push{ID: p.ID, Source: p.Started.Source, Old: p.Started.Old, New: p.Started.New, Object: p.Started.Object})
+		m.out.Effects = append(m.out.Effects, &state.Push{ID: p.ID, Source: p.Started.Source, Old: p.Started.Old, New: p.Started.New, Object: p.Started.Object, App: m.appOfPromotion(p)})
 	}
 }
 
@@ -333,7 +333,7 @@ func (m *Machine) pushed(e *state.Pushed) {
 			a.again(m.now.Mono)
 		}
 	default:
-		m.emitFor(p, &state.PromotionEnded{ID: e.ID, Outcome: e.Outcome, Found: e.Found, Detail: e.Detail})
+		m.emitFor(p, &state.PromotionEnded{ID: e.ID, Outcome: e.Outcome, Found: e.Found, Detail: e.Detail, Grown: e.Grown})
 	}
 }
 
@@ -365,11 +365,31 @@ func (m *Machine) pipelines(e *state.RootRendered, empty bool) {
 				continue
 			}
 		}
+		m.voidJobs(m.fold.Lines[p.Name], &p)
 		m.emit("", &state.PipelineDeclared{Pipeline: p})
 	}
 	for _, l := range m.fold.SortedLines() {
 		if !wanted[l.Spec.Name] && !empty {
+			m.voidJobs(l, &state.Pipeline{})
 			m.emit("", &state.PipelineRemoved{Name: l.Spec.Name})
+		}
+	}
+}
+
+// voidJobs ends the Jobs that judge for stages which are about to go, while it is
+// known which they are.
+func (m *Machine) voidJobs(l *state.Line, next *state.Pipeline) {
+	if l == nil {
+		return
+	}
+	for _, u := range l.Clone().Stages {
+		if slices.ContainsFunc(next.Stages, func(s state.Stage) bool { return s.Name == u.Name && s.App == u.App }) {
+			continue
+		}
+		for i := range u.Jobs {
+			if j := &u.Jobs[i]; j.Outcome == 0 {
+				m.gateJobEnded(l, &state.GateJobEnded{Pipeline: l.Spec.Name, Stage: u.Name, Job: j.Job, Commit: j.Commit.Hash, Outcome: state.GateVoid, Why: j.Why})
+			}
 		}
 	}
 }

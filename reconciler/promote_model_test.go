@@ -401,6 +401,7 @@ func (w *modelWorld) pushing(how string) {
 	if how == "push" || how == "lose" {
 		answer.Outcome = w.perform(p)
 		answer.Found = w.refs[p.Source.Ref]
+		answer.Grown = answer.Outcome == state.PromotionConflict && w.ancestors(answer.Found)[p.Old]
 	}
 	switch how {
 	case "push", "unavailable":

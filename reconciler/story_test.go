@@ -231,7 +231,7 @@ func (s *story) push(e *state.Push) *state.Pushed {
 	p := s.m.State().Promotions[e.ID]
 	stage, _ := s.m.State().Lines[p.Pipeline].Stage(p.Stage)
 	if at := s.tips[stage.App]; at != e.Old {
-		return &state.Pushed{ID: e.ID, Outcome: state.PromotionConflict, Found: at}
+		return &state.Pushed{ID: e.ID, Outcome: state.PromotionConflict, Found: at, Grown: true}
 	}
 	s.tips[stage.App] = e.New
 	return &state.Pushed{ID: e.ID, Outcome: state.PromotionDone, Found: e.New}

@@ -86,11 +86,33 @@ func (f *Feeds) Push(ctx context.Context, p *state.Push) *state.Pushed {
 	outcome, found, err := mover.Move(ctx, p)
 	if err != nil {
 		f.logger.LogAttrs(ctx, slog.LevelWarn, "did not move a branch", slog.String("promotion", p.ID), slog.Any("err", err))
-		return &state.Pushed{Outcome: outcome, Found: found, Detail: f.c.Text(err.Error())}
+		grown := outcome == state.PromotionConflict && f.grown(ctx, p, found)
+		f.hintSource(p.Source)
+		return &state.Pushed{Outcome: outcome, Found: found, Detail: f.c.Text(err.Error()), Grown: grown}
 	}
 	f.logger.LogAttrs(ctx, slog.LevelInfo, "moved a branch", slog.String("promotion", p.ID), slog.String("rev", p.Source.Ref+"@"+p.New))
 	f.hintSource(p.Source)
 	return &state.Pushed{Outcome: outcome, Found: found}
+}
+
+// grown says whether a branch that is elsewhere than expected went on from there. Where
+// that can't be found out it is left to the next look at the source.
+func (f *Feeds) grown(ctx context.Context, p *state.Push, found string) bool {
+	f.mu.Lock()
+	sub := f.subs[p.App]
+	f.mu.Unlock()
+	if sub == nil || sub.feed == nil || found == "" {
+		return false
+	}
+	h, ok := sub.feed.source.(sources.Historian)
+	if !ok {
+		return false
+	}
+	grown, err := h.Descends(ctx, found, p.Old)
+	if err != nil {
+		f.logger.LogAttrs(ctx, slog.LevelWarn, "could not find out how a branch moved", slog.String("promotion", p.ID), slog.Any("err", err))
+	}
+	return grown && err == nil
 }
 
 // A Noter writes notes in repositories: the Origins that can. As with Move, an

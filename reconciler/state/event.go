@@ -126,6 +126,7 @@ type Pushed struct {
 	Outcome PromotionOutcome // 0: the repository doesn't answer, it is tried again
 	Found   string
 	Detail  Text
+	Grown   bool // conflict: Found goes on from what was expected there
 }
 
 // Checked is what a system outside says of a commit; who says it was verified.
@@ -192,7 +193,8 @@ type Push struct {
 	Source AppSource
 	Old    string
 	New    string
-	Object []byte // the commit to make; empty: New is in the repository
+	Object []byte  // the commit to make; empty: New is in the repository
+	App    AppName // that follows the branch
 }
 
 // ReplyCode says what became of a command.

@@ -100,6 +100,10 @@ type PromotionEnded struct {
 	Outcome PromotionOutcome `json:"outcome" pb:"2"`
 	Found   string           `json:"found,omitempty" pb:"3"` // where the branch is
 	Detail  Text             `json:"detail,omitzero" pb:"4"`
+	// Grown says of a conflict that Found goes on from where the branch was expected:
+	// what goes next goes from there, also before Found is applied. A branch that went
+	// back is for its source to tell: that waits for a person.
+	Grown bool `json:"grown,omitempty" pb:"5"`
 }
 
 // StageSuspended says whether anything is promoted to a stage.
@@ -266,6 +270,9 @@ func (s *State) endPromotion(f *PromotionEnded) error {
 	}
 	if !p.Rollback {
 		u.Tried = last(append(slices.Clone(u.Tried), Tried{Trial: p.Trial, From: from}), maxTried)
+	}
+	if f.Grown && f.Found != "" && u.Head.Hash == from {
+		u.Head = Commit{Hash: f.Found}
 	}
 	if f.Outcome != PromotionDone {
 		return nil
