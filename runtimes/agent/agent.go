@@ -69,7 +69,7 @@ type Agent struct {
 
 	mu      sync.Mutex // guards the rest
 	inbox   []step.Event
-	session Session
+	outbox  *outbox // of the open session
 	peer    *sessionPeer
 	applied *state.Assignment
 	every   time.Duration // between renewals
@@ -285,14 +285,10 @@ func (a *Agent) remember(r *state.Report) {
 
 func (a *Agent) report(ctx context.Context, r *state.Report) {
 	a.mu.Lock()
-	s := a.session
+	out := a.outbox
 	a.mu.Unlock()
-	if s == nil {
-		return // the next session begins with a full one
-	}
-	if err := s.Report(ctx, r); err != nil {
-		a.log.LogAttrs(ctx, slog.LevelDebug, "lost a report", slog.Any("err", err))
-		a.post(&step.Connected{})
+	if out != nil && !out.put(r) { // without a session: the next one begins with a full one
+		a.log.LogAttrs(ctx, slog.LevelDebug, "lost a report: the controller takes none")
 	}
 }
 
@@ -395,18 +391,23 @@ func (a *Agent) converse(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	out := newOutbox()
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	defer s.Close() // which lets go of a report that is being sent
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	welcome := s.Welcome()
 	if err := welcome.follows(hello.Head); err != nil {
 		return err
 	}
 	a.mu.Lock()
-	a.session, a.peer = s, p
+	a.outbox, a.peer = out, p
 	changed := a.facts.Unfenced != hello.Facts.Unfenced // meanwhile: nobody told this session
 	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
-		a.session, a.peer = nil, nil
+		a.outbox, a.peer = nil, nil
 		a.mu.Unlock()
 	}()
 	if changed {
@@ -421,6 +422,7 @@ func (a *Agent) converse(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sender.Go(func() { a.deliver(ctx, s, out, p) })
 	a.post(&step.Connected{})
 	a.cfg.Meter.Reached()
 	a.log.LogAttrs(ctx, slog.LevelInfo, "reached the controller")

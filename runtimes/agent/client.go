@@ -82,6 +82,7 @@ func (l remoteLink) Open(ctx context.Context, hello Hello, peer Peer) (Session, 
 		conn: l.conn, ctx: ctx, cancel: cancel, stream: stream, peer: peer, welcome: Welcome(*down.Welcome), granted: time.Now(),
 	}
 	s.all.Go(s.receive)
+	s.all.Go(s.listen)
 	return s, nil
 }
 
@@ -94,29 +95,65 @@ type remoteSession struct {
 	welcome Welcome
 	all     sync.WaitGroup
 
-	mu       sync.Mutex // one sender at a time; guards what follows
+	sending sync.Mutex // one at a time
+
+	mu       sync.Mutex // guards what follows
 	renewals uint64
-	granted  time.Time
+	answered uint64
+	granted  time.Time // when the newest was answered
 }
 
 func (s *remoteSession) Welcome() Welcome { return s.welcome }
 
 func (s *remoteSession) Report(_ context.Context, r *state.Report) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.sending.Lock()
+	defer s.sending.Unlock()
 	return classOfStatus(send(s.stream, &upFrame{Report: r}))
 }
 
-// Renew sends a renewal. If none was answered for as long as a lease the stream
-// is half open: it ends.
+// Renew sends a renewal.
 func (s *remoteSession) Renew(_ context.Context, sent time.Duration) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if silent := time.Since(s.granted); s.welcome.Lease > 0 && silent > s.welcome.Lease {
-		return fmt.Errorf("the controller has not answered for %v: %w", silent.Round(time.Second), runtimes.ErrUnavailable)
-	}
 	s.renewals++
-	return classOfStatus(send(s.stream, &upFrame{Renew: s.renewals, Sent: sent, Wall: time.Now().UnixNano()}))
+	number := s.renewals
+	s.mu.Unlock()
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return classOfStatus(send(s.stream, &upFrame{Renew: number, Sent: sent, Wall: time.Now().UnixNano()}))
+}
+
+// silence is for how long a controller that was asked hasn't answered.
+func (s *remoteSession) silence() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answered >= s.renewals {
+		return 0
+	}
+	return time.Since(s.granted)
+}
+
+// listen ends a session whose controller answers no renewal for as long as a
+// lease: the stream is half open. It is no part of Renew, which may wait for the
+// other end to take what was sent before.
+func (s *remoteSession) listen() {
+	limit := s.welcome.Lease
+	if limit <= 0 {
+		return
+	}
+	tick := time.NewTicker(max(limit/20, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if silent := s.silence(); silent > limit {
+			s.peer.Lost(fmt.Errorf("the controller has not answered for %v: %w", silent.Round(time.Second), runtimes.ErrUnavailable))
+			s.cancel() // who sends waits no more
+			return
+		}
+	}
 }
 
 func (s *remoteSession) Close() {
@@ -158,7 +195,7 @@ func (s *remoteSession) receive() {
 			}
 		case down.Granted != 0:
 			s.mu.Lock()
-			s.granted = time.Now()
+			s.answered, s.granted = down.Granted, time.Now()
 			s.mu.Unlock()
 			if p, ok := s.peer.(HeadPeer); ok && down.Head != nil {
 				p.Head(*down.Head)
@@ -181,6 +218,7 @@ func (s *remoteSession) serve(open *wireOpen) {
 		return // the session is about to be lost, and the request with it
 	}
 	p := newPump(stream)
+	defer context.AfterFunc(p.over, cancel)() // the other end has gone: so does what it asked for
 	t := &tunnel{stream: p}
 	if err := t.send(&chunk{ID: open.ID, Channel: chanBegin}); err != nil {
 		return
@@ -202,7 +240,7 @@ func (s *remoteSession) serve(open *wireOpen) {
 	close(p.stop)
 	if t.send(&end) == nil && stream.CloseSend() == nil {
 		select { // until the controller has read everything
-		case <-p.ended:
+		case <-p.over.Done():
 		case <-ctx.Done():
 		}
 	}

@@ -189,7 +189,8 @@ func probeGRPC(ctx context.Context, ip string, g *corev1.GRPCAction) error {
 		service = *g.Service
 	}
 	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(ip, strconv.Itoa(int(g.Port))),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("tandem-probe"))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("tandem-probe"),
+		grpc.WithNoProxy()) // the machine's is for the world outside, not for its own pods
 	if err != nil {
 		return err
 	}

@@ -51,8 +51,11 @@ func probeHTTP(ctx context.Context, ip string, c *corev1.Container, h *corev1.HT
 	client := http.Client{
 		Transport: oneShot{},
 		CheckRedirect: func(next *http.Request, via []*http.Request) error {
-			if next.URL.Hostname() != req.URL.Hostname() || len(via) >= 10 {
+			if next.URL.Hostname() != req.URL.Hostname() {
 				return http.ErrUseLastResponse
+			}
+			if len(via) >= redirectsMost {
+				return fmt.Errorf("stopped after %d redirects", redirectsMost)
 			}
 			return nil
 		},
@@ -70,6 +73,9 @@ func probeHTTP(ctx context.Context, ip string, c *corev1.Container, h *corev1.HT
 	}
 	return nil
 }
+
+// redirectsMost is after how many redirects a probe fails: the kubelet's figure.
+const redirectsMost = 10
 
 // answerMost is how much of an answer is looked at, its header included.
 const answerMost = 1 << 20

@@ -56,7 +56,7 @@ func TestProbeHTTP(t *testing.T) {
 		{"ok", ""},
 		{"/early", ""},
 		{"/elsewhere", ""},
-		{"/loop", ""},
+		{"/loop", "after 10 redirects"},
 		{"/header", ""},
 		{"/endless", ""},
 		{"/broken", "500: the body"},

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"io"
 	"sync"
 
@@ -14,19 +15,21 @@ type pump struct {
 	messenger
 
 	frames chan *wrapperspb.BytesValue
-	ended  chan struct{}
+	over   context.Context //nolint:containedctx // ends when the stream has
+	end    context.CancelFunc
 	stop   chan struct{} // closed when nobody receives any more
 }
 
 func newPump(m messenger) *pump {
-	p := &pump{messenger: m, frames: make(chan *wrapperspb.BytesValue), ended: make(chan struct{}), stop: make(chan struct{})}
+	p := &pump{messenger: m, frames: make(chan *wrapperspb.BytesValue), stop: make(chan struct{})}
+	p.over, p.end = context.WithCancel(context.Background())
 	go p.run()
 	return p
 }
 
 // run ends with the stream.
 func (p *pump) run() {
-	defer close(p.ended)
+	defer p.end()
 	for {
 		b := &wrapperspb.BytesValue{}
 		if err := p.messenger.RecvMsg(b); err != nil {
@@ -45,7 +48,7 @@ func (p *pump) RecvMsg(m any) error {
 	case b := <-p.frames:
 		proto.Merge(m.(proto.Message), b)
 		return nil
-	case <-p.ended:
+	case <-p.over.Done():
 		return io.EOF
 	}
 }

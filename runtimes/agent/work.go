@@ -72,7 +72,7 @@ func (w *worker) do(ctx context.Context, x step.Action) {
 		slots, timeout = nil, callTimeout+x.Grace // it mostly waits
 	default:
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithCancel(ctx)
 	if x.Do != step.Stop && x.Do != step.Remove && x.Do != step.DropVolume {
 		a.mu.Lock()
 		a.work(x.UID).cancels[x.ID] = cancel
@@ -80,32 +80,41 @@ func (w *worker) do(ctx context.Context, x step.Action) {
 	}
 	w.all.Go(func() {
 		defer cancel()
-		if slots != nil {
-			select {
-			case slots <- struct{}{}:
-				defer func() { <-slots }()
-			case <-ctx.Done():
+		ip, err := w.call(ctx, &x, slots, timeout)
+		if x.Do == step.Run && err == nil {
+			// A program may take its time, and wait for another pod of this node: a
+			// hook has no limit but its pod's end, and no place among the calls.
+			if failed := a.postStart(ctx, &x); failed != nil {
+				err = &hookError{failed}
 			}
 		}
-		began := time.Now()
-		ip, err := "", ctx.Err()
-		if err == nil {
-			ip, err = a.carryOut(ctx, &x)
-		}
-		a.metered(ctx, &x, err, time.Since(began))
 		a.finished(ctx, &x, ip, err)
 	})
 }
 
-// metered counts an action that ended by itself. A hook that failed is the
-// program's, not the runtime's.
-func (a *Agent) metered(ctx context.Context, x *step.Action, err error, took time.Duration) {
-	class := ClassOf(err)
-	if _, ok := errors.AsType[*hookError](err); ok {
-		class = step.OK
+// call calls the runtime, as one of so many at a time.
+func (w *worker) call(ctx context.Context, x *step.Action, slots chan struct{}, timeout time.Duration) (ip string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if slots != nil {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-ctx.Done():
+		}
 	}
-	if class == step.OK || !errors.Is(ctx.Err(), context.Canceled) {
-		a.cfg.Meter.Did(x, class, took)
+	began := time.Now()
+	if err = ctx.Err(); err == nil {
+		ip, err = w.agent.carryOut(ctx, x)
+	}
+	w.agent.metered(ctx, x, err, time.Since(began))
+	return ip, err
+}
+
+// metered counts an action that ended by itself.
+func (a *Agent) metered(ctx context.Context, x *step.Action, err error, took time.Duration) {
+	if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
+		a.cfg.Meter.Did(x, ClassOf(err), took)
 	}
 }
 
@@ -198,13 +207,7 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 		if err := a.outputs.begin(x.UID, x.Container, x.Attempt); err != nil {
 			return "", fmt.Errorf("its log: %w", unavailable(err))
 		}
-		if err := rt.Run(ctx, c); err != nil {
-			return "", err
-		}
-		if err := a.postStart(ctx, x); err != nil {
-			return "", &hookError{err}
-		}
-		return "", nil
+		return "", rt.Run(ctx, c)
 	case step.Stop:
 		if err := rt.Stop(ctx, x.UID, x.Container, a.preStop(ctx, x)); err != nil {
 			return "", err

@@ -32,6 +32,10 @@ const (
 	renewMethod = "/tandem.agent.v1.Join/Renew"
 )
 
+// obtainMost is how long a controller may take to give a certificate: one that
+// hangs is asked again, before the old certificate has ended.
+const obtainMost = time.Minute
+
 type joinRequest struct {
 	Token   string         `pb:"1"`
 	Node    state.NodeName `pb:"2"`
@@ -218,6 +222,8 @@ func obtain(ctx context.Context, conn grpc.ClientConnInterface, method string, r
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, obtainMost)
+	defer cancel()
 	var out wrapperspb.BytesValue
 	if err := conn.Invoke(ctx, method, wrapperspb.Bytes(b), &out); err != nil {
 		return answered(err)
