@@ -247,12 +247,12 @@ func (m *Machine) uncontest() bool {
 // claims whose data would go.
 func (m *Machine) askToPrune(a *state.App) {
 	h := state.Held{Code: state.HoldPrune}
-	for ref, o := range m.fold.Objects {
-		if o.App != a.Spec.Name || !o.Kept {
+	for _, o := range m.fold.Inventory(a.Spec.Name).Objects {
+		if !o.Kept {
 			continue
 		}
 		h.Count++
-		if m.fold.Claims[ref] != nil {
+		if ref := o.Object.Ref; m.fold.Claims[ref] != nil {
 			h.Params = append(h.Params, ref.Namespace+"/"+ref.Name)
 		}
 	}
@@ -311,8 +311,9 @@ func (m *Machine) prune(a *state.App, manifest *state.Manifest, all bool) []stat
 	}
 	var out []state.Change
 	deletes := 0
-	for ref, o := range m.fold.Objects {
-		if o.App != a.Spec.Name || wanted[ref] || o.Retired || m.deleting(ref) {
+	for _, o := range m.fold.Inventory(a.Spec.Name).Objects {
+		ref := o.Object.Ref
+		if wanted[ref] || o.Retired || m.deleting(ref) {
 			continue
 		}
 		c := state.Change{Ref: ref, Verb: state.Delete}
@@ -377,12 +378,12 @@ func (m *Machine) converge() {
 		if a == nil || a.Manifest.IsZero() {
 			continue
 		}
-		missing := m.unavailable(name)
-		m.cause = m.newest(name)
-		switch {
+		switch missing := m.unavailable(name); {
 		case missing.IsZero() && !a.Converged:
+			m.cause = m.newest(name)
 			m.emit(name, &state.Converged{Revision: a.Revision})
 		case !missing.IsZero() && a.Converged:
+			m.cause = m.newest(name)
 			m.emit(name, &state.Degraded{Revision: a.Revision, Object: missing})
 		}
 	}
@@ -406,13 +407,13 @@ func (m *Machine) newest(name state.AppName) state.Seq {
 func (m *Machine) unavailable(name state.AppName) state.Ref {
 	var first state.Ref
 	var complete []*state.Workload
-	for ref, w := range m.fold.Workloads {
+	for _, w := range m.fold.Inventory(name).Workloads {
 		switch {
-		case w.App != name || w.Parent != nil: // a CronJob's Jobs come and go
-		case !w.Deleting && w.Complete && !m.waiting[ref]:
+		case w.Parent != nil: // a CronJob's Jobs come and go
+		case !w.Deleting && w.Complete && !m.waiting[w.Ref]:
 			complete = append(complete, w)
-		case first.IsZero() || ref.Compare(first) < 0:
-			first = ref
+		case first.IsZero() || w.Ref.Compare(first) < 0:
+			first = w.Ref
 		}
 	}
 	slices.SortFunc(complete, func(a, b *state.Workload) int { return a.Ref.Compare(b.Ref) })

@@ -170,8 +170,8 @@ func (m *Machine) approve(h *state.Hold) {
 	}
 	a := m.fold.Apps[h.App]
 	var changes []state.Change
-	for ref, o := range m.fold.Objects {
-		if o.App == h.App && o.Kept {
+	for _, o := range m.fold.Inventory(h.App).Objects {
+		if ref := o.Object.Ref; o.Kept {
 			c := state.Change{Ref: ref, Verb: state.Delete}
 			if ref.Kind == "ConfigMap" || ref.Kind == "Secret" {
 				c.Verb = state.Retire

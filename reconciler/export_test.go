@@ -31,7 +31,7 @@ func (m *Machine) StepForgetting(now state.Instant, events []state.Event, forget
 	if leases {
 		m.dirty = before
 	}
-	for ref, at := range m.wakes {
+	for ref, at := range m.wakes.at {
 		if at <= m.now.Mono && !timers {
 			m.dirty[ref] = true
 		}

@@ -21,55 +21,92 @@ type lookup struct {
 	next  time.Duration // steady time of the next try; 0: none is due
 }
 
+// lookups are the names that were asked for, by application.
+type lookups struct {
+	of    map[state.AppName]map[state.ImageKey]*lookup
+	stale map[state.AppName]bool // applications of which names may have come or gone
+	due   alarms[state.ImageKey]
+}
+
+func newLookups() lookups {
+	return lookups{of: map[state.AppName]map[state.ImageKey]*lookup{}, stale: map[state.AppName]bool{}}
+}
+
+// drop forgets that a name was asked for.
+func (l *lookups) drop(k state.ImageKey) {
+	l.due.set(k, 0)
+	delete(l.of[k.App], k)
+	if len(l.of[k.App]) == 0 {
+		delete(l.of, k.App)
+	}
+}
+
+// add notes that a name is asked for.
+func (l *lookups) add(k state.ImageKey, one *lookup) {
+	if l.of[k.App] == nil {
+		l.of[k.App] = map[state.ImageKey]*lookup{}
+	}
+	l.of[k.App][k] = one
+	l.due.set(k, one.next)
+}
+
 // lookUps asks what the image names of every application's manifest mean: once
 // a manifest and application, again only while there is no answer.
 func (m *Machine) lookUps() {
-	if !m.look && (m.nextLook == 0 || m.nextLook > m.now.Mono) {
-		return
+	for _, k := range m.lookups.due.due(m.now.Mono) {
+		m.lookups.stale[k.App] = true
 	}
-	m.look, m.nextLook = false, 0
+	for _, app := range sorted(m.lookups.stale) {
+		m.lookUpsOf(app)
+	}
+	clear(m.lookups.stale)
+}
+
+// lookUpsOf asks for the names of one application.
+func (m *Machine) lookUpsOf(name state.AppName) {
 	wanted := map[state.ImageKey]bool{}
-	for _, w := range m.fold.Workloads {
-		app := m.fold.Apps[w.App]
-		if app == nil || w.Deleting {
-			continue
-		}
-		for _, v := range w.Variants {
-			for _, name := range state.ImageNames(&v.Spec.Spec) {
-				wanted[state.ImageKey{App: w.App, Manifest: app.Manifest, Name: name}] = true
+	if app := m.fold.Apps[name]; app != nil {
+		for _, w := range m.fold.Inventory(name).Workloads {
+			for _, v := range w.Variants {
+				if w.Deleting {
+					continue
+				}
+				for _, image := range state.ImageNames(&v.Spec.Spec) {
+					wanted[state.ImageKey{App: name, Manifest: app.Manifest, Name: image}] = true
+				}
 			}
 		}
 	}
-	maps.DeleteFunc(m.lookups, func(k state.ImageKey, _ *lookup) bool { return !wanted[k] })
-	var open []state.ImageKey // few of all, once most are known
-	for k := range wanted {
-		if known := m.fold.Images[k]; known != nil && !known.Assumed {
-			delete(m.lookups, k)
-			continue
+	for k := range m.lookups.of[name] {
+		if !wanted[k] {
+			m.lookups.drop(k)
 		}
-		open = append(open, k)
 	}
-	slices.SortFunc(open, compareKeys)
-	for _, k := range open {
-		l, known := m.lookups[k], m.fold.Images[k]
-		switch {
-		case l == nil && known == nil:
-			l = &lookup{}
-			m.lookups[k] = l
-		case l == nil:
-			// Known to have failed before a restart.
-			m.lookups[k] = &lookup{tries: 1, next: m.now.Mono + lookupFirst}
-			continue
-		case l.next == 0 || l.next > m.now.Mono:
-			continue
-		}
-		l.tries++
-		l.next = m.now.Mono + min(lookupFirst<<min(l.tries-1, 10), lookupLast)
-		m.out.Effects = append(m.out.Effects, &state.LookUp{App: k.App, Manifest: k.Manifest, Image: k.Name})
+	for _, k := range slices.SortedFunc(maps.Keys(wanted), compareKeys) {
+		m.lookUp(k)
 	}
-	for _, l := range m.lookups {
-		m.nextLook = soonest(m.nextLook, l.next)
+}
+
+// lookUp asks for a name, where that is due.
+func (m *Machine) lookUp(k state.ImageKey) {
+	l, known := m.lookups.of[k.App][k], m.fold.Images[k]
+	switch {
+	case known != nil && !known.Assumed:
+		m.lookups.drop(k)
+		return
+	case l == nil && known == nil:
+		l = &lookup{}
+	case l == nil:
+		// Known to have failed before a restart.
+		m.lookups.add(k, &lookup{tries: 1, next: m.now.Mono + lookupFirst})
+		return
+	case l.next > m.now.Mono:
+		return
 	}
+	l.tries++
+	l.next = m.now.Mono + min(lookupFirst<<min(l.tries-1, 10), lookupLast)
+	m.lookups.add(k, l)
+	m.out.Effects = append(m.out.Effects, &state.LookUp{App: k.App, Manifest: k.Manifest, Image: k.Name})
 }
 
 func compareKeys(a, b state.ImageKey) int {

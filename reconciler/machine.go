@@ -30,7 +30,7 @@ type Machine struct {
 	begun     bool
 	planner   plan.Planner
 	agents    map[state.NodeName]*contact
-	lookups   map[state.ImageKey]*lookup
+	lookups   lookups
 	flaps     map[state.UID]*flap
 	groups    map[placeKey]answered   // the reasons last recorded, so that a repeat isn't
 	dirty     map[state.Ref]bool      // workloads to plan
@@ -39,12 +39,10 @@ type Machine struct {
 	apps      map[state.AppName]bool  // applications to look at
 	waiting   map[state.Ref]bool      // workloads that more room, a node or an image would help
 	tight     map[state.Ref]bool      // workloads that wait for a disruption budget
-	wakes     map[state.Ref]time.Duration
+	wakes     alarms[state.Ref]
 	touched   map[state.NodeName]bool
 	renewals  []*state.Renewed                  // of this step, to be answered
 	lapse     time.Duration                     // no lease lapses before this steady time; 0: none can
-	look      bool                              // image names may have come or gone
-	nextLook  time.Duration                     // steady time of the next look-up; 0: none
 	unwanted  map[state.AppName]bool            // left the root; to be removed once the new ones are rendered
 	contested map[state.AppName]*state.Rendered // rejected because another application has an object of theirs
 	later     map[state.AppName]state.Event     // revisions that wait: for a person after a rewind, or as admit.go says
@@ -115,9 +113,9 @@ func New(blobs state.Blobs) *Machine {
 	f.forget()
 	return &Machine{
 		fold: state.New(f), blobs: f,
-		agents: map[state.NodeName]*contact{}, lookups: map[state.ImageKey]*lookup{}, flaps: map[state.UID]*flap{},
+		agents: map[state.NodeName]*contact{}, lookups: newLookups(), flaps: map[state.UID]*flap{},
 		net: newNetwork(), groups: map[placeKey]answered{}, dirty: map[state.Ref]bool{}, causes: map[state.Ref]state.Seq{}, apps: map[state.AppName]bool{},
-		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, wakes: map[state.Ref]time.Duration{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
+		waiting: map[state.Ref]bool{}, tight: map[state.Ref]bool{}, touched: map[state.NodeName]bool{}, unwanted: map[state.AppName]bool{},
 		contested: map[state.AppName]*state.Rendered{},
 		later:     map[state.AppName]state.Event{}, admitAt: map[state.AppName]time.Duration{}, restoreAt: map[state.AppName]time.Duration{}, lines: newLines(), notes: newNotes(),
 	}
@@ -150,12 +148,11 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 	m.emit("", &state.ControllerStarted{Version: version})
 	m.chooseRouting()
 	m.lostSessions()
-	m.look = true
 	for ref := range m.fold.Workloads {
 		m.dirty[ref] = true
 	}
 	for name := range m.fold.Apps {
-		m.apps[name] = true
+		m.apps[name], m.lookups.stale[name] = true, true
 	}
 	for name, n := range m.fold.Nodes {
 		m.touched[name] = true
@@ -181,10 +178,8 @@ func (m *Machine) Step(now state.Instant, events []state.Event) Output {
 	m.cause, m.actor = 0, state.Text{}
 	m.leases()
 	m.restoreDue()
-	for ref, at := range m.wakes {
-		if at <= m.now.Mono {
-			m.dirty[ref] = true
-		}
+	for _, ref := range m.wakes.due(m.now.Mono) {
+		m.dirty[ref] = true
 	}
 	return m.finish()
 }
@@ -299,10 +294,9 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 	case *state.AppDeclared:
 		m.apps[f.Application.Name] = true
 	case *state.AppRemoved:
-		m.touchChanges(f.Changes)
+		m.touchChanges(f.Name, f.Changes)
 	case *state.RevisionApplied:
-		m.planner.Forget(m.fold)
-		m.touchChanges(f.Changes)
+		m.touchChanges(r.App, f.Changes)
 		m.touchApp(r.App)
 	case *state.RevisionSeen, *state.RevisionRejected:
 		m.apps[r.App] = true
@@ -358,6 +352,7 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		m.touchWorkload(f.CronJob)
 		m.touchWorkload(f.Job)
 	case *state.ObjectGone:
+		m.planner.Forget(m.fold.Workloads[f.Ref])
 		m.touchJob(f.Ref)
 	case *state.ClaimBound:
 		m.touched[f.Node] = true
@@ -442,17 +437,15 @@ func (m *Machine) touchJob(ref state.Ref) {
 // touchApp marks an application and all of its workloads: an image name has
 // another meaning with another manifest.
 func (m *Machine) touchApp(app state.AppName) {
-	m.apps[app] = true
-	m.look = true
-	for ref, w := range m.fold.Workloads {
-		if w.App == app {
-			m.mark(ref)
-		}
+	m.apps[app], m.lookups.stale[app] = true, true
+	for _, w := range m.fold.Inventory(app).Workloads {
+		m.mark(w.Ref)
 	}
 }
 
-func (m *Machine) touchChanges(changes []state.Change) {
-	m.look = true
+// touchChanges marks what an application's changes of the inventory are about.
+func (m *Machine) touchChanges(app state.AppName, changes []state.Change) {
+	m.lookups.stale[app] = true
 	for i := range changes {
 		ref := changes[i].Ref
 		m.touchWorkload(ref)
@@ -460,6 +453,8 @@ func (m *Machine) touchChanges(changes []state.Change) {
 			m.helped()
 		}
 		if w := m.fold.Workloads[ref]; w != nil {
+			m.planner.Forget(w)
+			m.lookups.stale[w.App] = true // another takes it over
 			for _, child := range w.Children() {
 				m.touchWorkload(child.Ref)
 			}
@@ -468,13 +463,8 @@ func (m *Machine) touchChanges(changes []state.Change) {
 			continue
 		}
 		m.retired = true
-		for name, n := range m.fold.Nodes {
-			for _, p := range n.Pods {
-				if p.Key.Namespace == ref.Namespace && p.Template.Names(ref) {
-					m.touched[name] = true
-					break
-				}
-			}
+		for _, name := range m.fold.Users(ref) {
+			m.touched[name] = true
 		}
 	}
 }
@@ -497,11 +487,9 @@ func (m *Machine) wake() time.Duration {
 			at = t
 		}
 	}
-	for _, t := range m.wakes {
-		sooner(t)
-	}
+	sooner(m.wakes.first())
 	sooner(m.lapse)
-	sooner(m.nextLook)
+	sooner(m.lookups.due.first())
 	sooner(m.admitWake())
 	sooner(m.restoreWake())
 	sooner(m.lines.wake())
@@ -521,7 +509,7 @@ func (m *Machine) Check() error {
 	}
 	for _, w := range m.fold.SortedWorkloads() {
 		d := planner.Workload(m.fold, w, m.now)
-		wakes := m.wakes[w.Ref]
+		wakes := m.wakes.get(w.Ref)
 		if w.Cron != nil && d.Fire != nil && wakes > 0 && wakes-m.now.Mono <= time.Second {
 			continue // its wake-ups are a second apart, see plan.cron
 		}
@@ -536,6 +524,11 @@ func (m *Machine) Check() error {
 	}
 	if err := m.checkNotes(); err != nil {
 		return err
+	}
+	if m.fold.Seq%16 == 0 { // what is wrong there stays so
+		if err := m.fold.Check(); err != nil {
+			return err
+		}
 	}
 	return m.checkLines()
 }

@@ -43,7 +43,8 @@ type network struct {
 	served   bool               // some node serves Services: without one nobody asks
 	services map[state.Ref]*state.Service
 	told     []*state.NodeNetwork
-	index    map[string][]selector // Services by namespace; nil: to be made
+	index    map[string][]selector // Services by namespace
+	fresh    map[state.Ref]bool    // Services that aren't in the index as they are now
 	changed  bool
 }
 
@@ -53,7 +54,7 @@ type selector struct {
 }
 
 func newNetwork() network {
-	return network{ranges: DefaultRanges(), address: map[state.Ref]bool{}, stale: map[state.Ref]bool{}, services: map[state.Ref]*state.Service{}}
+	return network{ranges: DefaultRanges(), address: map[state.Ref]bool{}, stale: map[state.Ref]bool{}, fresh: map[state.Ref]bool{}, index: map[string][]selector{}, services: map[state.Ref]*state.Service{}}
 }
 
 // Address says where addresses are given out from, before Start.
@@ -79,7 +80,7 @@ func (n *network) start(fold *state.State) {
 	n.nodes = true
 	for ref := range fold.Objects {
 		if ref.Kind == "Service" {
-			n.address[ref], n.stale[ref] = true, true
+			n.address[ref], n.stale[ref], n.fresh[ref] = true, true, true
 		}
 	}
 }
@@ -119,7 +120,7 @@ func (m *Machine) touchNetwork(f state.Fact) {
 func (m *Machine) touchServices(changes []state.Change) {
 	for i := range changes {
 		if ref := changes[i].Ref; ref.Kind == "Service" {
-			m.net.address[ref], m.net.stale[ref], m.net.index = true, true, nil
+			m.net.address[ref], m.net.stale[ref], m.net.fresh[ref] = true, true, true
 		}
 	}
 }
@@ -138,19 +139,28 @@ func (m *Machine) touchEndpoint(uid state.UID) {
 	if p == nil || !m.net.served {
 		return
 	}
-	if m.net.index == nil {
-		m.net.index = map[string][]selector{}
-		for ref, o := range m.fold.Objects {
-			if spec, ok := o.Object.ServiceSpec(); ok && len(spec.Selector) > 0 {
-				m.net.index[ref.Namespace] = append(m.net.index[ref.Namespace], selector{ref, spec.Selector})
-			}
-		}
-	}
+	m.indexServices()
 	for _, s := range m.net.index[p.Key.Namespace] {
 		if !m.net.stale[s.service] && p.MatchedBy(s.labels) {
 			m.net.stale[s.service] = true
 		}
 	}
+}
+
+// indexServices brings the index up to date.
+func (m *Machine) indexServices() {
+	for ref := range m.net.fresh {
+		list := slices.DeleteFunc(m.net.index[ref.Namespace], func(s selector) bool { return s.service == ref })
+		if o := m.fold.Objects[ref]; o != nil {
+			if spec, ok := o.Object.ServiceSpec(); ok && len(spec.Selector) > 0 {
+				list = append(list, selector{ref, spec.Selector})
+			}
+		}
+		if m.net.index[ref.Namespace] = list; len(list) == 0 {
+			delete(m.net.index, ref.Namespace)
+		}
+	}
+	clear(m.net.fresh)
 }
 
 // giveAddresses records ranges for nodes that have none, and addresses for
@@ -403,6 +413,8 @@ func (m *Machine) tell() {
 	}
 	if !n.served {
 		clear(n.stale)
+		clear(n.fresh) // the first that serves looks at all of them
+		clear(n.index)
 		return
 	}
 	for ref := range n.stale {
@@ -504,10 +516,7 @@ func (m *Machine) service(ref state.Ref) *state.Service {
 
 // endpoints are the pods that a Service selects and that answer.
 func (m *Machine) endpoints(svc *state.Service, spec *corev1.ServiceSpec) {
-	for _, w := range m.fold.Workloads {
-		if w.Ref.Namespace != svc.Ref.Namespace {
-			continue
-		}
+	for _, w := range m.fold.WorkloadsIn(svc.Ref.Namespace) {
 		for _, p := range w.Pods {
 			n := m.fold.Nodes[p.Node]
 			if n == nil || n.Facts.Simulated {

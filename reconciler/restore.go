@@ -51,10 +51,14 @@ func (m *Machine) failed(a *state.App) state.Ref {
 	if a.Converged || a.Good.Manifest.IsZero() || a.Good.Manifest == a.Manifest {
 		return state.Ref{}
 	}
-	for _, w := range m.fold.SortedWorkloads() {
-		if w.App == a.Spec.Name && w.IsStalled && !w.Deleting && w.Parent == nil {
-			return w.Ref
+	var stalled state.Ref // the first, by name
+	for _, w := range m.fold.Inventory(a.Spec.Name).Workloads {
+		if w.IsStalled && !w.Deleting && w.Parent == nil && (stalled.IsZero() || w.Ref.Compare(stalled) < 0) {
+			stalled = w.Ref
 		}
+	}
+	if !stalled.IsZero() {
+		return stalled
 	}
 	due := a.AppliedAt.Mono + a.Spec.Rollout.HealthTimeout
 	switch {
@@ -79,8 +83,8 @@ func (m *Machine) holds(a *state.App) bool {
 
 // hasData says whether a StatefulSet of the application has volumes.
 func (m *Machine) hasData(name state.AppName) bool {
-	for ref, w := range m.fold.Workloads {
-		if w.App == name && ref.Kind == "StatefulSet" && len(m.fold.ClaimsOf(ref)) > 0 {
+	for _, w := range m.fold.Inventory(name).Workloads {
+		if w.Ref.Kind == "StatefulSet" && len(m.fold.ClaimsOf(w.Ref)) > 0 {
 			return true
 		}
 	}

@@ -53,7 +53,7 @@ func (m *Machine) plan() {
 				m.workload(w)
 			} else {
 				delete(m.waiting, ref)
-				delete(m.wakes, ref)
+				m.wakes.set(ref, 0)
 			}
 		}
 		m.cause = 0
@@ -80,10 +80,7 @@ func (m *Machine) workload(w *state.Workload) {
 	d := m.planner.Workload(m.fold, w, m.now)
 	set(m.waiting, w.Ref, d.Waiting)
 	set(m.tight, w.Ref, slices.ContainsFunc(d.Held, func(h state.Held) bool { return h.Code == state.HoldBudget }))
-	delete(m.wakes, w.Ref)
-	if d.Wake > 0 {
-		m.wakes[w.Ref] = d.Wake
-	}
+	m.wakes.set(w.Ref, d.Wake)
 	decided := map[state.OS]state.Seq{}
 	for i := range d.Refused {
 		m.refused(w, &d.Refused[i], decided)
@@ -124,7 +121,7 @@ func (m *Machine) workload(w *state.Workload) {
 	if d.Gone {
 		m.emit(w.App, &state.ObjectGone{Ref: w.Ref})
 		delete(m.waiting, w.Ref)
-		delete(m.wakes, w.Ref)
+		m.wakes.set(w.Ref, 0)
 	}
 }
 
@@ -352,8 +349,8 @@ func (m *Machine) cleanUp() {
 	}
 	m.retired = false
 	var gone []*state.Owned
-	for _, o := range m.fold.Objects {
-		if o.Retired && !m.used(o.Object.Ref) {
+	for _, o := range m.fold.Retired() {
+		if !m.used(o.Object.Ref) {
 			gone = append(gone, o)
 		}
 	}
@@ -364,10 +361,7 @@ func (m *Machine) cleanUp() {
 }
 
 func (m *Machine) used(ref state.Ref) bool {
-	for _, w := range m.fold.Workloads {
-		if w.Ref.Namespace != ref.Namespace {
-			continue
-		}
+	for _, w := range m.fold.WorkloadsIn(ref.Namespace) {
 		for _, v := range w.Variants {
 			if v.Update != nil && v.Update.Names(ref) || v.Current != nil && v.Current.Names(ref) {
 				return true

@@ -81,15 +81,15 @@ type Planner struct {
 	roster schedule.Roster
 }
 
-// Forget drops what is remembered of variants that are no longer there.
-func (p *Planner) Forget(s *state.State) {
-	live := map[*state.WorkloadVariant]bool{}
-	for _, w := range s.Workloads {
-		for _, v := range w.Variants {
-			live[v] = true
-		}
+// Forget drops what is remembered of a workload (nil: nothing is) whose text is
+// about to change, or that is about to go.
+func (p *Planner) Forget(w *state.Workload) {
+	if w == nil {
+		return
 	}
-	maps.DeleteFunc(p.memos, func(v *state.WorkloadVariant, _ *memo) bool { return !live[v] })
+	for _, v := range w.Variants {
+		delete(p.memos, v)
+	}
 }
 
 func (p *Planner) next(w *state.Workload, now state.Instant) rollout.Step {

@@ -36,7 +36,7 @@ func (s *State) apply(r *Record) error {
 		return s.applyApp(r)
 	case *ImageResolved:
 		im := f.Image
-		s.Images[ImageKey{App: r.App, Manifest: f.Manifest, Name: im.Name}] = &im
+		s.resolve(ImageKey{App: r.App, Manifest: f.Manifest, Name: im.Name}, &im)
 	case *Revised, *RolledOut, *Stalled, *Commanded, *Scaled:
 		return s.applyWorkload(r)
 	case *PodCounted, *JobMoved:

@@ -21,10 +21,12 @@ func (s *State) applyApp(r *Record) error {
 		}
 		s.redeclared(r, &a.Spec, &f.Application)
 		a.Spec, a.Declared, a.Removed = f.Application, r.At, false
+		s.apps++
 		return nil
 	case *AppRemoved:
 		if a := s.Apps[f.Name]; a != nil {
 			a.Removed = true
+			s.apps++
 		}
 		return s.change(r, f.Name, nil, f.Changes)
 	case *ObjectGone:
@@ -105,7 +107,8 @@ func (s *State) change(r *Record, app AppName, m *Manifest, changes []Change) er
 			}
 		case Retire:
 			if o := s.Objects[c.Ref]; o != nil {
-				o.Retired, o.Changed = true, r.Seq
+				s.retire(o, true)
+				o.Changed = r.Seq
 			}
 		case Keep:
 			if o := s.Objects[c.Ref]; o != nil {
@@ -120,12 +123,18 @@ func (s *State) change(r *Record, app AppName, m *Manifest, changes []Change) er
 // own puts an object into the inventory, or gives it new content.
 func (s *State) own(r *Record, app AppName, manifest Digest, o *Object) {
 	owned := s.Objects[o.Ref]
-	if owned == nil {
-		owned = &Owned{Created: r.At}
+	switch {
+	case owned == nil:
+		owned = &Owned{Created: r.At, App: app}
 		s.Objects[o.Ref] = owned
+		s.enter(owned)
+	case owned.App != app:
+		s.leave(owned)
+		owned.App = app
+		s.enter(owned)
 	}
-	owned.Object, owned.App, owned.Manifest, owned.Changed = o, app, manifest, r.Seq
-	owned.Retired, owned.Kept = false, false
+	owned.Object, owned.Manifest, owned.Changed, owned.Kept = o, manifest, r.Seq, false
+	s.retire(owned, false)
 	if isRule(o.Ref.Kind) {
 		s.Rules[o.Ref] = owned
 	}
@@ -140,17 +149,11 @@ func (s *State) own(r *Record, app AppName, manifest Digest, o *Object) {
 // isRule says whether objects of the kind say how pods of others are treated.
 func isRule(kind string) bool { return kind == "PriorityClass" || kind == "PodDisruptionBudget" }
 
-func (s *State) index(w *Workload) {
-	if w.Ref.Kind == "DaemonSet" {
-		s.Daemons[w.Ref] = w
-	}
-}
-
 func (s *State) ownWorkload(r *Record, owned *Owned) {
 	ref := owned.Object.Ref
 	w := s.Workloads[ref]
 	if w == nil {
-		w = &Workload{Ref: ref, Created: r.At, Holds: map[string]*Hold{}}
+		w = &Workload{Ref: ref, App: owned.App, Created: r.At, Holds: map[string]*Hold{}}
 		switch ref.Kind {
 		case "Job":
 			w.Job = &Job{}
@@ -158,9 +161,13 @@ func (s *State) ownWorkload(r *Record, owned *Owned) {
 			w.Cron = &Cron{Since: r.At.Wall}
 		}
 		s.Workloads[ref] = w
+		s.join(w)
+	} else if w.App != owned.App {
+		s.part(w)
+		w.App = owned.App
+		s.join(w)
 	}
-	s.index(w)
-	w.App, w.Owned, w.Deleting = owned.App, owned, false
+	w.Owned, w.Deleting = owned, false
 	w.Since, w.Progress, w.Complete, w.IsStalled = r.At, r.At, false, false
 	old := w.Variants
 	w.Variants = nil
@@ -218,13 +225,8 @@ func replicas(n *int32) int32 {
 
 // bumpUsers makes the nodes whose pods name a ConfigMap or Secret see its new content.
 func (s *State) bumpUsers(config Ref) {
-	for _, n := range s.Nodes {
-		for _, p := range n.Pods {
-			if p.Key.Namespace == config.Namespace && p.Template.Names(config) {
-				n.Generation++
-				break
-			}
-		}
+	for n := range s.users[config] {
+		n.Generation++
 	}
 }
 
@@ -249,18 +251,20 @@ func (s *State) finish(name AppName) {
 	if a := s.Apps[name]; a == nil || !a.Removed {
 		return
 	}
-	for _, o := range s.Objects {
-		if o.App == name && !o.Kept {
-			return
-		}
+	if slices.ContainsFunc(s.Inventory(name).Objects, func(o *Owned) bool { return !o.Kept }) {
+		return
 	}
 	delete(s.Apps, name)
+	s.apps++
 }
 
 func (s *State) forget(ref Ref) {
-	delete(s.Objects, ref)
+	if o := s.Objects[ref]; o != nil {
+		s.retire(o, false)
+		s.leave(o)
+		delete(s.Objects, ref)
+	}
 	delete(s.Rules, ref)
-	delete(s.Daemons, ref)
 	delete(s.Services, ref)
 	if w := s.Workloads[ref]; w != nil {
 		for id := range w.Holds {
@@ -271,6 +275,7 @@ func (s *State) forget(ref Ref) {
 				delete(cron.jobs, ref)
 			}
 		}
+		s.part(w)
 		delete(s.Workloads, ref)
 	}
 }

@@ -105,6 +105,7 @@ func (s *State) place(r *Record, f *PodPlaced) error {
 	w.Affine += t.affine()
 	w.Serial = max(w.Serial, f.Serial)
 	n.Pods[p.UID] = p
+	s.uses(p, n, 1)
 	n.Used = n.Used.Add(Charge(t.Requests, f.Isolation))
 	return nil
 }
@@ -121,6 +122,7 @@ func (s *State) removePod(p *Pod, n *Node) {
 		}
 	}
 	delete(n.Pods, p.UID)
+	s.uses(p, n, -1)
 	n.Used = n.Used.Sub(p.Charge())
 	n.Yielding -= p.yields()
 	n.Generation++

@@ -124,6 +124,7 @@ func (s *State) fire(r *Record, job Ref, template Digest, parent *Fired) error {
 		w.Variants = append(w.Variants, v)
 	}
 	s.Workloads[job] = w
+	s.join(w)
 	s.adopt(w)
 	return nil
 }

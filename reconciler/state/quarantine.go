@@ -100,11 +100,3 @@ func (s *State) reached(a *App) {
 	}
 	a.Good = Good{Revision: a.Revision, Commit: a.Commit, Manifest: a.Manifest}
 }
-
-func (s *State) forgetImages(a *App, manifest Digest) {
-	for k := range s.Images {
-		if k.App == a.Spec.Name && k.Manifest == manifest {
-			delete(s.Images, k)
-		}
-	}
-}

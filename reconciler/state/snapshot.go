@@ -302,7 +302,7 @@ func Restore(snap *Snapshot, blobs Blobs) (*State, error) {
 	}
 	for _, im := range snap.Images {
 		image := im.Image
-		s.Images[ImageKey{im.App, im.Manifest, image.Name}] = &image
+		s.resolve(ImageKey{im.App, im.Manifest, image.Name}, &image)
 	}
 	for _, a := range snap.Services {
 		ip, _ := netip.ParseAddr(a.IP)
@@ -368,9 +368,11 @@ func (r *restorer) objects(snap *Snapshot) error {
 			return err
 		}
 		owned := &Owned{
-			Object: object, App: o.App, Manifest: o.Manifest, Retired: o.Retired, Kept: o.Kept, Created: o.Created, Changed: o.Changed,
+			Object: object, App: o.App, Manifest: o.Manifest, Kept: o.Kept, Created: o.Created, Changed: o.Changed,
 		}
 		r.Objects[o.Ref] = owned
+		r.enter(owned)
+		r.retire(owned, o.Retired)
 		if isRule(o.Ref.Kind) {
 			r.Rules[o.Ref] = owned
 		}
@@ -421,7 +423,7 @@ func (r *restorer) workloads(snap *Snapshot) error {
 		w.Job, w.Cron, w.Parent = copied(sw.Job), copied(sw.Cron), sw.Parent
 		w.Finished = sw.Finished
 		r.Workloads[w.Ref] = w
-		r.index(w)
+		r.join(w)
 		r.adopt(w)
 	}
 	return nil
@@ -461,6 +463,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 		w.Pods = append(w.Pods, p)
 		w.Affine += t.affine()
 		n.Pods[p.UID] = p
+		r.uses(p, n, 1)
 		n.Used = n.Used.Add(p.Charge())
 		n.Yielding += p.yields()
 	}

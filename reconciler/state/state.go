@@ -55,6 +55,8 @@ type State struct {
 	blobs Blobs
 	made  map[Ref]map[Ref]*Claim // Claims, by the StatefulSet that made them
 	facts uint64                 // see Facts
+	apps  uint64                 // see Declarations
+	indexes
 }
 
 // ImageKey is the scope in which an image name has one meaning.
@@ -110,6 +112,8 @@ type Owned struct {
 	Kept     bool   // left the text, and is not pruned
 	Created  Instant
 	Changed  Seq
+
+	places places
 }
 
 // A Workload is an object that has pods, or Jobs, and is wanted or is going.
@@ -135,7 +139,8 @@ type Workload struct {
 	Parent    *Fired   // of a Job that a CronJob began; nil: it is in the text
 	Finished  Finished // of a bare Pod alone
 
-	jobs map[Ref]*Workload // of a CronJob
+	jobs   map[Ref]*Workload // of a CronJob
+	places places
 }
 
 // Finished is a bare Pod that ran to its end and is gone since: it isn't run again
@@ -181,7 +186,7 @@ func New(blobs Blobs) *State {
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
 		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{},
 		Services: map[Ref]*ServiceAddress{}, Claims: map[Ref]*Claim{}, made: map[Ref]map[Ref]*Claim{}, Daemons: map[Ref]*Workload{}, Restless: map[NodeName]*Node{}, Rules: map[Ref]*Owned{}, blobs: blobs,
-		Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{}, Sessions: map[Seq]*Session{},
+		indexes: newIndexes(), Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{}, Sessions: map[Seq]*Session{},
 	}
 }
 
@@ -338,6 +343,11 @@ func (s *State) assigned(p *Pod) *AssignedPod {
 // something else of itself: while it stays, what was worked out of the nodes'
 // names and Facts holds.
 func (s *State) Facts() uint64 { return s.facts }
+
+// Declarations counts, for this value of State, how often an application was
+// declared, removed or forgotten: while it stays, the applications and what they
+// ask for are the same.
+func (s *State) Declarations() uint64 { return s.apps }
 
 // SortedNodes are the nodes by name.
 func (s *State) SortedNodes() []*Node {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +16,8 @@ import (
 type board struct {
 	floors        map[string]float64
 	lines, missed int
+	apps          int    // of mono-large
+	heap          string // file for what it holds in memory; empty: none
 }
 
 // atMost prints a figure that should be no more than its goal; 0: none is set.
@@ -104,4 +109,17 @@ func cpuTime() time.Duration {
 	user, _ := strconv.ParseInt(f[11], 10, 64)
 	system, _ := strconv.ParseInt(f[12], 10, 64)
 	return time.Duration(user+system) * time.Second / 100
+}
+
+// keepHeap writes what is in memory, where that was asked for.
+func (b *board) keepHeap() error {
+	if b.heap == "" {
+		return nil
+	}
+	f, err := os.Create(b.heap)
+	if err != nil {
+		return err
+	}
+	runtime.GC()
+	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }

@@ -59,6 +59,8 @@ func main() {
 	}
 	only := flag.String("run", "", "comma-separated suites; empty: all")
 	profile := flag.String("cpuprofile", "", "file to write a profile to")
+	heap := flag.String("memprofile", "", "file to write what mono-large holds in memory to")
+	apps := flag.Int("apps", monoApps, "applications of mono-large; its goals are for the default")
 	flag.Parse()
 	err := ownNetwork(*only)
 	if err != nil {
@@ -71,7 +73,7 @@ func main() {
 		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err = errors.Join(measure(ctx, *only), stopProfile())
+	err = errors.Join(measure(ctx, &board{floors: map[string]float64{}, apps: *apps, heap: *heap}, *only), stopProfile())
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -95,8 +97,7 @@ func startProfile(path string) (stop func() error, err error) {
 }
 
 // measure runs the suites that are asked for.
-func measure(ctx context.Context, only string) error {
-	b := &board{floors: map[string]float64{}}
+func measure(ctx context.Context, b *board, only string) error {
 	for _, s := range suites() {
 		if !chosen(s.name, only) {
 			continue
