@@ -2,6 +2,7 @@ package helm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,10 @@ type Options struct {
 	Release   string
 	Namespace string
 	Values    []File // later ones win, as with `helm template --values`
+
+	KubeVersion string   // what Capabilities tell; empty: KubeVersion
+	APIVersions []string // told besides Helm's own
+	CRDs        bool     // give what lies in crds/ as well
 }
 
 // A Document is what one template became: YAML, maybe of several documents.
@@ -58,7 +63,7 @@ const MaxOutputBytes = 64 << 20
 // templates, and this does not. Every error is an *Error.
 func Render(ctx context.Context, files []File, options Options) (docs []Document, warnings []Error, err error) {
 	if err := chartutil.ValidateReleaseName(options.Release); err != nil {
-		return nil, nil, &Error{Cause: fmt.Sprintf("%q is no name of a release: %v", options.Release, err), Remedy: "set spec.helm.releaseName to lower-case letters, digits and -, 53 at most"}
+		return nil, nil, &Error{Cause: fmt.Sprintf("%q is no name of a release: %v", options.Release, err), Remedy: "give a releaseName of lower-case letters, digits and -, 53 at most"}
 	}
 	c, err := load(files)
 	if err != nil {
@@ -72,8 +77,12 @@ func Render(ctx context.Context, files []File, options Options) (docs []Document
 	if err := chartutil.ProcessDependencies(c, values); err != nil {
 		return nil, nil, &Error{File: "Chart.yaml", Cause: "its dependencies can't be processed: " + oneLine(err), Remedy: "correct the conditions, tags and import-values of its dependencies"}
 	}
+	known, err := capabilities(c, options)
+	if err != nil {
+		return nil, nil, err
+	}
 	release := common.ReleaseOptions{Name: options.Release, Namespace: options.Namespace, Revision: 1, IsInstall: true}
-	top, err := commonutil.ToRenderValuesWithSchemaValidation(c, values, release, common.DefaultCapabilities.Copy(), true)
+	top, err := commonutil.ToRenderValuesWithSchemaValidation(c, values, release, known, true)
 	if err != nil {
 		return nil, nil, &Error{File: "values.yaml", Cause: "values can't be merged: " + oneLine(err), Remedy: "compare the values with the chart's values.yaml"}
 	}
@@ -96,9 +105,34 @@ func Render(ctx context.Context, files []File, options Options) (docs []Document
 		docs = append(docs, Document{File: names(name), YAML: []byte(text)})
 	}
 	for _, crd := range c.CRDObjects() {
+		if options.CRDs {
+			docs = append(docs, Document{File: names(crd.Filename), YAML: crd.File.Data})
+			continue
+		}
 		warnings = append(warnings, Error{File: names(crd.Filename), Cause: "a CustomResourceDefinition of the chart's crds/ is left out", Remedy: "nothing here reads it; remove what depends on it"})
 	}
 	return docs, warnings, nil
+}
+
+// KubeVersion is the version of Kubernetes that charts are told of: the one that
+// `helm template` tells without a cluster, and that our kinds are of. Helm finds it
+// in the program that it is part of; here it changes when somebody changes it.
+const KubeVersion = "v1.37.0"
+
+// capabilities are what a chart is told of Kubernetes. A chart that wants another
+// one is refused, as Helm refuses it.
+func capabilities(c *chart.Chart, options Options) (*common.Capabilities, error) {
+	known := common.DefaultCapabilities.Copy()
+	version, err := common.ParseKubeVersion(cmp.Or(options.KubeVersion, KubeVersion))
+	if err != nil {
+		return nil, &Error{Cause: fmt.Sprintf("%q is no version of Kubernetes", options.KubeVersion), Remedy: "write it as v1.34.0"}
+	}
+	known.KubeVersion = *version
+	known.APIVersions = append(known.APIVersions, options.APIVersions...)
+	if want := c.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, known.KubeVersion.String()) {
+		return nil, &Error{File: "Chart.yaml", Cause: fmt.Sprintf("wants Kubernetes %s, and is told of %s", want, known.KubeVersion.Version), Remedy: "use a version of the chart that goes with it"}
+	}
+	return known, nil
 }
 
 // load makes a chart, its dependencies in the order of their names.

@@ -143,11 +143,7 @@ func innermost(msg string) string {
 	if i := strings.LastIndex(msg, `': `); i >= 0 && i+3 < len(msg) {
 		msg = msg[i+3:]
 	}
-	msg = strings.Join(strings.Fields(msg), " ")
-	if len(msg) > 300 {
-		msg = strings.ToValidUTF8(msg[:300], "") + "…"
-	}
-	return msg
+	return clip(msg)
 }
 
 // redact takes every value of a Secret out of a message.

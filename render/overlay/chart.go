@@ -20,7 +20,7 @@ const chartFile = "Chart.yaml"
 // view, so that values files below linux/ and windows/ are pairs like others.
 func (w *walker) chart(app state.Application) []object {
 	here := state.Origin{Path: w.real(path.Join(w.root, chartFile)), Revision: w.revision}
-	files := w.chartFiles()
+	files := w.chartFiles(w.root)
 	var values []helm.File
 	for _, name := range app.Helm.ValueFiles {
 		file, ok := join(w.root, name)
@@ -44,10 +44,10 @@ func (w *walker) chart(app state.Application) []object {
 	}
 	docs, warnings, err := helm.Render(w.ctx, files, options)
 	for _, warning := range warnings {
-		w.warnings = append(w.warnings, w.chartProblem(&warning, here))
+		w.warnings = append(w.warnings, w.chartProblem(&warning, w.root, here))
 	}
 	if mistake, ok := errors.AsType[*helm.Error](err); ok {
-		w.problems = append(w.problems, w.chartProblem(mistake, here))
+		w.problems = append(w.problems, w.chartProblem(mistake, w.root, here))
 		return nil
 	}
 	if err != nil {
@@ -66,14 +66,14 @@ func (w *walker) chart(app state.Application) []object {
 }
 
 // chartProblem places a mistake of the chart in the tree.
-func (w *walker) chartProblem(e *helm.Error, here state.Origin) state.Problem {
+func (w *walker) chartProblem(e *helm.Error, dir string, here state.Origin) state.Problem {
 	at := here
 	switch {
 	case e.File == "":
 	case w.files[e.File]: // a values file has its own path
 		at.Path = w.real(e.File)
 	default:
-		at.Path = w.real(path.Join(w.root, e.File))
+		at.Path = w.real(path.Join(dir, e.File))
 	}
 	at.Line, at.Col = int32(e.Line), int32(e.Col) //nolint:gosec // lines of a file of at most MaxFileBytes
 	return state.Problem{At: at, Cause: e.Cause, Remedy: e.Remedy}
@@ -125,11 +125,11 @@ func (w *walker) hook(v *manifest.Value, at state.Origin) bool {
 	return false
 }
 
-// chartFiles reads the chart's directory, without what .helmignore names.
-func (w *walker) chartFiles() []helm.File {
+// chartFiles reads a chart's directory, without what .helmignore names.
+func (w *walker) chartFiles(chart string) []helm.File {
 	rules := ignore.Empty()
-	if file := path.Join(w.root, ".helmignore"); w.isFile(file) {
-		raw, ok := w.load(file, w.at(w.root))
+	if file := path.Join(chart, ".helmignore"); w.isFile(file) {
+		raw, ok := w.load(file, w.at(chart))
 		if !ok {
 			return nil
 		}
@@ -142,28 +142,28 @@ func (w *walker) chartFiles() []helm.File {
 	}
 	rules.AddDefaults()
 	var out []helm.File
-	w.chartDir("", rules, 0, &out)
+	w.chartDir(chart, "", rules, 0, &out)
 	return out
 }
 
-func (w *walker) chartDir(dir string, rules *ignore.Rules, depth int, out *[]helm.File) {
+func (w *walker) chartDir(chart, dir string, rules *ignore.Rules, depth int, out *[]helm.File) {
 	if w.visited++; w.visited > MaxDirectories || depth > MaxNesting {
 		if !w.stopped {
-			w.fail(w.at(w.root), "", fmt.Sprintf("has more than %d directories, or nests them deeper than %d", MaxDirectories, MaxNesting), "name what isn't part of the chart in .helmignore")
+			w.fail(w.at(chart), "", fmt.Sprintf("has more than %d directories, or nests them deeper than %d", MaxDirectories, MaxNesting), "name what isn't part of the chart in .helmignore")
 		}
 		w.stopped = true
 		return
 	}
-	entries, err := w.list(path.Join(w.root, dir))
+	entries, err := w.list(path.Join(chart, dir))
 	if err != nil {
-		w.fail(w.at(path.Join(w.root, dir)), "", "can't be read: "+err.Error(), "commit an ordinary directory inside the repository")
+		w.fail(w.at(path.Join(chart, dir)), "", "can't be read: "+err.Error(), "commit an ordinary directory inside the repository")
 		return
 	}
 	for _, e := range entries {
 		name := path.Join(dir, e.Name())
-		info, err := w.stat(path.Join(w.root, name))
+		info, err := w.stat(path.Join(chart, name))
 		if err != nil {
-			w.fail(w.at(path.Join(w.root, name)), "", "can't be read: "+err.Error(), "commit an ordinary file inside the repository")
+			w.fail(w.at(path.Join(chart, name)), "", "can't be read: "+err.Error(), "commit an ordinary file inside the repository")
 			continue
 		}
 		switch {
@@ -171,9 +171,9 @@ func (w *walker) chartDir(dir string, rules *ignore.Rules, depth int, out *[]hel
 			return
 		case rules.Ignore(name, info):
 		case info.IsDir():
-			w.chartDir(name, rules, depth+1, out)
+			w.chartDir(chart, name, rules, depth+1, out)
 		default:
-			if raw, ok := w.load(path.Join(w.root, name), w.at(w.root)); ok {
+			if raw, ok := w.load(path.Join(chart, name), w.at(chart)); ok {
 				*out = append(*out, helm.File{Name: name, Data: raw})
 			}
 		}

@@ -16,6 +16,7 @@ type source struct {
 	line                  int32 // added to lines of value: a patch inside a kustomization
 	inline                bool  // columns aren't known
 	patch                 bool
+	rendered              bool // what a template became: its lines are not the file's
 }
 
 // index finds where an object of kustomize's output was written. Kustomize
@@ -78,6 +79,9 @@ func (x *index) seenFrom(at state.Origin) state.Origin {
 // place is a line of this source as one of its file.
 func (s *source) place(line, col int32) state.Origin {
 	at := s.at
+	if s.rendered {
+		return at
+	}
 	at.Line, at.Col = line+s.line, col
 	if s.inline {
 		at.Col = 0

@@ -46,10 +46,11 @@ type view struct {
 	trace     *trace
 	files     map[string]bool   // virtual paths that were read
 	overrides map[string][]byte // what kustomize reads in place of a file, by virtual path
+	made      map[string][]byte // files that kustomize reads and the tree hasn't, by virtual path
 }
 
 func newView(ctx context.Context, tree sources.Tree, t *trace) *view {
-	return &view{ctx: ctx, tree: tree, trace: t, pairs: map[string]bool{}, files: map[string]bool{}, overrides: map[string][]byte{}}
+	return &view{ctx: ctx, tree: tree, trace: t, pairs: map[string]bool{}, files: map[string]bool{}, overrides: map[string][]byte{}, made: map[string][]byte{}}
 }
 
 // clean turns a path of kustomize ("/base/web.yaml") into one of the tree.
@@ -158,9 +159,17 @@ func (kustomizeFS) Open(string) (filesys.File, error)        { return nil, errRe
 func (kustomizeFS) Glob(string) ([]string, error)            { return nil, nil }
 func (kustomizeFS) Walk(_ string, _ filepath.WalkFunc) error { return errReadOnly }
 
-func (k kustomizeFS) IsDir(p string) bool { return k.isDir(clean(p)) }
+// isMade says whether a path is a directory of made files.
+func (k kustomizeFS) isMade(virtual string) bool {
+	return path.Base(virtual) == chartsDir && k.made[path.Join(virtual, kustomizationNames()[0])] != nil
+}
+
+func (k kustomizeFS) IsDir(p string) bool { return k.isMade(clean(p)) || k.isDir(clean(p)) }
 
 func (k kustomizeFS) Exists(p string) bool {
+	if k.made[clean(p)] != nil || k.isMade(clean(p)) {
+		return true
+	}
 	_, err := k.stat(clean(p))
 	return err == nil
 }
@@ -175,6 +184,9 @@ func (k kustomizeFS) ReadDir(p string) ([]string, error) {
 }
 
 func (k kustomizeFS) ReadFile(p string) ([]byte, error) {
+	if raw := k.made[clean(p)]; raw != nil {
+		return raw, nil
+	}
 	raw, err := k.read(clean(p))
 	if o, ok := k.overrides[clean(p)]; ok && err == nil {
 		return o, nil
@@ -184,11 +196,17 @@ func (k kustomizeFS) ReadFile(p string) ([]byte, error) {
 
 func (k kustomizeFS) CleanedAbs(p string) (filesys.ConfirmedDir, string, error) {
 	virtual := clean(p)
+	abs := filepath.FromSlash(path.Join("/", virtual))
+	switch {
+	case k.isMade(virtual):
+		return filesys.ConfirmedDir(abs), "", nil
+	case k.made[virtual] != nil:
+		return filesys.ConfirmedDir(filepath.Dir(abs)), filepath.Base(abs), nil
+	}
 	info, err := k.stat(virtual)
 	if err != nil {
 		return "", "", fmt.Errorf("'%s' doesn't exist", p)
 	}
-	abs := filepath.FromSlash(path.Join("/", virtual))
 	if info.IsDir() {
 		return filesys.ConfirmedDir(abs), "", nil
 	}

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,6 +33,9 @@ type walker struct {
 	visited  int
 	stopped  bool
 	sorts    bool // kustomize sorts what it builds
+	tells    bool // kustomize writes into objects where they come from
+
+	namespace string // that kustomize gives to the charts of what is being read
 
 	isKustomization bool
 	objectsOfPlain  []object // of a directory without a kustomization
@@ -109,10 +113,19 @@ func (w *walker) dir(dir string, from state.Origin, component bool, stack []stri
 	if len(stack) == 0 && k.value.Find("sortOptions") != nil {
 		w.sorts = true // it would complain of an order that we don't need
 	}
+	if len(stack) == 0 {
+		for _, v := range k.strings("buildMetadata") {
+			w.tells = w.tells || v.Text != types.ManagedByLabelOption
+		}
+	}
+	outer := w.namespace
+	w.namespace = cmp.Or(k.value.Str("namespace"), outer)
 	if k.valid(component, from) {
 		k.references()
+		k.helmCharts()
 		k.rewrite()
 	}
+	w.namespace = outer
 }
 
 // load reads a file and turns what goes wrong into a problem at the reference.
@@ -160,9 +173,7 @@ func (k *kustomization) failAt(v *manifest.Value, field, cause, remedy string) {
 // refusedKustomizeFields are what Tandem does not do with kustomize, and why.
 func refusedKustomizeFields() map[string][2]string {
 	return map[string][2]string{
-		"helmCharts":                  {"not supported: kustomize would run helm", "name the chart's directory as the path of an Application of its own, or render it and commit the output"},
-		"helmGlobals":                 {"not supported: kustomize would run helm", "name the chart's directory as the path of an Application of its own, or render it and commit the output"},
-		"helmChartInflationGenerator": {"not supported: kustomize would run helm", "name the chart's directory as the path of an Application of its own, or render it and commit the output"},
+		"helmChartInflationGenerator": {"is deprecated in kustomize and not supported", "use helmCharts and helmGlobals"},
 		"vars":                        {"is deprecated in kustomize and not supported", "use replacements"},
 		"patchesJson6902":             {"is deprecated in kustomize and not supported", "move its entries to patches"},
 		"openapi":                     {"not supported: it would change how all other kustomizations merge", "write lists that can be merged, or a JSON patch"},

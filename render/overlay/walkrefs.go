@@ -173,6 +173,10 @@ func (k *kustomization) pluginConfig(field string, doc *manifest.Value, at state
 		k.fail(at, field, "a function would run a container or a program", "use what kustomize has built in, or commit the function's output")
 		return
 	}
+	if doc.Str("apiVersion") == "builtin" && kind == "HelmChartInflationGenerator" {
+		k.fail(at, field, "a generator for a Helm chart would run helm", "name the chart under helmCharts")
+		return
+	}
 	if doc.Str("apiVersion") != "builtin" || !slices.Contains(builtinPlugins(), kind) {
 		k.fail(at, field, "plugin "+doc.Str("apiVersion")+" "+kind+" would run a program", "use what kustomize has built in, or commit the plugin's output")
 		return
@@ -254,6 +258,10 @@ func (k *kustomization) rewrite() {
 		}
 		return items
 	})
+	if k.made[k.chartsFile()] != nil {
+		changed = true
+		k.withCharts(&out)
+	}
 	if changed {
 		k.overrides[k.file] = out.JSON()
 	}
