@@ -57,11 +57,14 @@ doesn't. The agent starts this process by itself and tells it what to guard.`,
 			if o.Logger, err = c.logger(level); err != nil {
 				return err
 			}
+			if o.Cells, err = fenceCells(o.Group); err != nil {
+				return err
+			}
 			return fencer.Run(cmd.Context(), o)
 		},
 	}
 	cmd.Flags().StringVar(&o.Dir, "dir", "", "`DIR`ectory of the node in memory")
-	cmd.Flags().StringVar(&o.Group, "group", "", "control `GROUP` of the node's pods")
+	cmd.Flags().StringVar(&o.Group, "group", "", "control `GROUP` of the node's pods; on Windows the directory of its runtime")
 	cmd.Flags().StringVar(&o.Watchdog, "watchdog", os.Getenv("TANDEM_WATCHDOG"), "watchdog `DEVICE` that resets the machine when an identity outlives its lease (TANDEM_WATCHDOG)")
 	return cmd
 }

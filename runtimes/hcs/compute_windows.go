@@ -148,17 +148,16 @@ func (c *compute) operateWith(ctx context.Context, op string, begin func(operati
 	if h == 0 {
 		return answer{}, &Error{Op: op, Code: codeServiceUnavailable}
 	}
-	if hr := begin(h); hr >= 1<<31 && normal(hr) != codePending {
-		var result *uint16
-		hcsWaitForOperationResult(h, 0, &result)
-		hcsCloseOperation(h)
-		return answer{}, failure(op, hr, take(result))
-	}
 	done := make(chan answer, 1)
-	go func() {
+	go func() { // also begin hangs where the service does
 		var a answer
 		var result *uint16
-		a.hr = wait(h, &a, &result)
+		if hr := begin(h); hr >= 1<<31 && normal(hr) != codePending {
+			hcsWaitForOperationResult(h, 0, &result)
+			a.hr = hr
+		} else {
+			a.hr = wait(h, &a, &result)
+		}
 		a.result = take(result)
 		hcsCloseOperation(h)
 		done <- a
@@ -206,7 +205,16 @@ func (c *compute) create(ctx context.Context, id string, document computeSystem)
 	var h systemHandle
 	_, err = c.operate(ctx, "create the container", func(op operationHandle) uint32 {
 		return hcsCreateComputeSystem(name, text, op, 0, &h)
-	}, func(answer) { hcsCloseComputeSystem(h) })
+	}, func(answer) {
+		if h == 0 {
+			return
+		}
+		late := c.newSystem(id, h)
+		defer late.close()
+		ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
+		defer cancel()
+		_ = late.terminate(ctx) // nobody waits for it; the sweep would find it
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +311,9 @@ func (s *system) start(ctx context.Context, p processParameters) (*process, erro
 		return hcsCreateProcess(s.handle, text, op, 0, &h)
 	}, func(a answer) {
 		closeHandles(a.info.in, a.info.out, a.info.err)
-		hcsCloseProcess(h)
+		if h != 0 {
+			hcsCloseProcess(h)
+		}
 	})
 	if err != nil {
 		return nil, err

@@ -4,49 +4,21 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
-	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 	"github.com/tandem-gitops/tandem/runtimes/runtimetest"
 )
 
 const image = "shop.example/prog:1"
 
-// need skips where Wine is truly absent, unless TANDEM_REQUIRE forbids.
-func need(t *testing.T) {
-	t.Helper()
-	missing := hcstest.Missing()
-	if len(missing) == 0 {
-		return
-	}
-	hosttest.Lacks(t, "not installed: apt-get install "+strings.Join(missing, " "))
-}
-
-// machine is a Windows machine that the test's end takes away.
-func machine(t *testing.T) *hcstest.Machine {
-	t.Helper()
-	need(t)
-	m, err := hcstest.Open(t.Context(), t.TempDir(), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Errorf("the machine: %v", err)
-		}
-	})
-	return m
-}
-
 // restarts kills the double of the services and starts it again whenever a test
-// on the machine makes a file, which it then removes.
+// on the machine makes a file, which it then removes. The file may say how long
+// they are to be away.
 func restarts(t *testing.T, m *hcstest.Machine, wish string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -63,10 +35,17 @@ func restarts(t *testing.T, m *hcstest.Machine, wish string) {
 				return
 			case <-time.After(20 * time.Millisecond):
 			}
-			if _, err := os.Stat(wish); err != nil {
+			raw, err := os.ReadFile(wish)
+			if err != nil {
 				continue
 			}
-			if err := errors.Join(m.KillBroker(), m.StartBroker(ctx), os.Remove(wish)); err != nil {
+			away, _ := time.ParseDuration(string(raw)) // mostly it says nothing
+			err = m.KillBroker()
+			select {
+			case <-ctx.Done():
+			case <-time.After(away):
+			}
+			if err := errors.Join(err, m.StartBroker(ctx), os.Remove(wish)); err != nil {
 				t.Errorf("restart the services: %v", err)
 				return
 			}
@@ -76,14 +55,9 @@ func restarts(t *testing.T, m *hcstest.Machine, wish string) {
 
 // TestUnderWine runs this package's Windows tests on a machine under Wine.
 func TestUnderWine(t *testing.T) {
-	m := machine(t)
+	m := hcstest.New(t)
 	dir := t.TempDir()
-	exe := filepath.Join(dir, "hcs.test.exe")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", exe, ".")
-	build.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests for Windows: %v\n%s", err, out)
-	}
+	exe := hcstest.BuildTests(t, ".")
 	prog, err := os.ReadFile(runtimetest.Build(t, "windows"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,10 @@
 package hcs
 
 import (
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -62,16 +60,8 @@ type outcome struct {
 	FinishedAt time.Time `json:"finishedAt"`
 }
 
-func (r *Runtime) podsDir() string             { return filepath.Join(r.o.Dir, "pods") }
-func (r *Runtime) podDir(uid state.UID) string { return filepath.Join(r.podsDir(), uid.String()) }
-func (p *pod) file(name string) string         { return filepath.Join(p.dir, name) }
-func (p *pod) outcomeFile(id string) string    { return p.file(id + ".exit") }
-
-// containerID names an attempt to the compute service; it begins with whose it is.
-func (r *Runtime) containerID(uid state.UID, name string, attempt int32) string {
-	sum := sha256.Sum256([]byte(name))
-	return fmt.Sprintf("%s-%s-%x-%d", r.id, strings.ReplaceAll(uid.String(), "-", ""), sum[:5], attempt)
-}
+func (p *pod) file(name string) string      { return filepath.Join(p.dir, name) }
+func (p *pod) outcomeFile(id string) string { return p.file(id + ".exit") }
 
 // writeJSON replaces a file whole.
 func writeJSON(path string, v any) error {

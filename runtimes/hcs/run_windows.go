@@ -134,6 +134,9 @@ func (r *Runtime) create(ctx context.Context, p *pod, c *runtimes.Container, img
 		return nil, err
 	}
 	defer sys.close()
+	if r.forbidden(c.UID) { // after the system is there: see mark
+		return nil, fmt.Errorf("%w: the fencer lets none of the pod's containers begin: its lease has ended", runtimes.ErrUnavailable)
+	}
 	params := a.process(c)
 	first, err := sys.start(ctx, params)
 	if err != nil {

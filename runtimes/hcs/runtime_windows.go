@@ -2,7 +2,6 @@ package hcs
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,8 +23,9 @@ var (
 
 // A Runtime runs pods through Windows' compute service.
 type Runtime struct {
+	place
+
 	o       Options
-	id      string // eight hexadecimal digits of where it keeps its things
 	compute *compute
 	logger  *slog.Logger
 	lock    *os.File
@@ -96,11 +96,11 @@ func prepare(o Options) (*Runtime, error) {
 	if o.Images == nil || o.Dir == "" || o.Node == "" || len(o.Keeper) == 0 {
 		return nil, fmt.Errorf("%w: a node needs a name, a directory, a store of images and a keeper", runtimes.ErrRejected)
 	}
-	dir, err := filepath.Abs(o.Dir)
+	at, err := placeOf(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	o.Dir = dir
+	o.Dir = at.dir
 	if !o.Range.IsValid() {
 		o.Range = netip.MustParsePrefix("10.89.0.0/24")
 	}
@@ -110,10 +110,9 @@ func prepare(o Options) (*Runtime, error) {
 	if _, err := networkType(o.Network); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(dir))
 	r := &Runtime{
-		o: o, id: fmt.Sprintf("%x", sum[:4]), logger: o.Logger, news: make(chan struct{}), seen: 1, pods: map[state.UID]*pod{},
-		layers: layerStore{dir: dir, images: o.Images, one: map[string]*sync.Mutex{}},
+		place: at, o: o, logger: o.Logger, news: make(chan struct{}), seen: 1, pods: map[state.UID]*pod{},
+		layers: layerStore{dir: at.dir, images: o.Images, one: map[string]*sync.Mutex{}},
 	}
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
@@ -126,7 +125,7 @@ func prepare(o Options) (*Runtime, error) {
 			return nil, err
 		}
 	}
-	if r.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
+	if r.lock, err = lockFile(filepath.Join(at.dir, "lock")); err != nil {
 		return nil, err
 	}
 	r.life, r.end = context.WithCancel(context.Background())
@@ -170,7 +169,7 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 		all.Go(func() { errs[i] = r.Remove(ctx, uid) })
 	}
 	all.Wait()
-	errs = append(errs, r.dropNetwork(), r.Close())
+	errs = append(errs, r.dropNetwork(), os.RemoveAll(r.marks()), r.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("shut the node down: %w", err)
 	}

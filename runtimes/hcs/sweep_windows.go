@@ -56,6 +56,9 @@ func (r *Runtime) takeOver(ctx context.Context) error {
 
 // sweepLeft removes writable layers and endpoints that belong to nothing.
 func (r *Runtime) sweepLeft(known map[string]phase) error {
+	if err := r.sweepMarks(); err != nil {
+		return fmt.Errorf("sweep: %w: %w", runtimes.ErrUnavailable, err)
+	}
 	mounted, err := r.layers.scratches()
 	if err != nil {
 		return fmt.Errorf("sweep: %w: %w", runtimes.ErrUnavailable, err)

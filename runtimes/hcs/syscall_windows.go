@@ -45,3 +45,4 @@ type processInformation struct {
 //sys	hcsSetProcessCallback(process processHandle, options uint32, context uintptr, callback uintptr) (hr uint32) = computecore.HcsSetProcessCallback
 
 //sys	globalMemoryStatus(status *memoryStatus) (err error) = kernel32.GlobalMemoryStatusEx
+//sys	ntOpenJobObject(job *windows.Handle, access uint32, attributes *windows.OBJECT_ATTRIBUTES) (status uint32) = ntdll.NtOpenJobObject

@@ -40,6 +40,7 @@ func errnoErr(e syscall.Errno) error {
 var (
 	modcomputecore = windows.NewLazySystemDLL("computecore.dll")
 	modkernel32    = windows.NewLazySystemDLL("kernel32.dll")
+	modntdll       = windows.NewLazySystemDLL("ntdll.dll")
 
 	procHcsCancelOperation                      = modcomputecore.NewProc("HcsCancelOperation")
 	procHcsCloseComputeSystem                   = modcomputecore.NewProc("HcsCloseComputeSystem")
@@ -63,6 +64,7 @@ var (
 	procHcsWaitForOperationResult               = modcomputecore.NewProc("HcsWaitForOperationResult")
 	procHcsWaitForOperationResultAndProcessInfo = modcomputecore.NewProc("HcsWaitForOperationResultAndProcessInfo")
 	procGlobalMemoryStatusEx                    = modkernel32.NewProc("GlobalMemoryStatusEx")
+	procNtOpenJobObject                         = modntdll.NewProc("NtOpenJobObject")
 )
 
 func hcsCancelOperation(operation operationHandle) (hr uint32) {
@@ -193,5 +195,11 @@ func globalMemoryStatus(status *memoryStatus) (err error) {
 	if r1 == 0 {
 		err = errnoErr(e1)
 	}
+	return
+}
+
+func ntOpenJobObject(job *windows.Handle, access uint32, attributes *windows.OBJECT_ATTRIBUTES) (status uint32) {
+	r0, _, _ := syscall.SyscallN(procNtOpenJobObject.Addr(), uintptr(unsafe.Pointer(job)), uintptr(access), uintptr(unsafe.Pointer(attributes)))
+	status = uint32(r0)
 	return
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
 	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 )
 
@@ -121,7 +123,9 @@ type lost struct {
 	t          *testing.T
 	bin        string
 	dir        string
-	path       string // of programs that the agent finds
+	path       string           // of programs that the agent finds
+	os         string           // of both nodes
+	windows    *hcstest.Machine // that the real node is, if it is none of Linux
 	out        map[string]*bytes.Buffer
 	wire       *wire
 	controller *exec.Cmd
@@ -140,7 +144,7 @@ spec:
   template:
     metadata: {labels: {app: db}}
     spec:
-      os: {name: linux}
+      os: {name: %s}
       terminationGracePeriodSeconds: 3
       containers: [{name: db, image: "shop.example/db:2.0.0"}]
 `
@@ -148,7 +152,28 @@ spec:
 func newLost(t *testing.T, class string) *lost {
 	t.Helper()
 	hosttest.Need(t, hosttest.Root, "containerd", "runc", "nft")
-	n := &lost{t: t, dir: t.TempDir(), wire: newWire(t), out: map[string]*bytes.Buffer{"controller": {}, "agent": {}}}
+	n := makeLost(t, class, "linux")
+	n.mend()
+	n.begin()
+	return n
+}
+
+// newLostWindows has a Windows machine under Wine as its real node.
+func newLostWindows(t *testing.T, class string) *lost {
+	t.Helper()
+	machine := hcstest.New(t)
+	n := makeLost(t, class, "windows")
+	n.windows = machine
+	if err := hcstest.Build(t.Context(), n.in("tandem.exe"), "github.com/tandem-gitops/tandem/cmd/tandem"); err != nil {
+		t.Fatal(err)
+	}
+	n.begin()
+	return n
+}
+
+func makeLost(t *testing.T, class, system string) *lost {
+	t.Helper()
+	n := &lost{t: t, dir: t.TempDir(), os: system, wire: newWire(t), out: map[string]*bytes.Buffer{"controller": {}, "agent": {}}}
 	n.bin, n.path = filepath.Join(n.dir, "tandem"), filepath.Join(n.dir, "bin")
 	n.install("1.0.0")
 	goTool(t, "run", "github.com/tandem-gitops/tandem/examples/shop/images/mkimages", "-out", n.in("images"), "-web", "1.0.0", "-db", "2.0.0")
@@ -157,17 +182,45 @@ func newLost(t *testing.T, class string) *lost {
 			t.Fatal(err)
 		}
 	}
-	n.mend()
-	if err := os.WriteFile(n.in("root/db.yaml"), fmt.Appendf(nil, identity, class), 0o600); err != nil {
+	if err := os.WriteFile(n.in("root/db.yaml"), fmt.Appendf(nil, identity, class, system), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(n.end)
+	return n
+}
+
+// begin starts both ends and has db-0 on the real node.
+func (n *lost) begin() {
+	n.t.Helper()
+	n.t.Cleanup(n.end)
 	n.control()
 	token := strings.TrimSpace(n.tandem("agent", "token", "create", "--data", n.in("controller")))
-	n.tandem("agent", "join", "--server", n.wire.l.Addr().String(), "--token", token, "--name", "real", "--data", n.in("agent"))
+	if out, err := n.real("agent", "join", "--server", n.wire.l.Addr().String(), "--token", token, "--name", "real", "--data", n.at("agent")).CombinedOutput(); err != nil {
+		n.t.Fatalf("join: %v\n%s", err, out)
+	}
 	n.join()
 	n.back()
-	return n
+}
+
+// other is the simulated node.
+func (n *lost) other() string { return n.os + "-1" }
+
+// at is a path of this test as the real node knows it.
+func (n *lost) at(name string) string {
+	if n.windows != nil {
+		return n.windows.Path(n.in(name))
+	}
+	return n.in(name)
+}
+
+// real is a command of the real node.
+func (n *lost) real(args ...string) *exec.Cmd {
+	ctx := context.WithoutCancel(n.t.Context())
+	if n.windows != nil {
+		return n.windows.Command(ctx, n.in("tandem.exe"), args...)
+	}
+	cmd := exec.CommandContext(ctx, n.bin, args...)
+	cmd.Env = append(os.Environ(), "PATH="+n.path+":"+os.Getenv("PATH"))
+	return cmd
 }
 
 // install puts a version of the program where the one before it is, as a package
@@ -220,7 +273,6 @@ func (n *lost) start(name string, args ...string) *exec.Cmd {
 	n.t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(n.t.Context()), n.bin, args...)
 	cmd.Stdout, cmd.Stderr = n.out[name], n.out[name]
-	cmd.Env = append(os.Environ(), "PATH="+n.path+":"+os.Getenv("PATH"))
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
@@ -249,7 +301,7 @@ func (n *lost) control() {
 	if err := os.Remove(n.in("controller/kubeconfig")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		n.t.Fatal(err)
 	}
-	n.controller = n.start("controller", "controller", n.in("root"), "--simulate", "linux=1", "--images", n.in("images"), "--data", n.in("controller"), "--listen", "127.0.0.1:0")
+	n.controller = n.start("controller", "controller", n.in("root"), "--simulate", n.os+"=1", "--images", n.in("images"), "--data", n.in("controller"), "--listen", "127.0.0.1:0")
 	n.until("the controller answers", func() bool {
 		config, err := clientcmd.BuildConfigFromFlags("", n.in("controller/kubeconfig"))
 		if err != nil {
@@ -267,11 +319,23 @@ func (n *lost) control() {
 
 func (n *lost) join() {
 	n.t.Helper()
-	n.agent = n.start("agent", "agent", "run", "--data", n.in("agent"), "--images", n.in("images"), "--metrics", metricsAt)
+	n.agent = n.real("agent", "run", "--data", n.at("agent"), "--images", n.at("images"), "--metrics", metricsAt)
+	// A file: whatever outlives the agent holds it too, and Wait would wait for all of that.
+	out, err := os.OpenFile(n.in("agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer out.Close()
+	n.agent.Stdout, n.agent.Stderr = out, out
+	if err := n.agent.Start(); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 func (n *lost) end() {
-	n.mend()
+	if n.windows == nil {
+		n.mend()
+	}
 	n.wire.cut.Store(false)
 	for _, cmd := range []*exec.Cmd{n.agent, n.controller} {
 		if cmd != nil && cmd.ProcessState == nil {
@@ -281,21 +345,23 @@ func (n *lost) end() {
 		}
 	}
 	if n.agent != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience)
-		defer cancel()
-		if out, err := exec.CommandContext(ctx, n.bin, "agent", "leave", "--data", n.in("agent")).CombinedOutput(); err != nil {
+		if out, err := n.real("agent", "leave", "--data", n.at("agent")).CombinedOutput(); err != nil {
 			n.t.Errorf("agent leave: %v\n%s", err, out)
 		}
 	}
 	if n.t.Failed() {
-		for name, out := range n.out {
-			n.t.Logf("the %s said:\n%s", name, out)
+		n.t.Logf("the controller said:\n%s", n.out["controller"])
+		for _, name := range []string{"agent.log", "agent/fencer.log"} {
+			said, _ := os.ReadFile(n.in(name))
+			n.t.Logf("%s:\n%s", name, said)
 		}
-		fenced, _ := os.ReadFile(n.in("agent/fencer.log"))
-		n.t.Logf("the fencer said:\n%s", fenced)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience)
 	defer cancel()
+	if n.windows != nil {
+		n.leftOnWindows(ctx)
+		return
+	}
 	node := hosttest.Node{Marks: []string{n.dir, hosttest.ID(n.in("agent/containerd")), hosttest.ID(n.in("agent"))}}
 	left, err := node.Left(ctx, nil)
 	if err != nil {
@@ -304,6 +370,16 @@ func (n *lost) end() {
 	if len(left) > 0 {
 		n.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 		node.Wipe(ctx)
+	}
+}
+
+func (n *lost) leftOnWindows(ctx context.Context) {
+	left, err := n.windows.Left(ctx)
+	if err != nil || len(left) > 0 {
+		n.t.Errorf("left on the Windows machine: %v (%v)", left, err)
+	}
+	if running, err := n.windows.Programs(); err != nil || len(running) > 0 {
+		n.t.Errorf("these run on the Windows machine: %q (%v)", running, err)
 	}
 }
 
@@ -354,8 +430,8 @@ func (n *lost) get(path string, into any) error {
 	return err
 }
 
-// at is the node that db-0 is ready on; empty: none.
-func (n *lost) at() string {
+// runsOn is the node that db-0 is ready on; empty: none.
+func (n *lost) runsOn() string {
 	list, err := n.pods()
 	if err != nil {
 		return ""
@@ -370,8 +446,22 @@ func (n *lost) at() string {
 	return ""
 }
 
-// real are the processes of pods on the real node, as the kernel knows them.
-func (n *lost) real() []int {
+// processes are those of pods on the real node, as the kernel knows them.
+func (n *lost) processes() []int {
+	if n.windows != nil {
+		running, err := n.windows.Processes()
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		var pids []int
+		for pid, line := range running {
+			if !strings.Contains(line, " agent ") { // neither the agent nor what it starts beside pods
+				pids = append(pids, pid)
+			}
+		}
+		slices.Sort(pids)
+		return pids
+	}
 	files, _ := filepath.Glob("/sys/fs/cgroup/pids/tandem/real.*/*/*/cgroup.procs")
 	more, _ := filepath.Glob("/sys/fs/cgroup/tandem/real.*/*/*/cgroup.procs")
 	var pids []int
@@ -402,15 +492,15 @@ func (n *lost) fenced(since time.Time, length, recovery time.Duration) {
 	n.t.Helper()
 	var dead time.Time
 	n.until("db-0 runs elsewhere", func() bool {
-		alive := len(n.real()) > 0
+		alive := len(n.processes()) > 0
 		if !alive && dead.IsZero() {
 			dead = time.Now()
 		}
-		where := n.at()
-		if alive && len(n.real()) > 0 && where == "linux-1" {
+		where := n.runsOn()
+		if alive && len(n.processes()) > 0 && where == n.other() {
 			n.t.Fatal("two copies run")
 		}
-		return where == "linux-1"
+		return where == n.other()
 	})
 	switch took := dead.Sub(since); {
 	case dead.IsZero():
@@ -429,11 +519,11 @@ func (n *lost) fenced(since time.Time, length, recovery time.Duration) {
 func (n *lost) back() {
 	n.t.Helper()
 	n.until("the real node is there again, and runs nothing", func() bool {
-		return len(n.real()) == 0 && n.ready()
+		return len(n.processes()) == 0 && n.ready()
 	})
-	n.act("drain", "linux-1")
-	n.until("db-0 is back on the real node", func() bool { return n.at() == "real" && len(n.real()) > 0 })
-	n.act("uncordon", "linux-1")
+	n.act("drain", n.other())
+	n.until("db-0 is back on the real node", func() bool { return n.runsOn() == "real" && len(n.processes()) > 0 })
+	n.act("uncordon", n.other())
 }
 
 // TestLostNode loses a real node in the ways that its own agent can't answer
@@ -444,19 +534,19 @@ func TestLostNode(t *testing.T) {
 		class, length, recovery = "failover", 60*time.Second, 75*time.Second
 	}
 	n := newLost(t, class)
-	before := n.real()
+	before := n.processes()
 
 	t.Log("the controller is killed, and another goes on at once")
 	_ = n.controller.Process.Kill()
 	_ = n.controller.Wait()
 	n.control()
-	n.until("the node is ready", func() bool { return n.at() == "real" })
+	n.until("the node is ready", func() bool { return n.runsOn() == "real" })
 
 	t.Log("the agent hangs")
 	if err := n.agent.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if now := n.real(); fmt.Sprint(now) != fmt.Sprint(before) {
+	if now := n.processes(); fmt.Sprint(now) != fmt.Sprint(before) {
 		t.Errorf("a killed controller restarted the identity: processes %v, then %v", before, now)
 	}
 	n.fenced(time.Now(), length, recovery)
@@ -476,19 +566,73 @@ func TestLostNode(t *testing.T) {
 	n.back()
 
 	t.Log("the controller stops cleanly, and comes back after the lease")
-	before = n.real()
+	before = n.processes()
 	if err := n.controller.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	_ = n.controller.Wait()
 	for end := time.Now().Add(length + 3*time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if now := n.real(); fmt.Sprint(now) != fmt.Sprint(before) {
+		if now := n.processes(); fmt.Sprint(now) != fmt.Sprint(before) {
 			t.Fatalf("the identity was restarted while the controller was parked: processes %v, then %v", before, now)
 		}
 	}
 	n.control()
-	n.until("db-0 is still there", func() bool { return n.at() == "real" })
-	if now := n.real(); fmt.Sprint(now) != fmt.Sprint(before) {
+	n.until("db-0 is still there", func() bool { return n.runsOn() == "real" })
+	if now := n.processes(); fmt.Sprint(now) != fmt.Sprint(before) {
 		t.Errorf("the identity was restarted: processes %v, then %v", before, now)
 	}
+}
+
+// TestLostWindowsNode loses a Windows node in the ways that its own agent can't
+// answer for: its fencer ends the identity in time, through the compute service
+// and past it, and one copy runs at any time.
+func TestLostWindowsNode(t *testing.T) {
+	class, length, recovery := "failover-fast", 20*time.Second, 30*time.Second
+	if os.Getenv("TANDEM_SOAK") == "1" {
+		class, length, recovery = "failover", 60*time.Second, 75*time.Second
+	}
+	n := newLostWindows(t, class)
+
+	t.Log("the agent hangs")
+	if err := n.agent.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	n.fenced(time.Now(), length, recovery)
+	if err := n.agent.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	n.back()
+
+	t.Log("the agent is killed, and so are Windows' services")
+	_ = n.agent.Process.Kill()
+	_ = n.agent.Wait()
+	killed := time.Now()
+	if err := n.windows.KillBroker(); err != nil {
+		t.Fatal(err)
+	}
+	n.fenced(killed, length, recovery)
+	if err := n.windows.StartBroker(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.join()
+	n.back()
+
+	t.Log("the network is cut")
+	n.wire.cut.Store(true)
+	n.fenced(time.Now(), length, recovery)
+	n.wire.drop()
+	n.wire.cut.Store(false)
+	n.back()
+
+	t.Log("an agent that is killed and back within its lease restarts nothing")
+	before := n.processes()
+	_ = n.agent.Process.Kill()
+	_ = n.agent.Wait()
+	n.join()
+	for end := time.Now().Add(length + 3*time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if now := n.processes(); fmt.Sprint(now) != fmt.Sprint(before) {
+			t.Fatalf("the identity was restarted: processes %v, then %v", before, now)
+		}
+	}
+	n.until("db-0 is still there", func() bool { return n.runsOn() == "real" })
 }

@@ -116,14 +116,14 @@ func (n *lost) db() (out corev1.Pod) {
 // of pods stay as they are, and both say in their metrics how they are.
 func TestUpgradeRestartsNoPod(t *testing.T) {
 	n := newLost(t, "failover")
-	pids, pod := n.real(), n.db()
+	pids, pod := n.processes(), n.db()
 	if len(pids) == 0 {
 		t.Fatal("db-0 has no processes")
 	}
 	same := func(what string) {
 		t.Helper()
-		n.until("db-0 is ready on the real node", func() bool { return n.at() == "real" && n.ready() })
-		if now := n.real(); !slices.Equal(pids, now) {
+		n.until("db-0 is ready on the real node", func() bool { return n.runsOn() == "real" && n.ready() })
+		if now := n.processes(); !slices.Equal(pids, now) {
 			t.Fatalf("%s: the pod's processes were %v, are %v", what, pids, now)
 		}
 		now := n.db()
@@ -170,7 +170,7 @@ func TestUpgradeRestartsNoPod(t *testing.T) {
 
 	t.Log("the container's process is killed, and the stream is cut: both are counted")
 	n.wire.drop()
-	for _, pid := range n.real() {
+	for _, pid := range n.processes() {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -419,11 +419,13 @@ func (m *mixed) killAll(pods []corev1.Pod, n int) {
 					count["agent"]++
 				case strings.Contains(line, " agent keep "):
 					count["keeper"]++
+				case strings.Contains(line, " agent fence "):
+					count["fencer"]++
 				default:
 					count["container"]++
 				}
 			}
-			if want := map[string]int{"agent": 1, "keeper": len(pods), "container": len(pods)}; !maps.Equal(count, want) {
+			if want := map[string]int{"agent": 1, "fencer": 1, "keeper": len(pods), "container": len(pods)}; !maps.Equal(count, want) {
 				return fmt.Sprintf("after kill %d, of %s, there run %q", i, what, programs)
 			}
 			return ""
@@ -446,9 +448,11 @@ func (m *mixed) nothingLeft(but ...string) {
 		if err != nil {
 			return err.Error()
 		}
-		programs = slices.DeleteFunc(programs, func(line string) bool { // the agent is another matter
-			return strings.Contains(line, " agent run ")
-		})
+		if m.agent != nil {
+			programs = slices.DeleteFunc(programs, func(line string) bool { // the agent and its fencer are another matter
+				return strings.Contains(line, " agent run ") || strings.Contains(line, " agent fence ")
+			})
+		}
 		if len(left) > 0 || len(programs) > 0 {
 			return fmt.Sprintf("left on the Windows machine: %v, %q", left, programs)
 		}

@@ -27,9 +27,9 @@ type MachineOptions struct {
 	Images  *images.Store
 	Logger  *slog.Logger
 
-	Socket string                 // Linux: of a containerd that runs already; empty: a private one is started
-	Resolv string                 // Linux: file that names the servers for names of the world outside; empty: /etc/resolv.conf
-	Fencer Fencer                 // Linux
+	Socket string // Linux: of a containerd that runs already; empty: a private one is started
+	Resolv string // Linux: file that names the servers for names of the world outside; empty: /etc/resolv.conf
+	Fencer Fencer
 	Limits containerd.ImageLimits // Linux: when images that no pod needs are removed; zero: as the kubelet does
 	Keeper []string               // Windows: command line that keeps a container's log, see hcs.Options
 }

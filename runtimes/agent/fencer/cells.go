@@ -11,7 +11,7 @@ type Cells interface {
 	Term(uid state.UID) error
 	// Shut lets no process of the pod begin, where the system can forbid it,
 	// kills those that run, and returns nil when none is left. It says how many
-	// it killed.
+	// it killed: processes, on Windows containers.
 	Shut(uid state.UID) (killed int, err error)
 	// Drop takes away what Shut left.
 	Drop(uid state.UID) error

@@ -3,6 +3,7 @@ package fencer
 import (
 	"context"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -87,7 +88,11 @@ func TestAgentThatHangs(t *testing.T) {
 func TestFencerThatCannotStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	g := NewGuard(GuardOptions{Program: []string{"/bin/false"}, Dir: dir, Log: dir + "/log", Version: "v1", Logger: slog.New(slog.DiscardHandler)})
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGuard(GuardOptions{Program: []string{self, "-no-such-flag"}, Dir: dir, Log: dir + "/log", Version: "v1", Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	times := 0

@@ -26,11 +26,11 @@ const (
 
 // Options say which node a fencer is for.
 type Options struct {
-	Dir      string // of its socket and notes, in memory; it exists
-	Group    string // control group of the node's pods
+	Dir      string // of its socket and notes, in memory where there is such; it exists
+	Group    string // control group of the node's pods; Windows: the directory of its runtime
 	Version  string // of this program
 	Watchdog string // a watchdog device, which resets the machine when an identity outlives its lease; empty: none
-	Cells    Cells  // nil: the control groups
+	Cells    Cells  // nil: the control groups, which Windows hasn't
 	Bare     bool   // for tests: without locked memory and a group of its own, which root alone may have
 	Logger   *slog.Logger
 }

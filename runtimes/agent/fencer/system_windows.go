@@ -22,8 +22,8 @@ import (
 )
 
 // Windows has no socket whose other end the kernel names, so the fencer listens
-// on the loopback and writes a key into a file that only the node's own account
-// can read: who can't show it is hung up on.
+// on the loopback and writes a key into a file of the node's directory, which others can't
+// read: who can't show it is hung up on.
 
 const (
 	place     = "fence.json"
@@ -35,6 +35,34 @@ type whereabouts struct {
 	Address string   `json:"address"`
 	Key     [32]byte `json:"key"`
 	PID     int      `json:"pid"`
+	Created int64    `json:"created"` // that process: its number is another's by and by
+}
+
+// errNoFencer says that the file is of one that has ended.
+var errNoFencer = errors.New("the fencer has ended")
+
+// created is when a process began; it tells it from another of the same number.
+func created(process windows.Handle) (int64, error) {
+	var c, e, k, u windows.Filetime
+	if err := windows.GetProcessTimes(process, &c, &e, &k, &u); err != nil {
+		return 0, err
+	}
+	return c.Nanoseconds(), nil
+}
+
+// lives says whether the process of a file is still there.
+func (w *whereabouts) lives() bool {
+	h, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION|windows.SYNCHRONIZE, false, uint32(w.PID)) //nolint:gosec // a process's number
+	if err != nil {
+		return false
+	}
+	defer windows.CloseHandle(h) //nolint:errcheck // nothing is written through it
+	at, err := created(h)
+	if err != nil || at != w.Created {
+		return false
+	}
+	e, err := windows.WaitForSingleObject(h, 0)
+	return err == nil && e == uint32(windows.WAIT_TIMEOUT)
 }
 
 type keyed struct {
@@ -49,10 +77,11 @@ func listen(dir string) (net.Listener, error) {
 		return nil, err
 	}
 	w := whereabouts{Address: l.Addr().String(), PID: os.Getpid()}
-	if _, err := rand.Read(w.Key[:]); err != nil {
-		return nil, errors.Join(err, l.Close())
+	_, _ = rand.Read(w.Key[:]) // it doesn't fail
+	var b []byte
+	if w.Created, err = created(windows.CurrentProcess()); err == nil {
+		b, err = json.Marshal(w)
 	}
-	b, err := json.Marshal(w)
 	if err == nil {
 		err = atomicfile.Write(filepath.Join(dir, place), b, 0o600)
 	}
@@ -89,6 +118,9 @@ func dial(ctx context.Context, dir string) (net.Conn, int, error) {
 	var w whereabouts
 	if err := json.Unmarshal(b, &w); err != nil {
 		return nil, 0, err
+	}
+	if !w.lives() { // neither dialled nor, since it doesn't answer, ended
+		return nil, 0, errNoFencer
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", w.Address)
 	if err != nil {
@@ -138,10 +170,13 @@ func settle(string, *slog.Logger) error {
 	limit := windows.JOBOBJECT_BASIC_LIMIT_INFORMATION{LimitFlags: windows.JOB_OBJECT_LIMIT_PRIORITY_CLASS, PriorityClass: windows.HIGH_PRIORITY_CLASS}
 	_, err = windows.SetInformationJobObject(job, windows.JobObjectBasicLimitInformation, uintptr(unsafe.Pointer(&limit)), uint32(unsafe.Sizeof(limit)))
 	if err != nil {
-		return fmt.Errorf("put the fencer first in line: %w", err)
+		return fmt.Errorf("keep the fencer first in line: %w", err)
 	}
 	if err := windows.AssignProcessToJobObject(job, windows.CurrentProcess()); err != nil {
 		return fmt.Errorf("put the fencer into a job object of its own: %w", err)
+	}
+	if err := windows.SetPriorityClass(windows.CurrentProcess(), windows.HIGH_PRIORITY_CLASS); err != nil {
+		return fmt.Errorf("put the fencer first in line: %w", err)
 	}
 	const hardMin = 1 // QUOTA_LIMITS_HARDWS_MIN_ENABLE
 	if err := windows.SetProcessWorkingSetSizeEx(windows.CurrentProcess(), workingMB, 4*workingMB, hardMin); err != nil {
@@ -166,5 +201,5 @@ func lockFile(path string) (*os.File, error) {
 }
 
 func system(string) (Cells, error) {
-	return nil, errors.New("the fencer of a Windows node is told its compute systems by the program that starts it")
+	return nil, errors.New("the fencer of a Windows node is given its compute systems by the program that starts it")
 }

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -202,7 +204,13 @@ func (m *Machine) KillBroker() error {
 // Programs are the command lines of the Windows programs that run on this
 // machine: neither Wine's own nor the broker.
 func (m *Machine) Programs() ([]string, error) {
-	found := []string{}
+	running, err := m.Processes()
+	return slices.Collect(maps.Values(running)), err
+}
+
+// Processes are the Programs with their numbers at Linux.
+func (m *Machine) Processes() (map[int]string, error) {
+	found := map[int]string{}
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil, err
@@ -217,7 +225,11 @@ func (m *Machine) Programs() ([]string, error) {
 		if err != nil || line == "" || strings.Contains(line, `C:\windows\system32\`) || strings.Contains(line, filepath.Base(wineserver)) || strings.Contains(line, m.exe) {
 			continue
 		}
-		found = append(found, line)
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			return nil, err
+		}
+		found[pid] = line
 	}
 	return found, nil
 }

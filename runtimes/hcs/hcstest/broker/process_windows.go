@@ -154,6 +154,7 @@ func (b *broker) run(s *system, p *parameters, caller uint32) (*process, []uint6
 	if err := windows.AssignProcessToJobObject(s.job, pi.Process); err != nil {
 		fmt.Fprintln(os.Stderr, "broker: job:", err)
 	}
+	hold(s.job, pi.Process)
 	info, err := pipes.give(caller)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "broker: hand pipes over:", err)
@@ -222,7 +223,7 @@ func (b *broker) adopt(id string, k *keptSystem) error {
 	if err != nil {
 		return err
 	}
-	job, err := windows.CreateJobObject(nil, nil)
+	job, err := newJob(id)
 	if err != nil {
 		return err
 	}
@@ -240,7 +241,7 @@ func (b *broker) adopt(id string, k *keptSystem) error {
 			continue
 		}
 		p.handle = h
-		_ = windows.AssignProcessToJobObject(job, h) // it may still be in the former's
+		_ = windows.AssignProcessToJobObject(job, h) // it is there already, where the job has kept its name
 		go b.follow(s, p)
 	}
 	return nil

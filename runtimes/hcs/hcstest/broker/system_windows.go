@@ -237,7 +237,7 @@ func (b *broker) create(r *request) (uint32, []any) {
 	if n := d.Container.Networking; n != nil && b.object("Namespaces", n.Namespace) == nil {
 		return elementNotFound, nil
 	}
-	job, err := windows.CreateJobObject(nil, nil)
+	job, err := newJob(id)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "broker: make a job:", err)
 		return notSupported, nil
