@@ -29,7 +29,8 @@ import (
 type run struct {
 	t        *testing.T
 	bin      string
-	dir      string // the manifests
+	dir      string   // the manifests
+	where    []string // what up follows, with its flags; nil: dir
 	data     string
 	images   string
 	cmd      *exec.Cmd
@@ -83,8 +84,12 @@ func (r *run) commit() {
 func (r *run) up() {
 	r.t.Helper()
 	// Not bound to the test's context: it is ended in order, or killed on purpose.
-	r.cmd = exec.CommandContext(context.WithoutCancel(r.t.Context()), r.bin, "up", r.dir,
-		"--simulate", "windows=1", "--images", r.images, "--data", r.data, "--listen", "127.0.0.1:0", "--log-level", "debug")
+	where := r.where
+	if where == nil {
+		where = []string{r.dir}
+	}
+	r.cmd = exec.CommandContext(context.WithoutCancel(r.t.Context()), r.bin, append(append([]string{"up"}, where...),
+		"--simulate", "windows=1", "--images", r.images, "--data", r.data, "--listen", "127.0.0.1:0", "--log-level", "debug")...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
