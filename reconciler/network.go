@@ -320,10 +320,18 @@ func (m *Machine) choose(ref state.Ref, spec *corev1.ServiceSpec, has *state.Ser
 	if spec.Type != corev1.ServiceTypeNodePort {
 		return now, nil
 	}
+	asked := map[portKey]bool{} // by the specification itself: not to be given to its other ports
 	for i := range spec.Ports {
-		p := state.NodePort{Protocol: string(cmp.Or(spec.Ports[i].Protocol, corev1.ProtocolTCP)), Port: spec.Ports[i].Port}
+		asked[portKey{protocolOf(&spec.Ports[i]), spec.Ports[i].NodePort}] = true
+	}
+	for i := range spec.Ports {
+		p := state.NodePort{Protocol: protocolOf(&spec.Ports[i]), Port: spec.Ports[i].Port}
 		if p.Node = spec.Ports[i].NodePort; p.Node == 0 {
-			p.Node = freePort(p, now, has, taken)
+			p.Node = freePort(p, now, has, func(port int32) bool {
+				k := portKey{p.Protocol, port}
+				_, used := taken.ports[k]
+				return !used && !asked[k]
+			})
 		}
 		if p.Node == 0 {
 			return nil, []string{fmt.Sprintf("%d-%d", nodePortFirst, nodePortLast), "every node port is taken"}
@@ -358,15 +366,17 @@ func freeAddress(ref state.Ref, block netip.Prefix, taken *inUse) netip.Addr {
 	return netip.Addr{}
 }
 
-func freePort(p state.NodePort, now, has *state.ServiceAddress, taken *inUse) int32 {
+func protocolOf(p *corev1.ServicePort) string { return string(cmp.Or(p.Protocol, corev1.ProtocolTCP)) }
+
+func freePort(p state.NodePort, now, has *state.ServiceAddress, free func(int32) bool) int32 {
 	for _, old := range has.Ports {
-		if _, used := taken.ports[portKey{p.Protocol, old.Node}]; old.Port == p.Port && old.Protocol == p.Protocol && !used {
+		if old.Port == p.Port && old.Protocol == p.Protocol && free(old.Node) {
 			return old.Node
 		}
 	}
 	for port := int32(nodePortFirst); port <= nodePortLast; port++ {
 		mine := slices.ContainsFunc(now.Ports, func(o state.NodePort) bool { return o.Node == port && o.Protocol == p.Protocol })
-		if _, used := taken.ports[portKey{p.Protocol, port}]; !used && !mine {
+		if !mine && free(port) {
 			return port
 		}
 	}
@@ -497,7 +507,7 @@ func (m *Machine) service(ref state.Ref) *state.Service {
 		}
 	}
 	for i := range spec.Ports {
-		p := state.ServicePort{Name: spec.Ports[i].Name, Protocol: string(cmp.Or(spec.Ports[i].Protocol, corev1.ProtocolTCP)), Port: spec.Ports[i].Port}
+		p := state.ServicePort{Name: spec.Ports[i].Name, Protocol: protocolOf(&spec.Ports[i]), Port: spec.Ports[i].Port}
 		if a != nil {
 			for _, np := range a.Ports {
 				if np.Port == p.Port && np.Protocol == p.Protocol {
@@ -522,8 +532,8 @@ func (m *Machine) endpoints(svc *state.Service, spec *corev1.ServiceSpec) {
 			if n == nil || n.Facts.Simulated {
 				continue // nobody answers at its address
 			}
-			up := p.Ready && !p.Lost || spec.PublishNotReadyAddresses
-			if !up || p.Stopping || !p.IP.IsValid() || !p.MatchedBy(spec.Selector) {
+			up := p.Ready && !p.Lost && !p.Stopping || spec.PublishNotReadyAddresses
+			if !up || p.Ended() || !p.IP.IsValid() || !p.MatchedBy(spec.Selector) {
 				continue
 			}
 			e := state.Endpoint{Pod: p.Key.Name, IP: p.IP.String(), Node: p.Node, Hostname: hostnameBelow(w, p, svc.Ref.Name)}
@@ -552,14 +562,32 @@ func hostnameBelow(w *state.Workload, p *state.Pod, service string) string {
 // port of that name.
 func portOn(p *state.Pod, port *corev1.ServicePort) int32 {
 	if name := port.TargetPort.StrVal; name != "" {
-		for i := range p.Template.Spec.Spec.Containers {
-			for _, c := range p.Template.Spec.Spec.Containers[i].Ports {
-				if c.Name == name && cmp.Or(c.Protocol, corev1.ProtocolTCP) == cmp.Or(port.Protocol, corev1.ProtocolTCP) {
-					return c.ContainerPort
-				}
+		spec := &p.Template.Spec.Spec
+		for i := range spec.Containers {
+			if n := portNamed(&spec.Containers[i], name, port); n != 0 {
+				return n
+			}
+		}
+		for i := range spec.InitContainers {
+			c := &spec.InitContainers[i]
+			if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+				continue // it has ended by the time that the pod serves
+			}
+			if n := portNamed(c, name, port); n != 0 {
+				return n
 			}
 		}
 		return 0
 	}
 	return cmp.Or(port.TargetPort.IntVal, port.Port)
+}
+
+// portNamed is the number of a container's port of that name; 0: it has none.
+func portNamed(c *corev1.Container, name string, port *corev1.ServicePort) int32 {
+	for i := range c.Ports {
+		if p := &c.Ports[i]; p.Name == name && cmp.Or(p.Protocol, corev1.ProtocolTCP) == cmp.Or(port.Protocol, corev1.ProtocolTCP) {
+			return p.ContainerPort
+		}
+	}
+	return 0
 }

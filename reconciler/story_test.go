@@ -494,7 +494,7 @@ func (s *story) status(t *testing.T, d *datadriven.TestData) {
 			st.Phase = state.Running
 			st.Containers = []state.ContainerStatus{{Name: "main", State: state.ContainerRunning, Ready: st.Ready}}
 		case "fails":
-			st = state.PodStatus{UID: p.UID, Phase: state.Failed, Reason: state.ReasonEvicted}
+			st = state.PodStatus{UID: p.UID, Phase: state.Failed, Reason: state.ReasonEvicted, IP: st.IP}
 		case "ends":
 			code := 0
 			d.MaybeScanArgs(t, "code", &code)

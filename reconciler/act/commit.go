@@ -14,7 +14,8 @@ import (
 // commit makes steps durable, as many at once as are waiting (group commit), and
 // lets out what follows from them. Any error ends the process: memory must not
 // run ahead of the disk for good.
-func (c *Controller) commit(ctx context.Context) {
+// What asks the world outside does so under another context than the disk.
+func (c *Controller) commit(ctx, outside context.Context) {
 	for out := range c.commits {
 		steps := []reconciler.Output{out}
 	more:
@@ -29,7 +30,7 @@ func (c *Controller) commit(ctx context.Context) {
 				break more
 			}
 		}
-		if err := c.write(ctx, steps); err != nil {
+		if err := c.write(ctx, outside, steps); err != nil {
 			c.failed <- err
 			for range c.commits {
 				// The process is ending: what is still decided is dropped.
@@ -50,7 +51,7 @@ func rotates(steps []reconciler.Output) bool {
 	return ok
 }
 
-func (c *Controller) write(ctx context.Context, steps []reconciler.Output) error {
+func (c *Controller) write(ctx, outside context.Context, steps []reconciler.Output) error {
 	var records []*state.Record
 	var blobs []reconciler.Blob
 	for i := range steps {
@@ -74,7 +75,7 @@ func (c *Controller) write(ctx context.Context, steps []reconciler.Output) error
 			return err
 		}
 	}
-	c.release(ctx, steps)
+	c.release(outside, steps)
 	return c.snapshot(ctx)
 }
 
@@ -159,9 +160,25 @@ func (c *Controller) reply(r *state.Reply) {
 	}
 }
 
+// enter waits for a place among those who ask the world outside; false: the
+// controller ends.
+func (c *Controller) enter(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case c.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func (c *Controller) lookUp(ctx context.Context, e *state.LookUp) {
 	c.lookups.Go(func() {
-		c.slots <- struct{}{}
+		if !c.enter(ctx) {
+			return
+		}
 		defer func() { <-c.slots }()
 		im := c.cfg.Images.Look(ctx, e.Image)
 		im.Name = e.Image

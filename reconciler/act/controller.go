@@ -189,15 +189,19 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err := lease.Check(); err != nil {
 		return err
 	}
+	// What asks the world outside ends with the controller: the next one asks again.
+	outside, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.commit(context.WithoutCancel(ctx))
+		c.commit(context.WithoutCancel(ctx), outside)
 	}()
 	c.machine.Route(c.cfg.Routing)
 	c.push(c.machine.Start(c.cfg.Now(), c.cfg.LogID, c.cfg.Version))
 	err := c.loop(ctx)
 	close(c.commits)
+	hangUp()
 	<-done
 	select {
 	case failure := <-c.failed:

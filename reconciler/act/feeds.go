@@ -79,6 +79,8 @@ type subscriber struct {
 	again    <-chan time.Time
 	anew     bool   // the signers changed: the same snapshot is judged again; guarded by Feeds.mu
 	looked   uint64 // mark of what was last said of it since the start; 0: nothing; guarded by Feeds.mu
+	ill      bool   // the log says, or is about to, that its source doesn't answer; likewise
+	warned   bool   // so does this process's log; likewise
 }
 
 // NewFeeds follows the root at path of the empty AppSource.
@@ -95,16 +97,16 @@ func (f *Feeds) Run(ctx context.Context) {
 	for {
 		var seq state.Seq
 		begun := time.Now()
-		wanted := map[state.AppName]state.Application{}
+		wanted, ill := map[state.AppName]state.Application{}, map[state.AppName]bool{}
 		f.c.View(func(s *state.State) {
 			seq = s.Seq
 			for name, a := range s.Apps {
 				if !a.Removed {
-					wanted[name] = a.Spec
+					wanted[name], ill[name] = a.Spec, a.SourceLost
 				}
 			}
 		})
-		f.follow(ctx, wanted)
+		f.follow(ctx, wanted, ill)
 		// A look goes through all applications, and every record brings one: where
 		// there are thousands, it is not to take more than a share of a processor.
 		if took := time.Since(begun); took > time.Millisecond {
@@ -196,18 +198,25 @@ func (f *Feeds) Looks() (looks []Look, failed uint64) {
 	return looks, f.fails
 }
 
-// say tells the machine about an application.
+// say tells the machine about an application, and that its source answers where
+// it was told that it doesn't: by this process, or by the one before.
 func (f *Feeds) say(name state.AppName, e state.Event) {
 	mark := f.c.mark(e)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.subs[name]; s != nil {
-		s.looked = mark
+	s := f.subs[name]
+	if s == nil {
+		return
+	}
+	s.looked = mark
+	if s.ill && s.feed != nil && !s.feed.lost {
+		s.ill, s.warned = false, false
+		f.c.Submit(&state.SourceStatus{App: name, OK: true})
 	}
 }
 
 // follow makes the subscriptions those that are wanted.
-func (f *Feeds) follow(ctx context.Context, wanted map[state.AppName]state.Application) {
+func (f *Feeds) follow(ctx context.Context, wanted map[state.AppName]state.Application, ill map[state.AppName]bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	was := map[state.AppName]state.AppSource{}
@@ -220,7 +229,7 @@ func (f *Feeds) follow(ctx context.Context, wanted map[state.AppName]state.Appli
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if f.subs[name] == nil {
 			old, known := was[name]
-			f.subscribe(ctx, wanted[name], known && old.Repo != wanted[name].Source.Repo)
+			f.subscribe(ctx, &subscriber{app: wanted[name], moved: known && old.Repo != wanted[name].Source.Repo, ill: ill[name]})
 		}
 	}
 }
@@ -238,9 +247,10 @@ func (f *Feeds) drop(name state.AppName, s *subscriber) {
 	}
 }
 
-func (f *Feeds) subscribe(ctx context.Context, app state.Application, moved bool) {
+func (f *Feeds) subscribe(ctx context.Context, s *subscriber) {
+	app := s.app
 	subCtx, cancel := context.WithCancel(ctx)
-	s := &subscriber{app: app, moved: moved, kick: make(chan struct{}, 1), cancel: cancel}
+	s.kick, s.cancel = make(chan struct{}, 1), cancel
 	f.subs[app.Name] = s
 	key, open, err := f.origins.Open(app.Source)
 	fd := f.feeds[key]
@@ -255,7 +265,9 @@ func (f *Feeds) subscribe(ctx context.Context, app state.Application, moved bool
 		}
 	}
 	if err != nil {
-		f.status(app.Name, false, err)
+		f.unwell(app.Name, err)
+		f.wg.Add(1)
+		go f.reopen(ctx, subCtx, s)
 		return
 	}
 	s.feed = fd
@@ -264,6 +276,23 @@ func (f *Feeds) subscribe(ctx context.Context, app state.Application, moved bool
 	go f.serve(subCtx, s)
 	if fd.latest != nil {
 		s.wake()
+	}
+}
+
+// reopen tries again to open a source that could not be opened: its directory may
+// not be there yet, or the disk full.
+func (f *Feeds) reopen(ctx, sub context.Context, s *subscriber) {
+	defer f.wg.Done()
+	select {
+	case <-sub.Done():
+		return
+	case <-time.After(judgeAgain):
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.subs[s.app.Name] == s {
+		f.drop(s.app.Name, s)
+		f.subscribe(ctx, &subscriber{app: s.app, moved: s.moved, ill: s.ill, warned: s.warned})
 	}
 }
 
@@ -302,7 +331,7 @@ func (f *Feeds) pump(ctx context.Context, fd *feed) {
 		f.logger.LogAttrs(ctx, slog.LevelDebug, "fetched revision", slog.String("rev", string(snap.Revision)))
 		for _, s := range subs {
 			if back {
-				f.status(s.app.Name, true, nil)
+				f.well(s.app.Name)
 			}
 			s.wake()
 		}
@@ -320,17 +349,43 @@ func (f *Feeds) lost(fd *feed, err error) {
 		return
 	}
 	for _, s := range subs {
-		f.status(s.app.Name, false, err)
+		f.status(s.app.Name, err)
 	}
 }
 
-func (f *Feeds) status(name state.AppName, ok bool, err error) {
-	e := &state.SourceStatus{App: name, OK: ok}
-	if err != nil {
-		e.Detail = f.c.Text(err.Error())
-		f.logger.LogAttrs(context.Background(), slog.LevelWarn, "source did not answer", slog.String("app", string(name)), slog.Any("err", err))
+// well tells that a source answers again.
+func (f *Feeds) well(name state.AppName) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.subs[name]; s != nil {
+		s.ill, s.warned = false, false
 	}
-	f.c.Submit(e)
+	f.c.Submit(&state.SourceStatus{App: name, OK: true})
+}
+
+// status tells that a source doesn't answer.
+func (f *Feeds) status(name state.AppName, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unwell(name, err)
+}
+
+// unwell is status under the lock. What goes on is told once: what is tried again
+// every few seconds would fill the disk with words.
+func (f *Feeds) unwell(name state.AppName, err error) {
+	s := f.subs[name]
+	if s == nil {
+		return // nobody follows it any more
+	}
+	level := slog.LevelDebug
+	if !s.warned {
+		level = slog.LevelWarn
+	}
+	f.logger.LogAttrs(context.Background(), level, "source did not answer", slog.String("app", string(name)), slog.Any("err", err))
+	if !s.ill {
+		f.c.Submit(&state.SourceStatus{App: name, Detail: f.c.Text(err.Error())})
+	}
+	s.ill, s.warned = true, true
 }
 
 // serve renders the feed's newest snapshot whenever there is another.
@@ -371,7 +426,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	v, err := f.judge(ctx, s, snap)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, errNotYet) {
-			f.status(s.app.Name, false, err)
+			f.status(s.app.Name, err)
 			s.again = time.After(judgeAgain)
 		}
 		return
@@ -404,7 +459,7 @@ func (f *Feeds) render(ctx context.Context, s *subscriber, snap *sources.Snapsho
 	result, err := f.renderer.Render(ctx, *snap, app)
 	if err != nil {
 		if ctx.Err() == nil {
-			f.status(app.Name, false, fmt.Errorf("render %s: %w", snap.Revision.Short(), err))
+			f.status(app.Name, fmt.Errorf("render %s: %w", snap.Revision.Short(), err))
 			s.again = time.After(judgeAgain)
 		}
 		return

@@ -40,7 +40,9 @@ const (
 // promote answers an effect of promotion. Where nobody can, it is tried again.
 func (c *Controller) promote(ctx context.Context, e state.Effect) {
 	c.lookups.Go(func() {
-		c.slots <- struct{}{}
+		if !c.enter(ctx) {
+			return
+		}
 		defer func() { <-c.slots }()
 		switch e := e.(type) {
 		case *state.ReviewWanted:

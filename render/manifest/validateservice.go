@@ -28,7 +28,7 @@ func (c *validator) service(p Path, s *corev1.ServiceSpec) {
 	for _, k := range sortedKeys(s.Selector) {
 		c.labelKey(p.Key("selector", k), k)
 	}
-	names, numbers := map[string]bool{}, map[string]bool{}
+	names, numbers, onNodes := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for i := range s.Ports {
 		port := &s.Ports[i]
 		pp := p.Key("ports").At(i, port.Name)
@@ -43,7 +43,7 @@ func (c *validator) service(p Path, s *corev1.ServiceSpec) {
 			c.fail(pp.Key("protocol"), "not supported yet: SCTP at a Service's own address", "use clusterIP: None, so that clients ask for the pods' addresses")
 		}
 		if port.NodePort != 0 {
-			c.port(pp.Key("nodePort"), int64(port.NodePort))
+			c.nodePort(pp.Key("nodePort"), port, onNodes)
 			if s.Type == corev1.ServiceTypeClusterIP {
 				c.fail(pp.Key("nodePort"), "has no meaning with type ClusterIP", "set type: NodePort or remove it")
 			}
@@ -59,6 +59,24 @@ func (c *validator) service(p Path, s *corev1.ServiceSpec) {
 		}
 		names[port.Name], numbers[number] = true, true
 	}
+}
+
+// Node ports are of Kubernetes's range: others are the machine's own, and a Service
+// that takes them keeps everybody from what listens there.
+const (
+	nodePortFirst = 30000
+	nodePortLast  = 32767
+)
+
+func (c *validator) nodePort(p Path, port *corev1.ServicePort, taken map[string]bool) {
+	if port.NodePort < nodePortFirst || port.NodePort > nodePortLast {
+		c.fail(p, fmt.Sprintf("must be between %d and %d, is %d", nodePortFirst, nodePortLast, port.NodePort), "give a port in that range, or remove it: one is chosen")
+	}
+	number := fmt.Sprintf("%d/%s", port.NodePort, port.Protocol)
+	if taken[number] {
+		c.fail(p, "is there twice", "give each port another one, or remove it: one is chosen")
+	}
+	taken[number] = true
 }
 
 // longestAffinity is Kubernetes's limit, a day.
