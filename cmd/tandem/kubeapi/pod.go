@@ -345,42 +345,15 @@ func podRow(o object, now time.Time) []any {
 	if !ok {
 		return nil
 	}
-	var ready, restarts int
-	for i := range p.Status.ContainerStatuses {
-		if p.Status.ContainerStatuses[i].Ready {
-			ready++
-		}
-		restarts += int(p.Status.ContainerStatuses[i].RestartCount)
-	}
+	v := viewPod(p)
 	os := "<none>"
 	if p.Spec.OS != nil {
 		os = string(p.Spec.OS.Name)
 	}
 	return []any{
-		p.Name, fmt.Sprintf("%d/%d", ready, len(p.Spec.Containers)), podWord(p), strconv.Itoa(restarts), age(p.CreationTimestamp, now),
+		p.Name, fmt.Sprintf("%d/%d", v.ready, v.all), v.word, strconv.Itoa(v.restarts), age(p.CreationTimestamp, now),
 		orNone(p.Status.PodIP), orNone(p.Spec.NodeName), os,
 	}
-}
-
-// podWord is what kubectl shows as STATUS.
-func podWord(p *corev1.Pod) string {
-	word := string(p.Status.Phase)
-	if p.Status.Reason != "" {
-		word = p.Status.Reason
-	}
-	for i := range p.Status.ContainerStatuses {
-		st := &p.Status.ContainerStatuses[i].State
-		switch {
-		case st.Waiting != nil && st.Waiting.Reason != "":
-			word = st.Waiting.Reason
-		case st.Terminated != nil:
-			word = st.Terminated.Reason
-		}
-	}
-	if p.DeletionTimestamp != nil {
-		word = "Terminating"
-	}
-	return word
 }
 
 // columns makes definitions of names; a + before one shows it with -o wide only.

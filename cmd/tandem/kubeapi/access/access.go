@@ -21,7 +21,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -144,7 +143,7 @@ type Store struct {
 
 	mu     sync.RWMutex
 	tokens []token
-	read   time.Time // when the file that they are from was written
+	read   os.FileInfo // of the file that they are from; nil: there was none
 }
 
 type token struct {
@@ -157,13 +156,18 @@ type token struct {
 // Open reads the tokens of a data directory; there need not be any yet.
 func Open(dir string) (*Store, error) {
 	s := &Store{path: filepath.Join(dir, tokensFile)}
-	raw, err := os.ReadFile(s.path)
+	info, err := os.Stat(s.path) // before it is read: what is written meanwhile is read again
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read tokens: %w", err)
 	}
+	raw, err := os.ReadFile(s.path)
+	if err != nil {
+		return nil, fmt.Errorf("read tokens: %w", err)
+	}
+	s.read = info
 	for i, line := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
 		if line == "" {
 			continue
@@ -212,6 +216,11 @@ func (s *Store) Issue(u User) (string, error) {
 	clear := base64.RawURLEncoding.EncodeToString(raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.changed() { // another process's tokens are to stay
+		if err := s.reread(); err != nil {
+			return "", err
+		}
+	}
 	tokens := slices.DeleteFunc(slices.Clone(s.tokens), func(t token) bool { return t.name == u.Name })
 	tokens = append(tokens, token{role: u.Role, hash: sha256.Sum256([]byte(clear)), name: u.Name, teams: u.Teams})
 	if err := write(s.path, tokens); err != nil {
@@ -246,14 +255,16 @@ func replaceFile(path string, data []byte) error {
 	return nil
 }
 
-// Token finds the user of a token. One that isn't known may have been issued by
-// another process: the file is read again where it changed.
+// Token finds the user of a token. Another process may have issued it, or another
+// one in its place: the file is read again where it changed.
 func (s *Store) Token(clear string) (User, bool) {
-	if u, ok := s.find(clear); ok {
-		return u, true
-	}
-	if !s.reread() {
-		return User{}, false
+	s.mu.RLock()
+	stale := s.changed()
+	s.mu.RUnlock()
+	if stale {
+		s.mu.Lock()
+		_ = s.reread() // what is known stays known
+		s.mu.Unlock()
 	}
 	return s.find(clear)
 }
@@ -270,23 +281,23 @@ func (s *Store) find(clear string) (User, bool) {
 	return User{}, false
 }
 
-// reread says whether the file had something new.
-func (s *Store) reread() bool {
+// changed says whether the file is another one than was read; mu is held.
+func (s *Store) changed() bool {
 	info, err := os.Stat(s.path)
 	if err != nil {
 		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if info.ModTime().Equal(s.read) {
-		return false
-	}
+	return s.read == nil || !os.SameFile(info, s.read) || !info.ModTime().Equal(s.read.ModTime()) || info.Size() != s.read.Size()
+}
+
+// reread takes what the file has; mu is held.
+func (s *Store) reread() error {
 	fresh, err := Open(filepath.Dir(s.path))
 	if err != nil {
-		return false // what is known stays known
+		return err
 	}
-	s.tokens, s.read = fresh.tokens, info.ModTime()
-	return true
+	s.tokens, s.read = fresh.tokens, fresh.read
+	return nil
 }
 
 // Authenticate says who sent a request: by its bearer token, else by a client

@@ -222,6 +222,54 @@ func TestTokenOfAnotherProcess(t *testing.T) {
 	}
 }
 
+// Who is given another token by another process is known by that one alone, from
+// then on; and whoever was known stays so.
+func TestAnotherTokenEndsTheFirst(t *testing.T) {
+	dir := t.TempDir()
+	here, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaked, err := here.Issue(User{Name: "rita", Role: Operator})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := here.Token(leaked); !ok {
+		t.Fatal("rita isn't known")
+	}
+	there, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := there.Issue(User{Name: "rita", Role: Operator})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := here.Token(leaked); ok {
+		t.Error("the token that was replaced is still good")
+	}
+	if _, ok := here.Token(fresh); !ok {
+		t.Error("the new one isn't")
+	}
+	if _, err := here.Issue(User{Name: "otto", Role: Viewer}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := there.Issue(User{Name: "eva", Role: Viewer}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, u := range after.tokens {
+		names = append(names, u.name)
+	}
+	if slices.Sort(names); !slices.Equal(names, []string{"eva", "otto", "rita"}) {
+		t.Errorf("known are %v", names)
+	}
+}
+
 // Where the root says who may do what, that counts, whatever the token says; but
 // for an admin's token, which is made on the controller's machine.
 func TestTheRootGoverns(t *testing.T) {
