@@ -93,12 +93,25 @@ type Node struct {
 	Claims      map[Ref]*Claim // whose data is here
 }
 
+// Names from before Kubernetes 1.14 of labels that every node has. The kubelet
+// sets them to this day, and many public manifests select by them.
+const (
+	LabelOSBeta   = "beta.kubernetes.io/os"
+	LabelArchBeta = "beta.kubernetes.io/arch"
+)
+
+// KnownLabels are those that a node has without having been given them, where
+// they have a value.
+func KnownLabels() []string {
+	return []string{"kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname", "node.kubernetes.io/windows-build", LabelOSBeta, LabelArchBeta}
+}
+
 // Label returns one of the node's labels, the well-known ones filled in.
 func (n *Node) Label(key string) (string, bool) {
 	switch key {
-	case "kubernetes.io/os":
+	case "kubernetes.io/os", LabelOSBeta:
 		return string(n.Facts.OS), true
-	case "kubernetes.io/arch":
+	case "kubernetes.io/arch", LabelArchBeta:
 		return n.Facts.Arch, true
 	case "kubernetes.io/hostname":
 		return string(n.Name), true

@@ -30,6 +30,7 @@ type checker struct {
 	fields   map[reflect.Type]map[string]fieldClass
 	secret   bool // no value may be printed
 	problems []state.Problem
+	refused  int             // how many of the problems are fields that are not honoured
 	notes    []state.Problem // fields without an effect
 	out      []byte
 }
@@ -52,6 +53,8 @@ func (c *checker) shown(v *Value) string {
 		return "a list"
 	case v.Kind == Null:
 		return "nothing"
+	case c.secret && c.yaml11Bool(v):
+		return "a word that YAML 1.1 reads as a boolean"
 	case c.secret && v.Kind == String:
 		return "a string"
 	case c.secret:
@@ -147,7 +150,7 @@ func (c *checker) structure(v *Value, t reflect.Type, p Path) {
 			continue
 		case f.Value.Kind == Null:
 			continue // kubectl's --dry-run writes empty ones
-		case classes != nil && classes[f.Key] != honoured && !c.dishonoured(t, classes[f.Key], v, f, fp):
+		case classes != nil && classes[f.Key] != honoured && !c.dishonoured(t, classes[f.Key], f, fp):
 			continue
 		}
 		if !first {

@@ -127,6 +127,10 @@ func defaultPod(s *corev1.PodSpec) {
 	if s.SchedulerName == "" {
 		s.SchedulerName = corev1.DefaultSchedulerName
 	}
+	if s.ServiceAccountName == "" {
+		s.ServiceAccountName = s.DeprecatedServiceAccount
+	}
+	s.DeprecatedServiceAccount = "" // one of the two names, so that texts that mean the same are equal
 	orDefault(&s.TerminationGracePeriodSeconds, 30)
 	orDefault(&s.SecurityContext, corev1.PodSecurityContext{})
 	for i := range s.Volumes {

@@ -121,8 +121,6 @@ func TestNeutralValues(t *testing.T) {
 		{pod, "imagePullSecrets: [{name: a}]", false},
 		{pod, "overhead: {}", true},
 		{pod, "nodeName: ''", true},
-		{pod, "{serviceAccountName: web, serviceAccount: web}", true},
-		{pod, "{serviceAccountName: web, serviceAccount: other}", false},
 		{sc, "seLinuxOptions: {}", true},
 		{sc, "seLinuxOptions: {level: s0}", false},
 		{sc, "appArmorProfile: {}", false},

@@ -37,11 +37,11 @@ func podFields() map[reflect.Type]fieldList {
 		reflect.TypeFor[corev1.PodSpec](): {
 			honoured: "activeDeadlineSeconds affinity containers dnsConfig dnsPolicy enableServiceLinks hostAliases hostNetwork hostname " +
 				"initContainers nodeSelector os preemptionPolicy priorityClassName restartPolicy schedulerName schedulingGates " +
-				"securityContext serviceAccountName shareProcessNamespace subdomain terminationGracePeriodSeconds tolerations " +
+				"securityContext serviceAccount serviceAccountName shareProcessNamespace subdomain terminationGracePeriodSeconds tolerations " +
 				"topologySpreadConstraints volumes",
 			noted: "automountServiceAccountToken",
 			refused: "ephemeralContainers evictionResponders hostIPC hostPID hostUsers hostnameOverride imagePullSecrets nodeName overhead " +
-				"priority readinessGates resourceClaims resources runtimeClassName schedulingGroup serviceAccount setHostnameAsFQDN",
+				"priority readinessGates resourceClaims resources runtimeClassName schedulingGroup setHostnameAsFQDN",
 		},
 		reflect.TypeFor[corev1.PodTemplateSpec]():         {honoured: "metadata spec"},
 		reflect.TypeFor[corev1.PreferredSchedulingTerm](): {honoured: "preference weight"},

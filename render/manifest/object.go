@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -94,12 +97,16 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 		}
 	}
 	if ref.Name == "" {
+		if v.Find("metadata").Str("generateName") != "" {
+			cause, remedy := refusedField(reflect.TypeFor[metav1.ObjectMeta](), "generateName")
+			return fail("metadata.generateName", cause, remedy)
+		}
 		return fail("metadata.name", "is missing", "give the "+ref.Kind+" a name")
 	}
 	body := fresh()
 	c := &checker{object: ref, place: place, fields: d.fields, secret: ref.Kind == "Secret"}
 	raw := c.check(v, body)
-	if len(c.problems) > 0 {
+	if len(c.problems) > c.refused {
 		return Decoded{Ref: ref}, c.problems
 	}
 	if err := json.Unmarshal(raw, body); err != nil {
@@ -113,7 +120,20 @@ func (d *Decoder) Decode(v *Value, place Place) (Decoded, []state.Problem) {
 	setDefaults(body)
 	val := &validator{object: ref, place: place, value: v, notes: c.notes}
 	val.body(body)
+	if len(c.problems) > 0 {
+		return Decoded{Ref: ref}, append(c.problems, besides(val.problems, c.problems)...)
+	}
 	return Decoded{Ref: ref, Body: body, Notes: val.notes}, val.problems
+}
+
+// besides leaves out what may only follow from fields that were refused: what is
+// said of such a field, of one in it, or of one around it.
+func besides(found, refused []state.Problem) []state.Problem {
+	return slices.DeleteFunc(found, func(p state.Problem) bool {
+		return slices.ContainsFunc(refused, func(r state.Problem) bool {
+			return strings.HasPrefix(r.Field, p.Field) || strings.HasPrefix(p.Field, r.Field)
+		})
+	})
 }
 
 // ignores says whether the Application leaves a kind out: by the kind alone, or
@@ -138,5 +158,5 @@ func refuseKind(apiVersion string, ref state.Ref, fail func(field, cause, remedy
 			return fail("apiVersion", fmt.Sprintf("want %s for a %s, got %q", version, kind, clip(apiVersion)), "apiVersion: "+version)
 		}
 	}
-	return fail("kind", fmt.Sprintf("Tandem does not run kind %s (%s)", clip(ref.Kind), clip(apiVersion)), insteadOf(ref.Kind))
+	return fail("kind", fmt.Sprintf("Tandem does not run kind %s (%s)", clip(ref.Kind), clip(apiVersion)), insteadOf(apiVersion, ref.Kind))
 }

@@ -37,28 +37,6 @@ func objectKinds() map[string]func() state.Body {
 	}
 }
 
-// insteadOf says what to write in place of a kind that is refused.
-func insteadOf(kind string) string {
-	later := "remove it, or name it in spec.ignoreKinds of the Application; this version of Tandem does not run it yet"
-	switch kind {
-	case "Ingress", "HTTPRoute", "Gateway":
-		return "use a Service of type NodePort; or name the kind in spec.ignoreKinds of the Application"
-	case "ReplicaSet", "ReplicationController":
-		return "use a Deployment"
-	case "NetworkPolicy":
-		return later
-	case "PersistentVolume", "StorageClass":
-		return "remove it: a PersistentVolumeClaim gets a directory of the node that its first pod runs on"
-	case "HorizontalPodAutoscaler":
-		return "remove it and set spec.replicas"
-	case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "CustomResourceDefinition":
-		return "remove it, or name it in spec.ignoreKinds of the Application: Tandem has no Kubernetes API server inside"
-	case "Kustomization", "Component":
-		return "name its directory, not its file, in resources or components"
-	}
-	return "remove it, or name it in spec.ignoreKinds of the Application; kinds that run: Deployment, StatefulSet, DaemonSet, Job, CronJob, Pod, PodDisruptionBudget, PriorityClass, Service, ServiceAccount, ConfigMap, Secret, PersistentVolumeClaim, Namespace"
-}
-
 // laterOfPods says what to write in place of fields of a pod that a later version
 // will honour.
 func laterOfPods(name string) string {
@@ -144,9 +122,6 @@ func refusedPodField(t reflect.Type, name string) (cause, remedy string) {
 	case reflect.TypeFor[corev1.PodSpec]():
 		if name == "priority" {
 			return "is written by a cluster, from the class", "use priorityClassName"
-		}
-		if name == "serviceAccount" {
-			return "is deprecated in Kubernetes", "use serviceAccountName"
 		}
 		if remedy := laterOfPods(name); remedy != "" {
 			return cause, remedy

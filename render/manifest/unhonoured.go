@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -10,17 +9,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/tandem-gitops/tandem/reconciler/lease"
-	"github.com/tandem-gitops/tandem/reconciler/plan/rollout"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 // dishonoured says of a field that nothing honours what there is to say, and
 // whether its value is read all the same.
-func (c *checker) dishonoured(t reflect.Type, class fieldClass, around *Value, f *Field, p Path) (read bool) {
+func (c *checker) dishonoured(t reflect.Type, class fieldClass, f *Field, p Path) (read bool) {
 	server := t == reflect.TypeFor[metav1.ObjectMeta]() || f.Key == "status"
 	switch {
-	case asksNothing(t, around, f):
+	case asksNothing(t, f):
 		return class == noted && !server
 	case class == noted:
 		cause, remedy := noteOf(t, f.Key)
@@ -29,6 +26,7 @@ func (c *checker) dishonoured(t reflect.Type, class fieldClass, around *Value, f
 	}
 	cause, remedy := refusedField(t, f.Key)
 	c.fail(p, f.Value, cause, remedy)
+	c.refused++
 	return false
 }
 
@@ -58,15 +56,12 @@ func noteOf(t reflect.Type, name string) (cause, remedy string) {
 
 // asksNothing says whether a value of a field that is not honoured is what
 // Kubernetes does without it, as charts often write.
-func asksNothing(t reflect.Type, around *Value, f *Field) bool {
+func asksNothing(t reflect.Type, f *Field) bool {
 	v := f.Value
 	switch t {
 	case reflect.TypeFor[corev1.PodSpec]():
 		if f.Key == "hostUsers" {
 			return v.Kind == Bool && strings.EqualFold(v.Text, "true")
-		}
-		if f.Key == "serviceAccount" { // the older name, which a cluster writes beside the newer
-			return v.Text == "" || v.Text == around.Str("serviceAccountName")
 		}
 	case reflect.TypeFor[corev1.ServiceSpec]():
 		if f.Key == "allocateLoadBalancerNodePorts" {
@@ -136,45 +131,4 @@ func empty(v *Value) bool {
 	case String, Bool, Float:
 	}
 	return v.Text == ""
-}
-
-// SubstituteAnnotation keeps the variables of one object as they are written.
-const SubstituteAnnotation = "tandem.dev/substitute"
-
-// ours refuses an annotation of Tandem's own that nothing reads where it stands.
-func (c *validator) ours(p Path, key string) {
-	kinds := map[string][]string{
-		rollout.OSOrder:   {"Deployment", "DaemonSet"},
-		rollout.PausedSet: {"StatefulSet"}, rollout.DeadlineOfSet: {"StatefulSet"}, lease.Annotation: {"StatefulSet"},
-		SubstituteAnnotation: {c.object.Kind},
-	}
-	of, known := kinds[key]
-	switch {
-	case !known:
-		c.fail(p, "is none of the annotations that Tandem reads", "remove it, or write one of "+strings.Join(sortedKeys(kinds), ", "))
-	case len(p) != len(Path(nil).Key("metadata", "annotations", key)):
-		c.fail(p, "is read in the object's own metadata alone", "write it into metadata.annotations")
-	case !slices.Contains(of, c.object.Kind):
-		c.fail(p, fmt.Sprintf("has no meaning for a %s", c.object.Kind), fmt.Sprintf("remove it: it is for a %s", strings.Join(of, " or a ")))
-	}
-}
-
-// annotation notes those by which Kubernetes itself does something that nothing
-// does here. All others are somebody's own.
-func (c *validator) annotation(p Path, key string) {
-	prefix, _, _ := strings.Cut(key, "/")
-	switch {
-	case prefix == "tandem.dev":
-		c.ours(p, key)
-	case prefix == "container.apparmor.security.beta.kubernetes.io":
-		c.note(p, "has no effect: there is no AppArmor", "remove it, and confine the container with seccompProfile, capabilities and allowPrivilegeEscalation: false")
-	case key == corev1.BetaStorageClassAnnotation:
-		c.note(p, "has no effect: volumes are directories of their node", "remove it")
-	case key == corev1.PodDeletionCost:
-		c.note(p, "has no effect: which pods go first is the planner's to choose", "remove it")
-	case key == corev1.AnnotationTopologyMode:
-		c.note(p, "has no effect: every ready pod has the same share of the connections", "remove it, or write internalTrafficPolicy: Local")
-	case strings.HasPrefix(key, "service.beta.kubernetes.io/"):
-		c.note(p, "has no effect: no cloud makes a load balancer", "remove it")
-	}
 }

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -156,6 +157,7 @@ func (c *validator) osOrder(meta Path, annotations map[string]string) {
 func (c *validator) meta(p Path, lbls, annotations map[string]string) {
 	for _, k := range sortedKeys(lbls) {
 		c.labelKey(p.Key("labels", k), k)
+		c.label(p.Key("labels", k), k)
 		if wrong := validation.IsValidLabelValue(lbls[k]); len(wrong) > 0 {
 			c.fail(p.Key("labels", k), fmt.Sprintf("%q is no valid label value: %s", clip(lbls[k]), firstClause(wrong[0])), "use up to 63 letters, digits, '-', '_' or '.'; longer text goes into an annotation")
 		}
@@ -336,12 +338,34 @@ func (c *validator) secret(o *corev1.Secret) {
 	if o.Type == corev1.SecretTypeServiceAccountToken {
 		c.fail(Path(nil).Key("type"), "asks for a token of a ServiceAccount: there are none, since there is no Kubernetes API server inside", "remove the Secret")
 	}
+	c.secretKeys(o)
 	size := 0
 	for _, k := range sortedKeys(o.Data) {
 		c.dataKey(Path(nil).Key("data", k), k)
 		size += len(o.Data[k])
 	}
 	c.dataSize(size)
+}
+
+// secretKeys wants what the types that Kubernetes knows promise to their readers.
+func (c *validator) secretKeys(o *corev1.Secret) {
+	data := Path(nil).Key("data")
+	needs := map[corev1.SecretType][]string{
+		corev1.SecretTypeTLS: {corev1.TLSCertKey, corev1.TLSPrivateKeyKey}, corev1.SecretTypeSSHAuth: {corev1.SSHAuthPrivateKey},
+		corev1.SecretTypeDockerConfigJson: {corev1.DockerConfigJsonKey}, corev1.SecretTypeDockercfg: {corev1.DockerConfigKey},
+	}
+	for _, key := range needs[o.Type] {
+		if _, ok := o.Data[key]; !ok {
+			c.missing(data.Key(key), fmt.Sprintf("add %s, which type %s has; or type: Opaque", key, o.Type))
+		} else if (o.Type == corev1.SecretTypeDockerConfigJson || o.Type == corev1.SecretTypeDockercfg) && !json.Valid(o.Data[key]) {
+			c.fail(data.Key(key), "is not JSON", "write what `docker login` left in its configuration")
+		}
+	}
+	_, user := o.Data[corev1.BasicAuthUsernameKey]
+	_, password := o.Data[corev1.BasicAuthPasswordKey]
+	if o.Type == corev1.SecretTypeBasicAuth && !user && !password {
+		c.missing(data.Key(corev1.BasicAuthUsernameKey), fmt.Sprintf("add username or password, which type %s has; or type: Opaque", o.Type))
+	}
 }
 
 func (c *validator) dataKey(p Path, k string) {

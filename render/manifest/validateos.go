@@ -34,8 +34,10 @@ func (c *validator) podOS(p Path, s *corev1.PodSpec) {
 		default:
 			c.fail(p.Key("os", "name"), fmt.Sprintf("want linux or windows, got %q", clip(string(s.OS.Name))), "os: {name: linux} or os: {name: windows}")
 		}
-		if sel := s.NodeSelector[corev1.LabelOSStable]; sel != "" && sel != string(s.OS.Name) {
-			c.fail(p.Key("nodeSelector", corev1.LabelOSStable), fmt.Sprintf("is %q, but os.name is %q", clip(sel), s.OS.Name), "remove one of them")
+		for _, label := range []string{corev1.LabelOSStable, state.LabelOSBeta} {
+			if sel := s.NodeSelector[label]; sel != "" && sel != string(s.OS.Name) {
+				c.fail(p.Key("nodeSelector", label), fmt.Sprintf("is %q, but os.name is %q", clip(sel), s.OS.Name), "remove one of them")
+			}
 		}
 	}
 	switch TemplateOS(s) {

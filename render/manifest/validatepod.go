@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/reconciler/state/platform"
 )
 
 // template validates a workload's pods, which may restart in the given ways.
@@ -46,6 +47,9 @@ func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.Restart
 	if s.SchedulerName != corev1.DefaultSchedulerName {
 		c.fail(p.Key("schedulerName"), "there is one scheduler", "remove schedulerName")
 	}
+	if old, _, _, ok := c.value.Lookup(p.Key("serviceAccount")); ok && old.Text != "" && old.Text != s.ServiceAccountName {
+		c.fail(p.Key("serviceAccount"), fmt.Sprintf("is %q, but serviceAccountName is %q", clip(old.Text), clip(s.ServiceAccountName)), "remove serviceAccount: it is the older name of the same field")
+	}
 	if s.Hostname != "" {
 		c.name(p.Key("hostname"), s.Hostname, nameLabel)
 	}
@@ -56,6 +60,7 @@ func (c *validator) podSpec(p Path, s *corev1.PodSpec, restart ...corev1.Restart
 	c.podOS(p, s)
 	c.placement(p, s)
 	volumes := c.volumes(p.Key("volumes"), s.Volumes)
+	c.hostPaths(p.Key("volumes"), s)
 	for _, name := range c.templates {
 		volumes[name] = true
 	}
@@ -185,17 +190,8 @@ func (c *validator) volumes(p Path, vs []corev1.Volume) map[string]bool {
 
 // otherVolume validates the kinds whose files aren't one object's, and counts them.
 func (c *validator) otherVolume(p Path, v *corev1.Volume) (kinds int) {
-	if h := v.HostPath; h != nil {
+	if v.HostPath != nil {
 		kinds++
-		if !strings.HasPrefix(h.Path, "/") || slices.Contains(strings.Split(h.Path, "/"), "..") {
-			c.fail(p.Key("hostPath", "path"), "want an absolute path without ..", "path: /var/lib/...")
-		}
-		switch *h.Type {
-		case corev1.HostPathUnset, corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket,
-			corev1.HostPathCharDev, corev1.HostPathBlockDev:
-		default:
-			c.fail(p.Key("hostPath", "type"), fmt.Sprintf("there is no type %q", clip(string(*h.Type))), "use Directory, DirectoryOrCreate, File, FileOrCreate, Socket, CharDevice or BlockDevice, or remove it")
-		}
 	}
 	if pvc := v.PersistentVolumeClaim; pvc != nil {
 		kinds++
@@ -435,5 +431,5 @@ func TemplateOS(s *corev1.PodSpec) state.OS {
 	if s.OS != nil {
 		return state.OS(s.OS.Name)
 	}
-	return state.OS(s.NodeSelector[corev1.LabelOSStable])
+	return platform.Selected(s.NodeSelector)
 }

@@ -22,8 +22,11 @@ func (c *validator) service(p Path, s *corev1.ServiceSpec) {
 	c.affinity(p, s)
 	c.traffic(p, s)
 	c.families(p, s)
-	if len(s.Ports) == 0 && s.ClusterIP != corev1.ClusterIPNone {
+	if len(s.Ports) == 0 && s.ClusterIP != corev1.ClusterIPNone && s.Type != corev1.ServiceTypeExternalName {
 		c.missing(p.Key("ports"), "add  ports: [{port: 80}], or clusterIP: None")
+	}
+	if len(s.Selector) == 0 && s.Type != corev1.ServiceTypeExternalName {
+		c.note(p, "has no selector: nothing answers at the Service, since there are no objects of kind Endpoints", "add  selector: {app: NAME}, the labels of the pods that answer")
 	}
 	for _, k := range sortedKeys(s.Selector) {
 		c.labelKey(p.Key("selector", k), k)

@@ -122,7 +122,7 @@ func Parse(at state.Origin, raw []byte) ([]*Value, []state.Problem) {
 	if cause := notText(raw); cause != "" {
 		return nil, []state.Problem{{At: at, Cause: cause, Remedy: "save the file as UTF-8 text"}}
 	}
-	p := parser{at: at}
+	p := parser{at: at, text: raw}
 	dec := yaml.NewDecoder(bytes.NewReader(raw))
 	var docs []*Value
 	for {
@@ -161,6 +161,7 @@ func notText(raw []byte) string {
 
 type parser struct {
 	at       state.Origin
+	text     []byte
 	problems []state.Problem
 	nodes    int
 	aliased  int
@@ -181,8 +182,31 @@ func (p *parser) syntax(err error) {
 		}
 		cause = m[3]
 	}
-	p.problems = append(p.problems, state.Problem{At: at, Cause: "not YAML: " + cause, Remedy: "correct the syntax; strings with : # { } [ ] need quotes"})
+	p.problems = append(p.problems, state.Problem{At: at, Cause: "not YAML: " + cause, Remedy: syntaxRemedy(cause, p.line(at.Line), at.Line == 0 && bytes.Contains(p.text, []byte("{{")) || strings.Contains(p.line(at.Line)+p.line(at.Line-1), "{{"))})
 }
+
+// line is a line of the file, counted from 1.
+func (p *parser) line(n int32) string {
+	lines := strings.Split(string(p.text), "\n")
+	if n < 1 || int(n) > len(lines) {
+		return ""
+	}
+	return lines[n-1]
+}
+
+func syntaxRemedy(cause, line string, templated bool) string {
+	switch {
+	case strings.Contains(cause, "incompatible YAML document"):
+		return "remove the %YAML line: Kubernetes's reader takes version 1.1 alone"
+	case strings.Contains(line[:len(line)-len(strings.TrimLeft(line, " \t"))], "\t"):
+		return "indent with spaces: YAML takes no tabs"
+	case templated:
+		return templateRemedy
+	}
+	return "correct the syntax; strings with : # { } [ ] need quotes"
+}
+
+const templateRemedy = "write YAML; a template of Helm ({{ … }}) goes into the templates directory of a chart"
 
 // parserMessage says whether a message is of yaml's parser, not of its scanner.
 func parserMessage(msg string) bool {
@@ -264,7 +288,11 @@ func (p *parser) mapping(n *yaml.Node, depth int) *Value {
 			continue
 		}
 		if k.Kind != yaml.ScalarNode {
-			p.fail(k, "a key is not a string", "write a string")
+			remedy := "write a string"
+			if strings.Contains(p.line(int32(k.Line)), "{{") {
+				remedy = templateRemedy
+			}
+			p.fail(k, "a key is not a string", remedy)
 			continue
 		}
 		if first, ok := seen[k.Value]; ok {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -227,7 +228,7 @@ func (v values) field(path string) (string, error) {
 	case "spec.nodeName":
 		return string(v.node), nil
 	case "spec.serviceAccountName":
-		return v.pod.Template.Spec.Spec.ServiceAccountName, nil
+		return cmp.Or(v.pod.Template.Spec.Spec.ServiceAccountName, "default"), nil
 	case "status.podIP", "status.podIPs":
 		return v.ip, nil
 	case "status.hostIP", "status.hostIPs":

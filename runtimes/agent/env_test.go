@@ -44,6 +44,7 @@ func TestEnvironment(t *testing.T) {
 			{Name: "MIB", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{
 				Resource: "limits.memory", Divisor: resource.MustParse("1Mi"),
 			}}},
+			{Name: "AS", ValueFrom: field("spec.serviceAccountName")},
 			{Name: "PLAIN", Value: "$(PLAIN)!"},
 		},
 		Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1500m"), corev1.ResourceMemory: resource.MustParse("64Mi")}},
@@ -61,7 +62,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	got, _, err := v.environment(&c)
 	want := []string{
-		"C_greeting=hello", "PLAIN=hello you!", "POD=web-1", "IP=10.0.0.2", "APP=shop", "NODE=n1", "KEY=s3", "CPU=2", "MIB=64",
+		"C_greeting=hello", "PLAIN=hello you!", "POD=web-1", "IP=10.0.0.2", "APP=shop", "NODE=n1", "KEY=s3", "CPU=2", "MIB=64", "AS=default",
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("environment %q, want %q: %v", got, want, err)

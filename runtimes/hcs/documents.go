@@ -125,7 +125,7 @@ func (a *assembly) document(c *runtimes.Container) computeSystem {
 	}
 	for _, m := range c.Mounts {
 		d.Container.MappedDirectories = append(d.Container.MappedDirectories, mappedDirectory{
-			HostPath: m.Source, ContainerPath: containerPath(m.Target), ReadOnly: m.ReadOnly,
+			HostPath: drivePath(m.Source), ContainerPath: drivePath(m.Target), ReadOnly: m.ReadOnly,
 		})
 	}
 	if c.Limits.Memory > 0 {
@@ -142,16 +142,16 @@ func (a *assembly) process(c *runtimes.Container) processParameters {
 	return processParameters{
 		CommandLine:      commandLine(&a.image, c),
 		User:             cmp.Or(c.Security.UserName, a.image.Config.User),
-		WorkingDirectory: containerPath(cmp.Or(c.WorkingDir, a.image.Config.WorkingDir, `C:\`)),
+		WorkingDirectory: drivePath(cmp.Or(c.WorkingDir, a.image.Config.WorkingDir, `C:\`)),
 		Environment:      environment(a.image.Config.Env, c.Env),
 		CreateStdOutPipe: true,
 		CreateStdErrPipe: true,
 	}
 }
 
-// containerPath is a path in a container as Windows writes it: Kubernetes allows
-// "/data" for "C:\data".
-func containerPath(p string) string {
+// drivePath is a path as Windows writes it: Kubernetes allows "/data" for
+// "C:\data", in a container and on the machine.
+func drivePath(p string) string {
 	p = strings.ReplaceAll(p, "/", `\`)
 	if strings.HasPrefix(p, `\`) && !strings.HasPrefix(p, `\\`) {
 		return "C:" + p

@@ -53,8 +53,10 @@ func node(s *state.State, n *state.Node) *corev1.Node {
 		Labels: map[string]string{}, Annotations: map[string]string{},
 	}}
 	maps.Copy(out.Labels, x.Labels)
-	for _, l := range []string{"kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname"} {
-		out.Labels[l], _ = n.Label(l)
+	for _, l := range state.KnownLabels() {
+		if v, ok := n.Label(l); ok {
+			out.Labels[l] = v
+		}
 	}
 	if x.Simulated {
 		out.Annotations["tandem.dev/simulated"] = "true"

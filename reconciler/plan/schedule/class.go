@@ -20,6 +20,8 @@ type class struct {
 	images      []state.Image
 	unknown     bool // an image was never looked up
 	hostProcess bool
+	onLinux     string    // a field of the pod that Linux can't honour
+	onWindows   string    // or Windows
 	machines    []machine // answers for machines met so far
 }
 
@@ -51,6 +53,7 @@ func newClass(t *state.Template) *class {
 		c.images = append(c.images, img)
 	}
 	c.hostProcess = platform.HostProcess(c.spec)
+	c.onLinux, c.onWindows = platform.Dishonoured(c.spec, state.Linux), platform.Dishonoured(c.spec, state.Windows)
 	return c
 }
 
@@ -61,8 +64,8 @@ func (c *class) assumedOS() state.OS {
 	if c.os != state.AnyOS {
 		return c.os
 	}
-	if os := c.spec.NodeSelector[corev1.LabelOSStable]; os != "" {
-		return state.OS(os)
+	if os := platform.Selected(c.spec.NodeSelector); os != state.AnyOS {
+		return os
 	}
 	return state.Linux
 }
@@ -154,6 +157,9 @@ func (c *class) permits(n *state.Node, reason state.NodeReason, iso state.Isolat
 	if reason != state.NodeFits {
 		return reason, iso
 	}
+	if c.dishonoured(n.Facts.OS) != "" {
+		return state.NodeUnsupportedField, iso
+	}
 	if reason := c.selects(n); reason != state.NodeFits {
 		return reason, iso
 	}
@@ -161,6 +167,14 @@ func (c *class) permits(n *state.Node, reason state.NodeReason, iso state.Isolat
 		return state.NodeTainted, iso
 	}
 	return state.NodeFits, iso
+}
+
+// dishonoured is a field that an OS can't honour.
+func (c *class) dishonoured(os state.OS) string {
+	if os == state.Windows {
+		return c.onWindows
+	}
+	return c.onLinux
 }
 
 // selects checks nodeSelector and required node affinity.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -67,6 +68,9 @@ func (e *Explainer) Node(n *state.Node, r state.NodeReason) string {
 	case state.NodeVolumeElsewhere:
 		return "its data is on another node"
 	case state.NodeUnsupportedField:
+		if field := e.class.dishonoured(n.Facts.OS); field != "" {
+			return fmt.Sprintf("OS %s can't honour spec.%s", n.Facts.OS, field)
+		}
 		return "a field of the pod has no meaning on this node"
 	case state.NodeUnfenced:
 		return "its fencer does not run, so nothing would end the identity in time if the agent hung"
@@ -365,6 +369,9 @@ func usersOf(n *state.Node, d dimension) string {
 
 // others is for reasons that lie in pods elsewhere.
 func (e *Explainer) others(n *state.Node, r state.NodeReason) string {
+	if key := e.class.domainless(n, r); key != "" {
+		return fmt.Sprintf("%s: has no label %s", map[state.NodeReason]string{state.NodeSpread: "topology spread", state.NodePodAffinity: "required pod affinity"}[r], key)
+	}
 	b := e.counted()
 	if b == nil {
 		return reasonWords(r)
@@ -407,6 +414,30 @@ func (e *Explainer) others(n *state.Node, r state.NodeReason) string {
 	return reasonWords(r)
 }
 
+// domainless is the label for want of which a node is in no domain of a required
+// spread or affinity.
+func (c *class) domainless(n *state.Node, r state.NodeReason) string {
+	var keys []string
+	switch a := c.spec.Affinity; {
+	case r == state.NodeSpread:
+		for i := range c.spec.TopologySpreadConstraints {
+			if t := &c.spec.TopologySpreadConstraints[i]; t.WhenUnsatisfiable == corev1.DoNotSchedule {
+				keys = append(keys, t.TopologyKey)
+			}
+		}
+	case r == state.NodePodAffinity && a != nil && a.PodAffinity != nil:
+		for i := range a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
+			keys = append(keys, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution[i].TopologyKey)
+		}
+	}
+	for _, key := range keys {
+		if _, ok := n.Label(key); !ok {
+			return key
+		}
+	}
+	return ""
+}
+
 // reasonWords is what can be said when the state no longer shows why.
 func reasonWords(r state.NodeReason) string {
 	if r == state.NodeSpread {
@@ -422,9 +453,6 @@ func reasonWords(r state.NodeReason) string {
 }
 
 func (p *spread) words(n *state.Node, node int32) string {
-	if p.topo.of[node] == noDomain {
-		return fmt.Sprintf("topology spread: has no label %s", p.topo.key)
-	}
 	low := p.low
 	if p.domains < p.minDomains {
 		low = 0

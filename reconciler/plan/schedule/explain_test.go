@@ -134,7 +134,31 @@ func TestExplain(t *testing.T) {
 		{"spread, no label", func(w *world) Request {
 			w.node("n")
 			return w.workload("web", state.Linux, spreads("rack", 1, true))
-		}, "topology spread: has no label rack", "a higher maxSkew, or whenUnsatisfiable: ScheduleAnyway; 1 more linux node"},
+		}, "topology spread: has no label rack", "n has the label rack; 1 more linux node"},
+		{"affinity, no label", func(w *world) Request {
+			w.node("n")
+			return w.workload("web", state.Linux, near("rack", "db"))
+		}, "required pod affinity: has no label rack", "n has the label rack; 1 more linux node"},
+		{"a field of Linux, where the image chooses the OS", func(w *world) Request {
+			w.node("n", windows("10.0.20348.1", state.Process))
+			return w.workload("web", state.AnyOS, func(t *corev1.PodTemplateSpec) {
+				user := int64(1000)
+				t.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &user}
+			})
+		}, "OS windows can't honour spec.securityContext.runAsUser", "spec.securityContext.runAsUser is left out; 1 more linux node"},
+		{"a field of Windows, where the image chooses the OS", func(w *world) Request {
+			w.node("n")
+			return w.workload("web", state.AnyOS, func(t *corev1.PodTemplateSpec) {
+				name := "ContainerUser"
+				t.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{RunAsUserName: &name}}
+			})
+		}, "OS linux can't honour spec.containers[0].securityContext.windowsOptions", "spec.containers[0].securityContext.windowsOptions is left out; 1 more windows node, build ≥ 20348"},
+		{"the older names of labels", func(w *world) Request {
+			w.node("n")
+			return w.workload("web", state.AnyOS, func(t *corev1.PodTemplateSpec) {
+				t.Spec.NodeSelector = map[string]string{state.LabelOSBeta: "linux", state.LabelArchBeta: "arm64"}
+			})
+		}, "label beta.kubernetes.io/arch is amd64, nodeSelector wants arm64", "1 more node with beta.kubernetes.io/arch=arm64, beta.kubernetes.io/os=linux"},
 		{"affinity to pods", func(w *world) Request {
 			w.node("n", zone("a"))
 			return w.workload("web", state.Linux, near(corev1.LabelTopologyZone, "db"))

@@ -24,6 +24,9 @@ func Remedy(s *state.State, t *state.Template, groups []state.ReasonGroup) []str
 				nodes = append(nodes, n)
 			}
 		}
+		if len(nodes) == 0 {
+			continue // they are gone
+		}
 		slices.SortFunc(nodes, func(a, b *state.Node) int { return strings.Compare(string(a.Name), string(b.Name)) })
 		r.group(g.Reason, nodes)
 	}
@@ -88,16 +91,35 @@ func (r *remedy) group(reason state.NodeReason, nodes []*state.Node) {
 		r.images(reason, nodes)
 	case state.NodeOtherName:
 		r.add("spec.nodeName is left out")
-	case state.NodeSpread:
-		r.add("a higher maxSkew, or whenUnsatisfiable: ScheduleAnyway")
-	case state.NodePodAffinity:
-		r.add("a pod that required pod affinity names runs there first")
+	case state.NodeSpread, state.NodePodAffinity:
+		r.domains(reason, nodes)
+	case state.NodeUnsupportedField:
+		if field := r.class.dishonoured(nodes[0].Facts.OS); field != "" {
+			r.add("spec.%s is left out", field)
+		}
 	case state.NodePodAntiAffinity:
 		r.add("preferred instead of required pod anti-affinity")
 	case state.NodeUnfenced:
 		r.add("the fencer of %s runs again (`tandem agent doctor` there says what it lacks)", nodes[0].Name)
-	case state.NodeFits, state.NodeOtherOS, state.NodeNoIsolation, state.NodeExistingAntiAffinity, state.NodeVolumeElsewhere, state.NodeUnsupportedField, state.NodeReserved:
+	case state.NodeFits, state.NodeOtherOS, state.NodeNoIsolation, state.NodeExistingAntiAffinity, state.NodeVolumeElsewhere, state.NodeReserved:
 	}
+}
+
+// domains says what a required spread or affinity lacks: pods elsewhere, or, where
+// no node is in a domain, the label that makes one.
+func (r *remedy) domains(reason state.NodeReason, nodes []*state.Node) {
+	for _, n := range nodes {
+		switch {
+		case r.class.domainless(n, reason) != "":
+			continue
+		case reason == state.NodeSpread:
+			r.add("a higher maxSkew, or whenUnsatisfiable: ScheduleAnyway")
+		default:
+			r.add("a pod that required pod affinity names runs there first")
+		}
+		return
+	}
+	r.add("%s has the label %s", nodes[0].Name, r.class.domainless(nodes[0], reason))
 }
 
 // shortage names the most that would fit, and the node that lacks least. Nodes
@@ -158,12 +180,14 @@ func (r *remedy) labels(reason state.NodeReason, nodes []*state.Node) {
 			return
 		}
 		var lack []string
+		born := false // with another value, which nobody can change
 		for i := range r.class.selector {
 			if q := &r.class.selector[i]; !q.matches(n) {
 				lack = append(lack, q.key+"="+q.values[0])
+				born = born || slices.Contains(state.KnownLabels(), q.key)
 			}
 		}
-		if len(lack) > 0 {
+		if len(lack) > 0 && !born {
 			r.add("%s has the label %s", n.Name, strings.Join(lack, ", "))
 			return
 		}
@@ -202,6 +226,14 @@ func (r *remedy) moreNodes(groups []state.ReasonGroup) string {
 		return ""
 	}
 	os := r.class.os
+	switch { // a node of the OS that honours every field
+	case r.class.onLinux != "" && r.class.onWindows != "":
+		return ""
+	case os == state.AnyOS && r.class.onWindows != "":
+		os = state.Linux
+	case os == state.AnyOS && r.class.onLinux != "":
+		os = state.Windows
+	}
 	for i := range r.class.images {
 		img := &r.class.images[i]
 		if os != state.AnyOS && !img.Assumed && !slices.ContainsFunc(img.Platforms, func(p state.Platform) bool { return p.OS == os }) {
