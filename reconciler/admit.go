@@ -100,7 +100,7 @@ func (m *Machine) shut(a *state.App) (wake time.Duration, shut bool) {
 // have waited for.
 func (m *Machine) touchAdmissions(f state.Fact) {
 	switch f.(type) {
-	case *state.Converged, *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionApplied, *state.Released, *state.ClockStepped:
+	case *state.Converged, *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionsSeen, *state.RevisionApplied, *state.Released, *state.ClockStepped:
 		m.admitDirty = true
 	}
 }

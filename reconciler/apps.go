@@ -25,6 +25,8 @@ func (m *Machine) event(e state.Event) {
 		m.rendered(e)
 	case *state.Unchanged:
 		m.unchanged(e)
+	case *state.UnchangedAll:
+		m.unchangedAll(e)
 	case *state.SourceStatus:
 		m.source(e)
 	case *state.ImageLooked:
@@ -163,6 +165,38 @@ func (m *Machine) unchanged(e *state.Unchanged) {
 	default:
 		m.seen(a, e.Revision, e.Commit)
 	}
+}
+
+// seenEach is of how many applications each has a record of its own that a commit
+// changes nothing in it; beyond that they share one.
+const seenEach = 16
+
+// unchangedAll takes a revision that renders as the one before it for many
+// applications.
+func (m *Machine) unchangedAll(e *state.UnchangedAll) {
+	var same []state.AppName
+	for _, name := range e.Apps {
+		if m.plain(name, e.Revision) {
+			same = append(same, name)
+			continue
+		}
+		m.unchanged(&state.Unchanged{App: name, Revision: e.Revision, Commit: e.Commit})
+	}
+	if len(same) > seenEach {
+		m.emit("", &state.RevisionsSeen{Revision: e.Revision, Commit: e.Commit, Apps: same})
+		return
+	}
+	for _, name := range same {
+		m.unchanged(&state.Unchanged{App: name, Revision: e.Revision, Commit: e.Commit})
+	}
+}
+
+// plain says whether all that a revision which changes nothing means for an
+// application is that it was seen.
+func (m *Machine) plain(name state.AppName, rev state.Revision) bool {
+	a := m.fold.Apps[name]
+	return a != nil && !a.Removed && !a.Manifest.IsZero() && a.Revision != rev && a.Failed.Manifest.IsZero() && a.Spec.Notes == "" &&
+		m.later[name] == nil && m.fold.Holds[plan.HoldID(state.Held{Object: appHold(a), Code: state.HoldRewind})] == nil && !m.piped(name)
 }
 
 func (m *Machine) reject(a *state.App, rev state.Revision, commit state.Commit, problems int, detail state.Text, conflicts []state.Ref) {

@@ -81,6 +81,7 @@ type Blob struct {
 	Digest   state.Digest
 	Manifest *state.Manifest // its stored form is the shell's affair: secret values are encrypted
 	Template []byte
+	Compiled *state.Template // which Template is the stored form of
 }
 
 // fresh finds the blobs of this step, which the shell hasn't stored yet, and
@@ -300,6 +301,10 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		m.touchApp(r.App)
 	case *state.RevisionSeen, *state.RevisionRejected:
 		m.apps[r.App] = true
+	case *state.RevisionsSeen:
+		for _, name := range f.Apps {
+			m.apps[name] = true
+		}
 	case *state.ImageResolved:
 		m.touchApp(r.App)
 	case *state.Revised:

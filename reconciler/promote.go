@@ -94,6 +94,13 @@ func (m *Machine) touchLines(r *state.Record) {
 		return
 	}
 	m.touchGates(r)
+	for _, name := range m.linesOf(r.App) {
+		m.lines.dirty[name] = true
+	}
+}
+
+// linesOf are the pipelines that have a stage for an application.
+func (m *Machine) linesOf(app state.AppName) []state.PipelineName {
 	if m.lines.byApp == nil {
 		m.lines.byApp = map[state.AppName][]state.PipelineName{}
 		for name, l := range m.fold.Lines {
@@ -102,10 +109,11 @@ func (m *Machine) touchLines(r *state.Record) {
 			}
 		}
 	}
-	for _, name := range m.lines.byApp[r.App] {
-		m.lines.dirty[name] = true
-	}
+	return m.lines.byApp[app]
 }
+
+// piped says whether a pipeline moves an application.
+func (m *Machine) piped(app state.AppName) bool { return len(m.linesOf(app)) > 0 }
 
 // promotions decides for every pipeline that something happened to, until there
 // is nothing more to record.

@@ -162,7 +162,7 @@ func (m *Machine) revise(w *state.Workload, list []plan.Revise) {
 func (m *Machine) keep(r *plan.Revise) {
 	if _, known := m.blobs.templates[r.Template.Digest]; !known {
 		m.blobs.templates[r.Template.Digest] = r.Template
-		m.out.Blobs = append(m.out.Blobs, Blob{Digest: r.Template.Digest, Template: r.Raw})
+		m.out.Blobs = append(m.out.Blobs, Blob{Digest: r.Template.Digest, Template: r.Raw, Compiled: r.Template})
 	}
 }
 

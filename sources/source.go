@@ -54,6 +54,13 @@ type Tree interface {
 	Blob(path string) string
 }
 
+// A Comparer is a Tree that can tell what it has otherwise than one before it.
+type Comparer interface {
+	// Changed has every path that may be otherwise: of what was added, removed or
+	// changed, of all below it, and of each directory above. False: nobody knows.
+	Changed(since Tree) (map[string]bool, bool)
+}
+
 // Commit is who wrote a revision, in clear.
 type Commit struct {
 	Hash      string

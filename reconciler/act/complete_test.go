@@ -413,6 +413,8 @@ func intents(t *testing.T, round int, disk *historytest.Disk, b *boundary) []*st
 			noted[f.Commit.Hash] = true
 		case *state.RevisionSeen:
 			noted[f.Commit.Hash] = true
+		case *state.RevisionsSeen:
+			noted[f.Commit.Hash] = true
 		case *state.Commanded:
 			allowed[r.Seq] = f.Verb.IsSession() && !r.Actor.IsZero()
 		}

@@ -48,6 +48,8 @@ type Feeds struct {
 	feeds map[string]*feed
 	subs  map[state.AppName]*subscriber
 	wg    sync.WaitGroup
+	// followed: Run has looked at what there is.
+	followed bool
 	// trusted is the newest snapshot of the root that was taken.
 	trusted *sources.Snapshot
 	// recent are snapshots that may be reviewed for promotion.
@@ -71,7 +73,9 @@ type subscriber struct {
 	kick   chan struct{}
 	cancel context.CancelFunc
 
-	// Of the newest render, to tell whether another commit touches it.
+	// Of the newest render, to tell whether another commit touches it. Guarded by
+	// busy, which whoever renders holds.
+	busy     sync.Mutex
 	reads    []state.Read
 	rendered bool
 	last     state.Revision
@@ -94,21 +98,30 @@ func NewFeeds(c *Controller, origins Origins, renderer render.Renderer, path str
 // Run follows the applications that the state at the watermark has, until ctx ends.
 func (f *Feeds) Run(ctx context.Context) {
 	defer f.wg.Wait()
+	declared := uint64(0)
 	for {
 		var seq state.Seq
 		begun := time.Now()
-		wanted, ill := map[state.AppName]state.Application{}, map[state.AppName]bool{}
+		var wanted map[state.AppName]state.Application // nil: what it was
+		ill := map[state.AppName]bool{}
 		f.c.View(func(s *state.State) {
 			seq = s.Seq
+			if s.Declarations() == declared && f.followed {
+				return
+			}
+			declared, wanted = s.Declarations(), map[state.AppName]state.Application{}
 			for name, a := range s.Apps {
 				if !a.Removed {
 					wanted[name], ill[name] = a.Spec, a.SourceLost
 				}
 			}
 		})
-		f.follow(ctx, wanted, ill)
-		// A look goes through all applications, and every record brings one: where
-		// there are thousands, it is not to take more than a share of a processor.
+		if wanted != nil {
+			f.follow(ctx, wanted, ill)
+			f.followed = true
+		}
+		// A look goes through all applications, and each that is declared brings one:
+		// where there are thousands, it is not to take more than a share of a processor.
 		if took := time.Since(begun); took > time.Millisecond {
 			select {
 			case <-ctx.Done():
@@ -323,6 +336,7 @@ func (f *Feeds) pump(ctx context.Context, fd *feed) {
 		}
 		last = snap.Revision
 		f.mu.Lock()
+		before := fd.latest
 		fd.latest = &snap
 		back := fd.lost
 		fd.lost = false
@@ -333,8 +347,8 @@ func (f *Feeds) pump(ctx context.Context, fd *feed) {
 			if back {
 				f.well(s.app.Name)
 			}
-			s.wake()
 		}
+		f.sweep(ctx, before, &snap, subs)
 	}
 }
 
@@ -398,26 +412,33 @@ func (f *Feeds) serve(ctx context.Context, s *subscriber) {
 		case <-s.kick:
 		case <-s.again:
 		}
+		s.busy.Lock()
 		s.again = nil
-		f.mu.Lock()
-		snap, anew := s.feed.latest, s.anew
-		s.anew = false
-		f.mu.Unlock()
-		if snap == nil || snap.Revision == s.last && !anew {
-			continue
-		}
-		turn := f.slots
-		if s.rendered && !anew && render.Unchanged(snap.FS, s.reads) {
-			turn = f.quiet
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case turn <- struct{}{}:
-		}
-		f.render(ctx, s, snap)
-		<-turn
+		f.look(ctx, s)
+		s.busy.Unlock()
 	}
+}
+
+// look renders the newest snapshot, where that is another than the last one.
+func (f *Feeds) look(ctx context.Context, s *subscriber) {
+	f.mu.Lock()
+	snap, anew := s.feed.latest, s.anew
+	s.anew = false
+	f.mu.Unlock()
+	if snap == nil || snap.Revision == s.last && !anew {
+		return
+	}
+	turn := f.slots
+	if s.rendered && !anew && render.Unchanged(snap.FS, s.reads) {
+		turn = f.quiet
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case turn <- struct{}{}:
+	}
+	f.render(ctx, s, snap)
+	<-turn
 }
 
 // render tells the machine what a snapshot means for an application. A commit

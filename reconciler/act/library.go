@@ -126,11 +126,7 @@ func (l *Library) remember(b reconciler.Blob) {
 		return
 	}
 	if l.templates[b.Digest] == nil {
-		t, err := state.ParseTemplate(b.Template)
-		if err != nil {
-			panic(fmt.Sprintf("the machine made a template that does not parse: %v", err))
-		}
-		l.templates[b.Digest] = t
+		l.templates[b.Digest] = b.Compiled // it never changes: whoever folds may share it
 		l.keep(b.Digest)
 	}
 }

@@ -69,6 +69,14 @@ func (p *Planner) wanted(s *state.State, w *state.Workload, v *state.WorkloadVar
 	return m, true
 }
 
+// stored is the template's stored form.
+func (m *memo) stored() []byte {
+	if m.raw == nil {
+		_, m.raw = state.NewTemplate(m.template.OS, &m.template.Spec, m.template.Images)
+	}
+	return m.raw
+}
+
 // revise finds the variants that need another template. A workload that runs
 // is held whole, before its first old pod is touched, while any variant's new
 // template can't run anywhere; a person can let the others go on.
@@ -93,6 +101,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 		}
 		t := m.template
 		if v.Update != nil && v.Update.Digest == t.Digest {
+			m.template, m.raw = v.Update, nil // one of both is enough, for each workload that there is
 			continue
 		}
 		if keepsAssumed(v, t) || keepsImages(w, v, t) || p.keepsDefaults(v, m) {
@@ -113,7 +122,7 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 		if v.Replicas > 0 || w.Cron != nil { // a Job keeps the template with which it began
 			req := schedule.Request{Workload: w, Variant: v, Template: t, Count: 1}
 			if schedule.Possible(s, req) {
-				ready = append(ready, Revise{v, t, m.raw})
+				ready = append(ready, Revise{v, t, m.stored()})
 				continue
 			}
 			answer := p.roster.Place(s, req)
@@ -123,11 +132,11 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 					h.Code, h.Params = state.HoldImageUnknown, assumed(m.images)
 				}
 				blocked = append(blocked, h)
-				d.Refused = append(d.Refused, Refusal{Revise{v, t, m.raw}, answer.Groups})
+				d.Refused = append(d.Refused, Refusal{Revise{v, t, m.stored()}, answer.Groups})
 				continue
 			}
 		}
-		ready = append(ready, Revise{v, t, m.raw})
+		ready = append(ready, Revise{v, t, m.stored()})
 	}
 	for _, h := range blocked {
 		d.Waiting = true

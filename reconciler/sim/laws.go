@@ -128,6 +128,10 @@ func (w *world) obeyRecord(s *state.State, r *state.Record, all []*state.Record)
 		delete(l.at, f.Name) // one that comes again begins anew
 	case *state.RevisionSeen:
 		w.obeyReachable(r.App, f.Revision)
+	case *state.RevisionsSeen:
+		for _, app := range f.Apps {
+			w.obeyReachable(app, f.Revision)
+		}
 	case *state.Held:
 		if f.Code == state.HoldRewind {
 			l.rewinds[f.ID] = f.Params[0]

@@ -32,7 +32,7 @@ func (s *State) apply(r *Record) error {
 		}
 	case *NodeJoined, *NodeChanged, *NodeReady, *NodeLost, *NodeSuspect, *NodeCordoned, *NodeRemoved:
 		return s.applyNode(r)
-	case *AppQuarantined, *AppDeclared, *AppRemoved, *RevisionRejected, *RevisionApplied, *RevisionSeen, *Converged, *Degraded, *SourceLost, *SourceBack, *ObjectGone, *AppSuspended:
+	case *AppQuarantined, *AppDeclared, *AppRemoved, *RevisionRejected, *RevisionApplied, *RevisionSeen, *Converged, *Degraded, *SourceLost, *SourceBack, *ObjectGone, *AppSuspended, *RevisionsSeen:
 		return s.applyApp(r)
 	case *ImageResolved:
 		im := f.Image

@@ -31,6 +31,15 @@ func (s *State) applyApp(r *Record) error {
 		return s.change(r, f.Name, nil, f.Changes)
 	case *ObjectGone:
 		return s.gone(f.Ref)
+	case *RevisionsSeen:
+		for _, name := range f.Apps {
+			a := s.Apps[name]
+			if a == nil {
+				return fmt.Errorf("application %q is not declared", name)
+			}
+			a.Revision, a.Commit, a.Rejected = f.Revision, f.Commit, nil
+		}
+		return nil
 	}
 	a := s.Apps[r.App]
 	if a == nil {

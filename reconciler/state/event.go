@@ -41,6 +41,13 @@ type Unchanged struct {
 	Rewound  bool // the revision doesn't follow from the one that the application has
 }
 
+// UnchangedAll says Unchanged, without Rewound, of many applications of one source.
+type UnchangedAll struct {
+	Apps     []AppName // sorted
+	Revision Revision
+	Commit   Commit
+}
+
 // SourceStatus says whether an application's source answers.
 type SourceStatus struct {
 	App    AppName
@@ -146,6 +153,7 @@ type Stop struct{}
 func (*RootRendered) event() {}
 func (*Rendered) event()     {}
 func (*Unchanged) event()    {}
+func (*UnchangedAll) event() {}
 func (*SourceStatus) event() {}
 func (*ImageLooked) event()  {}
 func (*NodeHello) event()    {}

@@ -28,6 +28,21 @@ type RevisionSeen struct {
 // Kind implements Fact.
 func (*RevisionSeen) Kind() Kind { return KindRevisionSeen }
 
+// KindRevisionsSeen is RevisionSeen of many.
+const KindRevisionsSeen Kind = 195
+
+// RevisionsSeen is RevisionSeen of many applications of one source, which no
+// pipeline moves and of which no note is wanted: a commit to a repository of ten
+// thousand is one record, not ten thousand.
+type RevisionsSeen struct {
+	Revision Revision  `json:"revision" pb:"1"`
+	Commit   Commit    `json:"commit,omitzero" pb:"2"`
+	Apps     []AppName `json:"applications" pb:"3"` // sorted
+}
+
+// Kind implements Fact.
+func (*RevisionsSeen) Kind() Kind { return KindRevisionsSeen }
+
 // RevisionRejected says that a commit has problems: nothing of it was applied.
 type RevisionRejected struct {
 	Revision Revision `json:"revision" pb:"1"`

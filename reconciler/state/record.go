@@ -185,5 +185,6 @@ func facts() map[Kind]func() Fact { //nolint:funlen // a table
 		KindSigningKeyRotated: func() Fact { return new(SigningKeyRotated) },
 		KindSessionEnded:      func() Fact { return new(SessionEnded) },
 		KindJoinTokenNoted:    func() Fact { return new(JoinTokenNoted) },
+		KindRevisionsSeen:     func() Fact { return new(RevisionsSeen) },
 	}
 }

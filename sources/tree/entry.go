@@ -51,6 +51,7 @@ type Dir struct {
 	files   int     // below it, files and links
 	depth   int     // directories below it, itself included
 	err     error   // why nothing in it can be read
+	links   bool    // there is a link below it, or what else leads elsewhere
 }
 
 // NewDir makes a directory of entries, in any order. Mistakes in names are kept
@@ -69,6 +70,7 @@ func NewDir(entries []Entry) *Dir {
 		if err := checkPortable(e.Name); err != nil && e.Err == nil {
 			e.Err = fmt.Errorf("%w: rename it", err)
 		}
+		d.links = d.links || e.Kind != File && e.Kind != Directory || e.Dir != nil && e.Dir.links
 		switch {
 		case e.Kind != Directory:
 			d.files++

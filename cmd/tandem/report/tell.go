@@ -92,7 +92,7 @@ func (t *Teller) Tell(r *state.Record) Line {
 		t.node(&l, f)
 	case *state.PodPlaced, *state.PodStopping, *state.PodGone, *state.PodObserved, *state.PodFlapping, *state.PodSettled:
 		t.pod(&l, r)
-	case *state.AppQuarantined, *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionRejected, *state.RevisionApplied, *state.Converged,
+	case *state.AppQuarantined, *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionsSeen, *state.RevisionRejected, *state.RevisionApplied, *state.Converged,
 		*state.Degraded, *state.SourceLost, *state.SourceBack, *state.ObjectGone:
 		t.app(&l, f)
 	default:
@@ -226,6 +226,12 @@ func (t *Teller) app(l *Line, fact state.Fact) {
 		t.commits[l.App], l.Commit = shortCommit(f.Revision), shortCommit(f.Revision)
 		self("see")
 		l.Outcome, l.Reason = f.Revision.Short(), "changes nothing here"
+	case *state.RevisionsSeen:
+		for _, app := range f.Apps {
+			t.commits[app] = shortCommit(f.Revision)
+		}
+		l.What, l.Commit = "see", shortCommit(f.Revision)
+		l.Outcome, l.Reason = f.Revision.Short(), "changes nothing in "+plural(len(f.Apps), "application")
 	case *state.RevisionRejected:
 		l.Commit = shortCommit(f.Revision)
 		self("reject")
