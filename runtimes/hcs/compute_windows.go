@@ -109,7 +109,7 @@ func take(p *uint16) string {
 }
 
 // failure makes an Error of an answer; nil when it was a success.
-func failure(op string, hr uint32, result string) error {
+func failure(o op, hr uint32, result string) error {
 	if hr < 1<<31 {
 		return nil
 	}
@@ -117,7 +117,7 @@ func failure(op string, hr uint32, result string) error {
 	if result != "" {
 		_ = json.Unmarshal([]byte(result), &said) // its text is welcome, not needed
 	}
-	return &Error{Op: op, Code: hr, Text: said.ErrorMessage}
+	return &Error{Op: string(o), Code: hr, Text: said.ErrorMessage}
 }
 
 // An answer is what an operation came to.
@@ -130,23 +130,23 @@ type answer struct {
 // operate begins an operation and waits for it. When ctx ends first, the
 // operation is cancelled and what it still comes to is waited for in the
 // background: late gets it, so that nothing it made is lost.
-func (c *compute) operate(ctx context.Context, op string, begin func(operationHandle) uint32, late func(answer)) (answer, error) {
-	return c.operateWith(ctx, op, begin, late, func(h operationHandle, _ *answer, result **uint16) uint32 {
+func (c *compute) operate(ctx context.Context, o op, begin func(operationHandle) uint32, late func(answer)) (answer, error) {
+	return c.operateWith(ctx, o, begin, late, func(h operationHandle, _ *answer, result **uint16) uint32 {
 		return hcsWaitForOperationResult(h, uint32(operationTimeout.Milliseconds()), result)
 	})
 }
 
 // operateProcess is operate for the one operation that answers with a process.
-func (c *compute) operateProcess(ctx context.Context, op string, begin func(operationHandle) uint32, late func(answer)) (answer, error) {
-	return c.operateWith(ctx, op, begin, late, func(h operationHandle, a *answer, result **uint16) uint32 {
+func (c *compute) operateProcess(ctx context.Context, o op, begin func(operationHandle) uint32, late func(answer)) (answer, error) {
+	return c.operateWith(ctx, o, begin, late, func(h operationHandle, a *answer, result **uint16) uint32 {
 		return hcsWaitForOperationResultAndProcessInfo(h, uint32(operationTimeout.Milliseconds()), &a.info, result)
 	})
 }
 
-func (c *compute) operateWith(ctx context.Context, op string, begin func(operationHandle) uint32, late func(answer), wait func(operationHandle, *answer, **uint16) uint32) (answer, error) {
+func (c *compute) operateWith(ctx context.Context, o op, begin func(operationHandle) uint32, late func(answer), wait func(operationHandle, *answer, **uint16) uint32) (answer, error) {
 	h := hcsCreateOperation(0, 0)
 	if h == 0 {
-		return answer{}, &Error{Op: op, Code: codeServiceUnavailable}
+		return answer{}, &Error{Op: string(o), Code: codeServiceUnavailable}
 	}
 	done := make(chan answer, 1)
 	go func() { // also begin hangs where the service does
@@ -164,7 +164,7 @@ func (c *compute) operateWith(ctx context.Context, op string, begin func(operati
 	}()
 	select {
 	case a := <-done:
-		return a, failure(op, a.hr, a.result)
+		return a, failure(o, a.hr, a.result)
 	case <-ctx.Done():
 		hcsCancelOperation(h)
 		go func() {
@@ -172,7 +172,7 @@ func (c *compute) operateWith(ctx context.Context, op string, begin func(operati
 				late(a)
 			}
 		}()
-		return answer{}, fmt.Errorf("%s: %w: %w", op, runtimes.ErrUnavailable, context.Cause(ctx))
+		return answer{}, fmt.Errorf("%s: %w: %w", o, runtimes.ErrUnavailable, context.Cause(ctx))
 	}
 }
 
@@ -203,8 +203,8 @@ func (c *compute) create(ctx context.Context, id string, document computeSystem)
 		return nil, err
 	}
 	var h systemHandle
-	_, err = c.operate(ctx, "create the container", func(op operationHandle) uint32 {
-		return hcsCreateComputeSystem(name, text, op, 0, &h)
+	_, err = c.operate(ctx, opCreate, func(on operationHandle) uint32 {
+		return hcsCreateComputeSystem(name, text, on, 0, &h)
 	}, func(answer) {
 		if h == 0 {
 			return
@@ -219,8 +219,8 @@ func (c *compute) create(ctx context.Context, id string, document computeSystem)
 		return nil, err
 	}
 	s := c.newSystem(id, h)
-	if _, err := c.operate(ctx, "start the container", func(op operationHandle) uint32 {
-		return hcsStartComputeSystem(h, op, nil)
+	if _, err := c.operate(ctx, opStart, func(on operationHandle) uint32 {
+		return hcsStartComputeSystem(h, on, nil)
 	}, nil); err != nil {
 		s.close()
 		return nil, err
@@ -235,7 +235,7 @@ func (c *compute) open(id string) (*system, error) {
 		return nil, err
 	}
 	var h systemHandle
-	if err := failure("open the container", hcsOpenComputeSystem(name, allAccess, &h), ""); err != nil {
+	if err := failure(opOpen, hcsOpenComputeSystem(name, allAccess, &h), ""); err != nil {
 		return nil, err
 	}
 	return c.newSystem(id, h), nil
@@ -247,8 +247,8 @@ func (c *compute) list(ctx context.Context) ([]properties, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.operate(ctx, "list containers", func(op operationHandle) uint32 {
-		return hcsEnumerateComputeSystems(query, op)
+	a, err := c.operate(ctx, opList, func(on operationHandle) uint32 {
+		return hcsEnumerateComputeSystems(query, on)
 	}, nil)
 	if err != nil {
 		return nil, err
@@ -264,16 +264,16 @@ func (c *compute) list(ctx context.Context) ([]properties, error) {
 
 // shutdown asks the processes to end: each gets CTRL_SHUTDOWN_EVENT.
 func (s *system) shutdown(ctx context.Context) error {
-	_, err := s.c.operate(ctx, "shut the container down", func(op operationHandle) uint32 {
-		return hcsShutDownComputeSystem(s.handle, op, nil)
+	_, err := s.c.operate(ctx, opShutdown, func(on operationHandle) uint32 {
+		return hcsShutDownComputeSystem(s.handle, on, nil)
 	}, nil)
 	return err
 }
 
 // terminate kills the processes; a system that has stopped is fine.
 func (s *system) terminate(ctx context.Context) error {
-	_, err := s.c.operate(ctx, "terminate the container", func(op operationHandle) uint32 {
-		return hcsTerminateComputeSystem(s.handle, op, nil)
+	_, err := s.c.operate(ctx, opTerminate, func(on operationHandle) uint32 {
+		return hcsTerminateComputeSystem(s.handle, on, nil)
 	}, nil)
 	if isGone(err) {
 		return nil
@@ -296,8 +296,8 @@ func (s *system) newProcess(pid uint32, h processHandle) *process {
 	return &process{c: s.c, pid: pid, handle: h, close: sync.OnceFunc(func() { hcsCloseProcess(h) })}
 }
 
-// start creates a process in the system.
-func (s *system) start(ctx context.Context, p processParameters) (*process, error) {
+// start creates a process in the system: its first, or a command.
+func (s *system) start(ctx context.Context, o op, p processParameters) (*process, error) {
 	raw, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
@@ -307,8 +307,8 @@ func (s *system) start(ctx context.Context, p processParameters) (*process, erro
 		return nil, err
 	}
 	var h processHandle
-	a, err := s.c.operateProcess(ctx, "start the process", func(op operationHandle) uint32 {
-		return hcsCreateProcess(s.handle, text, op, 0, &h)
+	a, err := s.c.operateProcess(ctx, o, func(on operationHandle) uint32 {
+		return hcsCreateProcess(s.handle, text, on, 0, &h)
 	}, func(a answer) {
 		closeHandles(a.info.in, a.info.out, a.info.err)
 		if h != 0 {
@@ -326,15 +326,15 @@ func (s *system) start(ctx context.Context, p processParameters) (*process, erro
 // openProcess opens a process that is there.
 func (s *system) openProcess(pid uint32) (*process, error) {
 	var h processHandle
-	if err := failure("open the process", hcsOpenProcess(s.handle, pid, allAccess, &h), ""); err != nil {
+	if err := failure(opOpenProcess, hcsOpenProcess(s.handle, pid, allAccess, &h), ""); err != nil {
 		return nil, err
 	}
 	return s.newProcess(pid, h), nil
 }
 
 func (p *process) status(ctx context.Context) (processStatus, error) {
-	a, err := p.c.operate(ctx, "ask for the process", func(op operationHandle) uint32 {
-		return hcsGetProcessProperties(p.handle, op, nil)
+	a, err := p.c.operate(ctx, opAskProcess, func(on operationHandle) uint32 {
+		return hcsGetProcessProperties(p.handle, on, nil)
 	}, nil)
 	if err != nil {
 		return processStatus{}, err
@@ -357,7 +357,7 @@ func (p *process) wait(ctx context.Context) (uint32, error) {
 		}
 	})
 	defer forget()
-	if err := failure("watch the process", hcsSetProcessCallback(p.handle, 0, listener, p.c.callback), ""); err != nil {
+	if err := failure(opWatch, hcsSetProcessCallback(p.handle, 0, listener, p.c.callback), ""); err != nil {
 		return 0, err
 	}
 	defer hcsSetProcessCallback(p.handle, 0, 0, 0)
@@ -379,8 +379,8 @@ func (p *process) wait(ctx context.Context) (uint32, error) {
 
 // kill ends a process; one that has exited is fine.
 func (p *process) kill(ctx context.Context) error {
-	_, err := p.c.operate(ctx, "kill the process", func(op operationHandle) uint32 {
-		return hcsTerminateProcess(p.handle, op, nil)
+	_, err := p.c.operate(ctx, opKillProcess, func(on operationHandle) uint32 {
+		return hcsTerminateProcess(p.handle, on, nil)
 	}, nil)
 	if isGone(err) {
 		return nil
@@ -398,8 +398,8 @@ func (p *process) modify(ctx context.Context, settings any) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.c.operate(ctx, "change the process", func(op operationHandle) uint32 {
-		return hcsModifyProcess(p.handle, op, text)
+	_, err = p.c.operate(ctx, opChange, func(on operationHandle) uint32 {
+		return hcsModifyProcess(p.handle, on, text)
 	}, nil)
 	return err
 }

@@ -41,7 +41,7 @@ func (r *Runtime) exec(ctx context.Context, uid state.UID, name string, x *runti
 		return 0, err
 	}
 	defer sys.close()
-	p, err := sys.start(ctx, processParameters{
+	p, err := sys.start(ctx, opExec, processParameters{
 		CommandLine: joinArgs(x.Command), User: rec.User, WorkingDirectory: rec.WorkingDir, Environment: rec.Environment,
 		EmulateConsole: x.TTY, CreateStdInPipe: x.Stdin != nil, CreateStdOutPipe: true, CreateStdErrPipe: !x.TTY,
 	})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -38,15 +37,6 @@ func ask(t *testing.T, name string, texts ...string) string {
 		t.Fatal(err)
 	}
 	return answer
-}
-
-func fault(t *testing.T, call string, hresult uint32) {
-	t.Helper()
-	raw, err := json.Marshal(map[string]any{"call": call, "hresult": hresult, "times": 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ask(t, "test.fault", string(raw))
 }
 
 // A node is a runtime with an image and one pod.
@@ -100,43 +90,6 @@ func (n *node) ended(t *testing.T) runtimes.ContainerObserved {
 			return o.Containers[0]
 		}
 		after = o.Version
-	}
-}
-
-// Each failure is named and of its class, leaves nothing, and the next attempt
-// works.
-func TestFailuresToStart(t *testing.T) {
-	n := newNode(t)
-	for _, c := range []struct {
-		call  string
-		code  uint32
-		class error
-		says  string
-	}{
-		{"CreateSandboxLayer", 0x80070070, runtimes.ErrUnavailable, "disk is full"},
-		{"PrepareLayer", 0x80070005, runtimes.ErrRejected, "access is denied"},
-		{"HcsCreateComputeSystem", 0xc037010d, runtimes.ErrRejected, "doesn't understand"},
-		{"HcsCreateComputeSystem", 0xc0370101, runtimes.ErrUnsupported, "doesn't match this machine"},
-		{"HcsStartComputeSystem", 0xc0370106, runtimes.ErrUnavailable, "ended while it was started"},
-		{"HcsStartComputeSystem", 0x800705af, runtimes.ErrUnavailable, "paging file"},
-		{"HcsCreateProcess", 0x80070002, runtimes.ErrRejected, "isn't in the image"},
-		{"HcsCreateProcess", 0x80370118, runtimes.ErrUnavailable, "four minutes"},
-	} {
-		fault(t, c.call, c.code)
-		err := n.Run(t.Context(), n.container("wait"))
-		if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s answers 0x%08x: %v, want %v and %q", c.call, c.code, err, c.class, c.says)
-		}
-		var left map[string]int
-		if err := json.Unmarshal([]byte(ask(t, "test.left")), &left); err != nil || left["systems"]+left["volumes"] > 0 {
-			t.Errorf("after %s failed there is left: %v (%v)", c.call, left, err)
-		}
-	}
-	if err := n.Run(t.Context(), n.container("exit", "4")); err != nil {
-		t.Fatalf("after the faults: %v", err)
-	}
-	if c := n.ended(t); c.ExitCode != 4 {
-		t.Errorf("it ended as %+v", c)
 	}
 }
 

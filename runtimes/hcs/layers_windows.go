@@ -67,6 +67,13 @@ func (l *layerStore) image(d state.Digest) (*storedImage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: read its record: %w", runtimes.ErrUnavailable, err)
 	}
+	for _, chain := range img.Chains {
+		for _, path := range []string{l.path("layers", chain), l.path("layers", chain+".json")} {
+			if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%w: a layer of it was removed from this node", runtimes.ErrNotFound)
+			}
+		}
+	}
 	return &img, nil
 }
 
@@ -174,7 +181,7 @@ func (l *layerStore) importLayer(ctx context.Context, blob images.Blob, diff, di
 	sum := sha256.New()
 	tee := io.TeeReader(plain, sum)
 	if _, err := ociwclayer.ImportLayerFromTar(ctx, tee, dir, parents); err != nil {
-		return fmt.Errorf("unpack layer %s: %w", blob.Digest, hcsFailure("import a layer", err))
+		return fmt.Errorf("unpack layer %s: %w", blob.Digest, hcsFailure(opImport, err))
 	}
 	if _, err := io.Copy(io.Discard, tee); err != nil {
 		return classifyImage(err)
@@ -230,23 +237,23 @@ func (l *layerStore) mount(id string, img *storedImage) (*scratch, error) {
 	parents := l.parents(img.Chains)
 	var none hcsshim.DriverInfo // paths are whole
 	if err := hcsshim.CreateScratchLayer(none, dir, "", parents); err != nil {
-		return nil, hcsFailure("make the writable layer", err)
+		return nil, hcsFailure(opScratch, err)
 	}
 	if err := hcsshim.ActivateLayer(none, dir); err != nil {
-		return nil, hcsFailure("activate the writable layer", err)
+		return nil, hcsFailure(opActivate, err)
 	}
 	if err := hcsshim.PrepareLayer(none, dir, parents); err != nil {
-		return nil, hcsFailure("prepare the writable layer", err)
+		return nil, hcsFailure(opPrepare, err)
 	}
 	volume, err := hcsshim.GetLayerMountPath(none, dir)
 	if err != nil {
-		return nil, hcsFailure("mount the writable layer", err)
+		return nil, hcsFailure(opMount, err)
 	}
 	s := &scratch{volume: volume}
 	for _, p := range parents {
 		g, err := hcsshim.NameToGuid(filepath.Base(p))
 		if err != nil {
-			return nil, hcsFailure("name a layer", err)
+			return nil, hcsFailure(opName, err)
 		}
 		s.layers = append(s.layers, layer{ID: g.ToString(), Path: p})
 	}
@@ -272,7 +279,7 @@ func (l *layerStore) destroy(dir string) error {
 		return nil
 	}
 	if err := hcsshim.DestroyLayer(hcsshim.DriverInfo{}, dir); err != nil {
-		return hcsFailure("remove a layer", err)
+		return hcsFailure(opDropLayer, err)
 	}
 	return os.RemoveAll(dir)
 }
@@ -292,11 +299,11 @@ func (l *layerStore) scratches() ([]string, error) {
 }
 
 // hcsFailure gives an error of hcsshim its class, by the code in it.
-func hcsFailure(op string, err error) error {
+func hcsFailure(o op, err error) error {
 	if code := codeOf(err); code != 0 {
-		return &Error{Op: op, Code: code}
+		return &Error{Op: string(o), Code: code}
 	}
-	return fmt.Errorf("%s: %w: %w", op, runtimes.ErrUnavailable, err)
+	return fmt.Errorf("%s: %w: %w", o, runtimes.ErrUnavailable, err)
 }
 
 // codeOf finds Windows' code in an error. hcsshim's own errors have it in a field

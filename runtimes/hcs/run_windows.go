@@ -138,7 +138,7 @@ func (r *Runtime) create(ctx context.Context, p *pod, c *runtimes.Container, img
 		return nil, fmt.Errorf("%w: the fencer lets none of the pod's containers begin: its lease has ended", runtimes.ErrUnavailable)
 	}
 	params := a.process(c)
-	first, err := sys.start(ctx, params)
+	first, err := sys.start(ctx, opProcess, params)
 	if err != nil {
 		return nil, err
 	}

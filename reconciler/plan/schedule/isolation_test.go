@@ -1,6 +1,9 @@
 package schedule
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -64,4 +67,99 @@ func TestHyperVOverheadIsCharged(t *testing.T) {
 	if spots := w.placeOne(req); names(spots) != "n n" {
 		t.Errorf("one by one: placed %q", names(spots))
 	}
+}
+
+// TestWindowsPlacements places each image on a cluster of every host of
+// Microsoft's table, each once for each set of isolations that it may offer: 0
+// wrong placements. The letters are what a host that offers both does with an image of each
+// build, written down here and not asked of the code: p process isolation, h
+// Hyper-V, - nothing.
+func TestWindowsPlacements(t *testing.T) {
+	hosts := []struct{ version, does string }{
+		{"10.0.14393.5000", "p----"}, {"10.0.14393.4000", "h----"}, // the revision counts on 2016 alone
+		{"10.0.17763.4000", "hp---"}, {"10.0.20348.4000", "hhp--"}, {"10.0.25398.400", "hhpp-"}, {"10.0.26100.400", "hhppp"},
+		{"10.0.19045.4000", "hh---"}, {"10.0.22000.400", "hhp--"}, {"10.0.22621.400", "hhp--"}, {"10.0.26200.400", "hhhhp"}, {"", "-----"},
+	}
+	offers := map[string][]state.Isolation{"none": nil, "p": {state.Process}, "h": {state.HyperV}, "both": {state.HyperV, state.Process}}
+	// want is how a host with an offer keeps a pod apart; empty: not at all.
+	want := func(does byte, offer []state.Isolation) state.Isolation {
+		process := len(offer) == 0 || slices.Contains(offer, state.Process)
+		switch {
+		case does == 'p' && process:
+			return state.Process
+		case does != '-' && slices.Contains(offer, state.HyperV):
+			return state.HyperV
+		}
+		return state.NoIsolation
+	}
+	platform := func(version string) state.Platform {
+		return state.Platform{OS: state.Windows, Arch: "amd64", OSVersion: version}
+	}
+	type index struct {
+		name      string
+		platforms []state.Platform
+		does      func(string) byte // of a host's letters
+	}
+	var indexes []index
+	for i, v := range servers() {
+		at := func(does string) byte { return does[i] }
+		indexes = append(indexes,
+			index{v, []state.Platform{platform(v)}, at},
+			index{v + " among what isn't a version", []state.Platform{platform("ltsc"), platform(v), platform("10.0"), platform("10.0.x.1"), {OS: state.Linux, Arch: "amd64"}, {OS: state.Windows, Arch: "arm64", OSVersion: v}}, at},
+		)
+	}
+	best := func(does string) byte { // of several builds: process isolation of any before Hyper-V
+		for _, c := range []byte("ph") {
+			if strings.IndexByte(does, c) >= 0 {
+				return c
+			}
+		}
+		return '-'
+	}
+	all := index{name: "all builds", does: best}
+	for _, v := range servers() {
+		all.platforms = append(all.platforms, platform(v))
+	}
+	indexes = append(indexes, all,
+		index{"no os.version", []state.Platform{platform("")}, func(string) byte { return 'p' }},
+		index{"nothing that is a version", []state.Platform{platform("ltsc2022"), platform("10.0"), platform("-1.0.20348.1")}, func(string) byte { return '-' }},
+		index{"no Windows", []state.Platform{{OS: state.Linux, Arch: "amd64"}}, func(string) byte { return '-' }},
+		index{"newer than all", []state.Platform{platform("10.0.30000.1")}, func(string) byte { return '-' }},
+	)
+	cells := 0
+	for _, x := range indexes {
+		w := newWorld()
+		expected := map[state.NodeName]state.Isolation{}
+		for i, h := range hosts {
+			for name, offer := range offers {
+				node := fmt.Sprintf("n%d-%s", i, name)
+				w.node(node, windows(h.version, offer...))
+				if iso := want(x.does(h.does), offer); iso != state.NoIsolation {
+					expected[state.NodeName(node)] = iso
+				}
+				cells++
+			}
+		}
+		spec := corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+		tmpl, _ := state.NewTemplate(state.Windows, &spec, []state.Image{{Name: "i", Platforms: x.platforms}})
+		for _, n := range w.Nodes {
+			reason, iso := new(Machines).Runs(tmpl, n)
+			if iso != expected[n.Name] || (reason == state.NodeFits) != (iso != state.NoIsolation) {
+				t.Errorf("image %s on %s of Windows %s: %q (reason %d), want %q", x.name, n.Name, n.Facts.OSVersion, iso, reason, expected[n.Name])
+			}
+		}
+		req := w.workload("web", state.Windows, func(p *corev1.PodTemplateSpec) { p.Spec.Containers[0].Image = "i" })
+		req.Template, req.Count = tmpl, 200
+		placed := map[state.NodeName]bool{}
+		for _, spot := range Place(w.State, req).Spots {
+			placed[spot.Node.Name] = true
+			if iso := expected[spot.Node.Name]; iso == state.NoIsolation || iso != spot.Isolation {
+				t.Errorf("image %s was placed on %s of Windows %s, %q, want %q", x.name, spot.Node.Name, spot.Node.Facts.OSVersion, spot.Isolation, iso)
+			}
+		}
+		if len(placed) != len(expected) {
+			t.Errorf("image %s was placed on %d nodes, want %d", x.name, len(placed), len(expected))
+		}
+	}
+	t.Logf("%d cells", cells)
 }

@@ -287,6 +287,7 @@ type Fault struct {
 	HRESULT uint32        `json:"hresult"`
 	Times   int           `json:"times"`
 	Delay   time.Duration `json:"delay"`
+	Late    bool          `json:"late"` // the call is taken, and its operation ends so
 }
 
 // Fault makes calls fail, or take long.

@@ -50,6 +50,7 @@ type fault struct {
 	HRESULT uint32        `json:"hresult"`
 	Times   int           `json:"times"`
 	Delay   time.Duration `json:"delay"`
+	Late    bool          `json:"late"` // the call is taken; its operation ends so
 }
 
 // A note is a call with its documents, for golden files.
@@ -103,7 +104,9 @@ func (b *broker) handle(v any) uint64 {
 	return b.last
 }
 
-func (b *broker) faulty(call string) uint32 {
+// faulty answers in a call's place; it says so with true.
+func (b *broker) faulty(r *request) (uint32, bool) {
+	call := r.name
 	b.mu.Lock()
 	var hit fault
 	for i := range b.faults {
@@ -115,7 +118,19 @@ func (b *broker) faulty(call string) uint32 {
 	}
 	b.mu.Unlock()
 	time.Sleep(hit.Delay)
-	return hit.HRESULT
+	if !hit.Late {
+		return hit.HRESULT, hit.HRESULT != ok
+	}
+	for _, a := range r.args {
+		if h, isNumber := a.(uint64); isNumber {
+			if o := b.operation(h); o != nil {
+				o.finish(hit.HRESULT, "")
+				return ok, true
+			}
+		}
+	}
+	fmt.Fprintln(os.Stderr, "broker: no operation in", call)
+	return notSupported, true
 }
 
 func (b *broker) note(r *request) {

@@ -139,7 +139,7 @@ func (b *broker) serve(c net.Conn) {
 
 // call answers one request, or with the fault that a test has asked for.
 func (b *broker) call(r *request) (uint32, []any) {
-	if hr := b.faulty(r.name); hr != 0 {
+	if hr, hit := b.faulty(r); hit {
 		return hr, nil
 	}
 	b.note(r)

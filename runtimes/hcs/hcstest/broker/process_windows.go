@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -144,6 +145,13 @@ func (b *broker) run(s *system, p *parameters, caller uint32) (*process, []uint6
 	defer pipes.closeChild()
 	b.spawn.Lock()
 	pi, err := spawn(program, p, own, directory(files, s, p.WorkingDirectory), pipes)
+	for range 3 { // Wine fails so about once in a thousand starts
+		if !errors.Is(err, windows.ERROR_INTERNAL_ERROR) {
+			break
+		}
+		fmt.Fprintf(os.Stderr, "broker: start %s again: %v\n", program, err)
+		pi, err = spawn(program, p, own, directory(files, s, p.WorkingDirectory), pipes)
+	}
 	b.spawn.Unlock()
 	if err != nil {
 		pipes.closeOwn()
