@@ -1,6 +1,8 @@
 package schedule
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -107,15 +109,32 @@ func (c *class) execute(f *state.NodeFacts) (state.NodeReason, state.Isolation) 
 		return state.NodeImageUnknown, state.NoIsolation
 	}
 	reason := state.NodeNoIsolation
-	for _, iso := range platform.Isolations(f) {
-		if c.hostProcess && iso == state.HyperV {
-			continue // the host's own processes can't be in a guest
-		}
+	for _, iso := range c.isolations(f) {
 		if reason = c.match(f, iso); reason == state.NodeFits {
 			return state.NodeFits, iso
 		}
 	}
 	return reason, state.NoIsolation
+}
+
+// isolations are the ways in which a node keeps this pod apart. The host's own
+// processes can't be in a guest, and a guest holds one container.
+func (c *class) isolations(f *state.NodeFacts) []state.Isolation {
+	return slices.DeleteFunc(platform.Isolations(f), func(iso state.Isolation) bool {
+		return iso == state.HyperV && (c.hostProcess || c.together() > 1)
+	})
+}
+
+// together is how many containers run at one time: a sidecar runs beside the
+// others, an init container before them.
+func (c *class) together() int {
+	n := len(c.spec.Containers)
+	for i := range c.spec.InitContainers {
+		if p := c.spec.InitContainers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
+			n++
+		}
+	}
+	return n
 }
 
 // match says whether every image has a manifest for the machine under one

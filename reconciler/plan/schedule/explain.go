@@ -89,7 +89,10 @@ func taintName(t state.Taint) string {
 func (e *Explainer) machine(n *state.Node, r state.NodeReason) string {
 	f := &n.Facts
 	if r == state.NodeNoIsolation {
-		return "HostProcess containers need process isolation; node offers Hyper-V alone"
+		if e.class.hostProcess {
+			return "HostProcess containers need process isolation; node offers Hyper-V alone"
+		}
+		return "pods of several containers need process isolation; node offers Hyper-V alone"
 	}
 	for i, name := range state.ImageNames(e.class.spec) {
 		img := &e.class.images[i]
@@ -118,7 +121,7 @@ func (e *Explainer) machine(n *state.Node, r state.NodeReason) string {
 }
 
 func (e *Explainer) runsImage(img *state.Image, f *state.NodeFacts) bool {
-	return slices.ContainsFunc(platform.Isolations(f), func(iso state.Isolation) bool {
+	return slices.ContainsFunc(e.class.isolations(f), func(iso state.Isolation) bool {
 		_, r := platform.Match(img, f, iso, e.class.hostProcess)
 		return r == state.NodeFits
 	})

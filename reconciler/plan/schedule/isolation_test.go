@@ -27,21 +27,35 @@ func TestIsolationIsChosen(t *testing.T) {
 		want    state.NodeReason
 		iso     state.Isolation
 		hostPro bool
+		more    func(*corev1.PodSpec)
 	}{
-		{"process preferred", "10.0.26100.1", []state.Isolation{state.HyperV, state.Process}, "10.0.20348.1", state.NodeFits, state.Process, false},
-		{"Hyper-V where process can't", "10.0.26100.1", []state.Isolation{state.Process, state.HyperV}, "10.0.17763.1", state.NodeFits, state.HyperV, false},
-		{"not offered", "10.0.26100.1", []state.Isolation{state.Process}, "10.0.17763.1", state.NodeOtherBuild, state.NoIsolation, false},
-		{"none said is process", "10.0.26100.1", nil, "10.0.26100.1", state.NodeFits, state.Process, false},
-		{"only Hyper-V offered", "10.0.22621.1", []state.Isolation{state.HyperV}, "10.0.20348.1", state.NodeFits, state.HyperV, false},
-		{"HostProcess needs process", "10.0.22621.1", []state.Isolation{state.HyperV}, "10.0.20348.1", state.NodeNoIsolation, state.NoIsolation, true},
-		{"HostProcess ignores the build", "10.0.20348.1", []state.Isolation{state.Process}, "10.0.17763.1", state.NodeFits, state.Process, true},
-		{"unknown isolation", "10.0.20348.1", []state.Isolation{"vm"}, "10.0.20348.1", state.NodeNoIsolation, state.NoIsolation, false},
+		{"process preferred", "10.0.26100.1", []state.Isolation{state.HyperV, state.Process}, "10.0.20348.1", state.NodeFits, state.Process, false, nil},
+		{"Hyper-V where process can't", "10.0.26100.1", []state.Isolation{state.Process, state.HyperV}, "10.0.17763.1", state.NodeFits, state.HyperV, false, nil},
+		{"not offered", "10.0.26100.1", []state.Isolation{state.Process}, "10.0.17763.1", state.NodeOtherBuild, state.NoIsolation, false, nil},
+		{"none said is process", "10.0.26100.1", nil, "10.0.26100.1", state.NodeFits, state.Process, false, nil},
+		{"only Hyper-V offered", "10.0.22621.1", []state.Isolation{state.HyperV}, "10.0.20348.1", state.NodeFits, state.HyperV, false, nil},
+		{"HostProcess needs process", "10.0.22621.1", []state.Isolation{state.HyperV}, "10.0.20348.1", state.NodeNoIsolation, state.NoIsolation, true, nil},
+		{"HostProcess ignores the build", "10.0.20348.1", []state.Isolation{state.Process}, "10.0.17763.1", state.NodeFits, state.Process, true, nil},
+		{"unknown isolation", "10.0.20348.1", []state.Isolation{"vm"}, "10.0.20348.1", state.NodeNoIsolation, state.NoIsolation, false, nil},
+		{"a guest holds one container", "10.0.26100.1", []state.Isolation{state.Process, state.HyperV}, "10.0.17763.1", state.NodeOtherBuild, state.NoIsolation, false, func(p *corev1.PodSpec) {
+			p.Containers = append(p.Containers, corev1.Container{Image: "i"})
+		}},
+		{"a sidecar is one more", "10.0.22621.1", []state.Isolation{state.HyperV}, "10.0.20348.1", state.NodeNoIsolation, state.NoIsolation, false, func(p *corev1.PodSpec) {
+			always := corev1.ContainerRestartPolicyAlways
+			p.InitContainers = []corev1.Container{{Image: "i", RestartPolicy: &always}}
+		}},
+		{"an init container has a guest before", "10.0.26100.1", []state.Isolation{state.Process, state.HyperV}, "10.0.17763.1", state.NodeFits, state.HyperV, false, func(p *corev1.PodSpec) {
+			p.InitContainers = []corev1.Container{{Image: "i"}}
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld()
 			n := w.node("n", windows(tt.host, tt.offers...))
 			spec := corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: "i"}}}}
+			if tt.more != nil {
+				tt.more(&spec.Spec)
+			}
 			if tt.hostPro {
 				yes := true
 				spec.Spec.SecurityContext = &corev1.PodSecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{HostProcess: &yes}}
