@@ -77,12 +77,12 @@ func Render(ctx context.Context, files []File, options Options) (docs []Document
 	if err := chartutil.ProcessDependencies(c, values); err != nil {
 		return nil, nil, &Error{File: "Chart.yaml", Cause: "its dependencies can't be processed: " + oneLine(err), Remedy: "correct the conditions, tags and import-values of its dependencies"}
 	}
-	known, err := capabilities(c, options)
+	told, err := capabilities(c, options)
 	if err != nil {
 		return nil, nil, err
 	}
 	release := common.ReleaseOptions{Name: options.Release, Namespace: options.Namespace, Revision: 1, IsInstall: true}
-	top, err := commonutil.ToRenderValuesWithSchemaValidation(c, values, release, known, true)
+	top, err := commonutil.ToRenderValuesWithSchemaValidation(c, values, release, told, true)
 	if err != nil {
 		return nil, nil, &Error{File: "values.yaml", Cause: "values can't be merged: " + oneLine(err), Remedy: "compare the values with the chart's values.yaml"}
 	}
@@ -145,6 +145,9 @@ func load(files []File) (*chart.Chart, error) {
 	if err != nil {
 		return nil, &Error{File: "Chart.yaml", Cause: "the chart can't be loaded: " + oneLine(err), Remedy: "try it with  helm lint"}
 	}
+	if err := known(c); err != nil {
+		return nil, err
+	}
 	if err := missing(c); err != nil {
 		return nil, err
 	}
@@ -153,6 +156,19 @@ func load(files []File) (*chart.Chart, error) {
 	}
 	ordered(c)
 	return c, nil
+}
+
+// known refuses charts of a form that Helm doesn't install, also as dependencies.
+func known(c *chart.Chart) error {
+	if v := c.Metadata.APIVersion; v != chart.APIVersionV1 && v != chart.APIVersionV2 {
+		return &Error{File: "Chart.yaml", Cause: fmt.Sprintf("%s is a chart of apiVersion %s", c.ChartFullPath(), v), Remedy: "want v1 or v2"}
+	}
+	for _, d := range c.Dependencies() {
+		if err := known(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func ordered(c *chart.Chart) {

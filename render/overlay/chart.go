@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"helm.sh/helm/v4/pkg/ignore"
@@ -106,6 +107,10 @@ func (w *walker) hook(v *manifest.Value, at state.Origin) bool {
 		return true
 	}
 	_, ref := manifest.Identify(v)
+	if unknownHook(hooks) {
+		w.warnings = append(w.warnings, leftOut(ref, at, hooks))
+		return false
+	}
 	runs := ref.Kind == "Job" || ref.Kind == "Pod"
 	switch test := strings.HasPrefix(hooks, "test") && !strings.Contains(hooks, "-install") && !strings.Contains(hooks, "-upgrade"); {
 	case test:
@@ -123,6 +128,22 @@ func (w *walker) hook(v *manifest.Value, at state.Origin) bool {
 	}
 	w.warnings = append(w.warnings, state.Problem{Object: ref, At: at, Cause: "is a hook of the chart for a deletion or a rollback (" + hooks + ") and is left out", Remedy: "nothing, if it need not run"})
 	return false
+}
+
+// unknownHook says whether Helm doesn't know an event of a hook: then it leaves the
+// object out.
+func unknownHook(hooks string) bool {
+	known := []string{"pre-install", "post-install", "pre-delete", "post-delete", "pre-upgrade", "post-upgrade", "pre-rollback", "post-rollback", "test", "test-success"}
+	for event := range strings.SplitSeq(hooks, ",") {
+		if !slices.Contains(known, strings.ToLower(strings.TrimSpace(event))) {
+			return true
+		}
+	}
+	return false
+}
+
+func leftOut(ref state.Ref, at state.Origin, hooks string) state.Problem {
+	return state.Problem{Object: ref, At: at, Cause: "is a hook that Helm doesn't know (" + hooks + "), and is left out as by Helm", Remedy: "remove the annotation helm.sh/hook, or the object"}
 }
 
 // chartFiles reads a chart's directory, without what .helmignore names.

@@ -69,11 +69,13 @@ func (k *kustomization) helmCharts() {
 		component += "resources: [charts.yaml]\n"
 	}
 	k.made[k.chartsFile()], k.made[objects] = []byte(component), all.Bytes()
+	k.overrides[k.file] = k.withCharts().JSON()
 }
 
-// withCharts puts the component with the charts' objects in the place of
-// helmCharts.
-func (k *kustomization) withCharts(out *manifest.Value) {
+// withCharts is the kustomization with the component of the charts' objects in the
+// place of helmCharts.
+func (k *kustomization) withCharts() *manifest.Value {
+	out := *k.value
 	component := &manifest.Value{Kind: manifest.String, Text: chartsDir}
 	into := &manifest.Value{Kind: manifest.List, Items: []*manifest.Value{component}}
 	var fields []manifest.Field
@@ -87,6 +89,7 @@ func (k *kustomization) withCharts(out *manifest.Value) {
 		}
 	}
 	out.Fields = append(fields, manifest.Field{Key: "components", Value: into})
+	return &out
 }
 
 // chartDirOf is where kustomize looks for a chart, and would put it.
@@ -231,6 +234,11 @@ func (k *kustomization) chartHook(item *manifest.Value, n *kyaml.RNode, at state
 	if hooks == "" {
 		return true
 	}
+	ref := state.Ref{Kind: n.GetKind(), Namespace: n.GetNamespace(), Name: n.GetName()}
+	if unknownHook(hooks) {
+		k.warnings = append(k.warnings, leftOut(ref, k.index.seenFrom(at), hooks))
+		return false
+	}
 	isTest := false
 	for event := range strings.SplitSeq(hooks, ",") {
 		event = strings.TrimSpace(event)
@@ -239,9 +247,9 @@ func (k *kustomization) chartHook(item *manifest.Value, n *kyaml.RNode, at state
 	if item.Find("skipHooks").Is(true) || isTest && item.Find("skipTests").Is(true) {
 		return false
 	}
-	if kind := n.GetKind(); kind == "Job" || kind == "Pod" {
+	if kind := ref.Kind; kind == "Job" || kind == "Pod" {
 		k.problems = append(k.problems, state.Problem{
-			Object: state.Ref{Kind: kind, Namespace: n.GetNamespace(), Name: n.GetName()}, Field: "metadata.annotations[helm.sh/hook]", At: k.index.seenFrom(at),
+			Object: ref, Field: "metadata.annotations[helm.sh/hook]", At: k.index.seenFrom(at),
 			Cause:  "a " + kind + " that Helm would run as a hook (" + hooks + "), and that kustomize makes an ordinary one",
 			Remedy: "write  skipTests: true  or  skipHooks: true  into the entry of helmCharts, or switch the hook off in the chart's values",
 		})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
@@ -104,6 +105,31 @@ func TestSameBytesAsKustomize(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDeprecatedAsKustomize: deprecated fields mean what kustomize makes of them,
+// also where the order of what they do shows.
+func TestDeprecatedAsKustomize(t *testing.T) {
+	archive, err := txtar.ParseFile("../testdata/deprecated.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive.Files = slices.DeleteFunc(archive.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "out/") })
+	tree := rendertest.FromArchive(archive)
+	r := newRun(tree, ".")
+	w := r.read(newView(t.Context(), tree, r.trace))
+	w.sorts = true // as kustomize build does
+	m, err := w.kustomize()
+	if err != nil || len(w.problems) > 0 {
+		t.Fatal(err, w.problems)
+	}
+	got, err := m.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(plainKustomize(t, tree, "", func(name string) string { return name }), string(got)); diff != "" {
+		t.Errorf("bytes differ (-kustomize +render):\n%s", diff)
 	}
 }
 

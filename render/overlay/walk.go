@@ -123,7 +123,7 @@ func (w *walker) dir(dir string, from state.Origin, component bool, stack []stri
 	if k.valid(component, from) {
 		k.references()
 		k.helmCharts()
-		k.rewrite()
+		k.warnDeprecated()
 	}
 	w.namespace = outer
 }
@@ -174,8 +174,6 @@ func (k *kustomization) failAt(v *manifest.Value, field, cause, remedy string) {
 func refusedKustomizeFields() map[string][2]string {
 	return map[string][2]string{
 		"helmChartInflationGenerator": {"is deprecated in kustomize and not supported", "use helmCharts and helmGlobals"},
-		"vars":                        {"is deprecated in kustomize and not supported", "use replacements"},
-		"patchesJson6902":             {"is deprecated in kustomize and not supported", "move its entries to patches"},
 		"openapi":                     {"not supported: it would change how all other kustomizations merge", "write lists that can be merged, or a JSON patch"},
 	}
 }
@@ -200,7 +198,7 @@ func (k *kustomization) valid(component bool, from state.Origin) bool {
 		return k.mark(k.file, &manifest.Value{Line: line, Col: col})
 	}
 	if len(k.problems) == before {
-		k.problems = append(k.problems, manifest.Check(k.value, reflect.TypeFor[types.Kustomization](), place)...)
+		k.problems = append(k.problems, manifest.Check(asTagged(k.value), reflect.TypeFor[types.Kustomization](), place)...)
 	}
 	kind := k.value.Str("kind")
 	switch {
@@ -219,6 +217,35 @@ func (k *kustomization) valid(component bool, from state.Origin) bool {
 		k.failAt(v, "apiVersion", "want "+want, "apiVersion: "+want)
 	}
 	return len(k.problems) == before
+}
+
+// asTagged is a kustomization whose vars write fieldPath as kustomize's code does:
+// its documents, and so most people, write fieldpath, and both are read.
+func asTagged(v *manifest.Value) *manifest.Value {
+	vars := v.Find("vars")
+	if vars == nil {
+		return v
+	}
+	renamed := func(v *manifest.Value, key string, to func(*manifest.Field)) *manifest.Value {
+		out := *v
+		out.Fields = slices.Clone(v.Fields)
+		for i := range out.Fields {
+			if out.Fields[i].Key == key {
+				to(&out.Fields[i])
+			}
+		}
+		return &out
+	}
+	return renamed(v, "vars", func(f *manifest.Field) {
+		list := *f.Value
+		list.Items = nil
+		for _, item := range f.Value.Items {
+			list.Items = append(list.Items, renamed(item, "fieldref", func(f *manifest.Field) {
+				f.Value = renamed(f.Value, "fieldpath", func(f *manifest.Field) { f.Key = "fieldPath" })
+			}))
+		}
+		f.Value = &list
+	})
 }
 
 // strings are the string elements of a list field.
@@ -250,7 +277,7 @@ func (k *kustomization) references() {
 			k.yaml(field, v, nil)
 		}
 	}
-	for _, field := range []string{"patches", "patchesStrategicMerge"} {
+	for _, field := range []string{"patches", "patchesStrategicMerge", "patchesJson6902"} {
 		if list := k.value.Find(field); list != nil {
 			for _, item := range list.Items {
 				k.patch(field, item)

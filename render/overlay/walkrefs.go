@@ -160,7 +160,7 @@ func (k *kustomization) plugin(field string, v *manifest.Value) {
 // builtinPlugins are kustomize's own, without those that run other programs.
 func builtinPlugins() []string {
 	return []string{
-		"AnnotationsTransformer", "ConfigMapGenerator", "HashTransformer", "ImageTagTransformer", "LabelTransformer", "NamespaceTransformer",
+		"AnnotationsTransformer", "ConfigMapGenerator", "HashTransformer", "IAMPolicyGenerator", "ImageTagTransformer", "LabelTransformer", "NamespaceTransformer",
 		"PatchJson6902Transformer", "PatchStrategicMergeTransformer", "PatchTransformer", "PrefixTransformer", "PrefixSuffixTransformer",
 		"ReplacementTransformer", "ReplicaCountTransformer", "SecretGenerator", "SuffixTransformer", "ValueAddTransformer", "SortOrderTransformer",
 	}
@@ -209,60 +209,23 @@ func (k *kustomization) pluginPaths(field string, v *manifest.Value, at state.Or
 
 func jsonPointer(s string) bool { return strings.HasPrefix(s, "/") && path.Ext(s) == "" }
 
-// rewrite turns deprecated fields into what kustomize itself turns them into
-// (`kustomize edit fix`), because it would write a warning to our standard
-// error; the warning becomes one of ours.
-func (k *kustomization) rewrite() {
-	out := *k.value
-	out.Fields = slices.Clone(k.value.Fields)
-	changed := false
-	move := func(old, name string, first bool, turn func(*manifest.Value) []*manifest.Value) {
-		i := slices.IndexFunc(out.Fields, func(f manifest.Field) bool { return f.Key == old })
-		if i < 0 {
-			return
-		}
-		changed = true
-		f := out.Fields[i]
-		out.Fields = slices.Delete(out.Fields, i, i+1)
-		k.warnings = append(k.warnings, state.Problem{
-			At: k.mark(k.file, &manifest.Value{Line: f.Line, Col: f.Col}), Field: old, Cause: "is deprecated in kustomize", Remedy: "use " + name + " (kustomize edit fix)",
-		})
-		into := &manifest.Value{Kind: manifest.List}
-		if have := out.Find(name); have != nil {
-			*into = *have
-			into.Items = slices.Clone(have.Items)
-			out.Fields = slices.DeleteFunc(out.Fields, func(f manifest.Field) bool { return f.Key == name })
-		}
-		if first {
-			into.Items = append(turn(f.Value), into.Items...)
-		} else {
-			into.Items = append(into.Items, turn(f.Value)...)
-		}
-		out.Fields = append(out.Fields, manifest.Field{Key: name, Value: into})
+// deprecated are fields that kustomize would rather not have, and what is to be
+// used in their place. They mean what kustomize makes of them.
+func deprecated() map[string]string {
+	return map[string]string{
+		"bases": "resources", "imageTags": "images", "commonLabels": "labels", "patchesStrategicMerge": "patches", "patchesJson6902": "patches", "vars": "replacements",
 	}
-	same := func(v *manifest.Value) []*manifest.Value { return v.Items }
-	move("bases", "resources", false, same)
-	move("imageTags", "images", false, same)
-	move("commonLabels", "labels", false, func(v *manifest.Value) []*manifest.Value {
-		yes := &manifest.Value{Kind: manifest.Bool, Text: "true"}
-		return []*manifest.Value{{Kind: manifest.Map, Fields: []manifest.Field{{Key: "pairs", Value: v}, {Key: "includeSelectors", Value: yes}}}}
-	})
-	move("patchesStrategicMerge", "patches", true, func(v *manifest.Value) []*manifest.Value {
-		var items []*manifest.Value
-		for _, item := range v.Items {
-			key := "patch"
-			if !strings.ContainsAny(item.Text, "\n{") {
-				key = "path"
-			}
-			items = append(items, &manifest.Value{Kind: manifest.Map, Fields: []manifest.Field{{Key: key, Value: item}}})
+}
+
+// warnDeprecated names the deprecated fields: kustomize's own words about them go
+// nowhere.
+func (k *kustomization) warnDeprecated() {
+	for i := range k.value.Fields {
+		f := &k.value.Fields[i]
+		if instead := deprecated()[f.Key]; instead != "" {
+			k.warnings = append(k.warnings, state.Problem{
+				At: k.mark(k.file, &manifest.Value{Line: f.Line, Col: f.Col}), Field: f.Key, Cause: "is deprecated in kustomize", Remedy: "use " + instead + " (kustomize edit fix)",
+			})
 		}
-		return items
-	})
-	if k.made[k.chartsFile()] != nil {
-		changed = true
-		k.withCharts(&out)
-	}
-	if changed {
-		k.overrides[k.file] = out.JSON()
 	}
 }

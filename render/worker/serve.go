@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -47,6 +49,9 @@ func Serve(in io.Reader, out io.Writer, renderer func(manifest.Tokens, *sops.Key
 	// harder before the limit is passed.
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(s.limits.Memory / 4 * 3)
+	if err := silence(); err != nil {
+		return errors.Join(err, s.pipe.send(up{Ready: &ready{Refused: err.Error()}}))
+	}
 	if err := confine(s.limits); err != nil {
 		return errors.Join(err, s.pipe.send(up{Ready: &ready{Refused: err.Error()}}))
 	}
@@ -56,6 +61,18 @@ func Serve(in io.Reader, out io.Writer, renderer func(manifest.Tokens, *sops.Key
 	go s.receive()
 	go s.work()
 	return <-s.ended
+}
+
+// silence lets libraries say nothing on the standard error: what the runtime says
+// there when it ends is the controller's to read.
+func silence() error {
+	nowhere, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("be silent: %w", err)
+	}
+	os.Stderr = nowhere
+	log.SetOutput(io.Discard)
+	return nil
 }
 
 // server is the worker's side of the pipe.
