@@ -3,6 +3,7 @@ package reconciler
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/plan/schedule"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -106,11 +107,13 @@ func (m *Machine) do(e *state.Command) {
 		if !p.Stopping {
 			m.emit(m.appOf(p), &state.PodStopping{UID: p.UID, Why: state.StopRequested})
 		}
+		m.hurry(p, e.Grace)
 	case state.CmdEvict:
 		p := m.fold.ByName[state.PodKey{Namespace: e.Object.Namespace, Name: e.Object.Name}]
 		if !p.Stopping {
 			m.emit(m.appOf(p), &state.PodStopping{UID: p.UID, Why: state.StopDrained})
 		}
+		m.hurry(p, e.Grace)
 	case state.CmdDrain:
 		// That it is drained is in the record already: its pods leave by budget.
 		name := state.NodeName(e.Object.Name)
@@ -194,6 +197,17 @@ func (m *Machine) down() {
 	for _, a := range m.fold.SortedApps() {
 		m.removeApp(a)
 	}
+}
+
+// hurry gives a pod that stops the time that a person asks for. A pod that was
+// told to stop before is given no more than it has left, as under Kubernetes.
+func (m *Machine) hurry(p *state.Pod, grace time.Duration) {
+	told := p.StopAt == m.now // by this command
+	left := p.StopAt.Mono + p.Grace() - m.now.Mono
+	if grace <= 0 || told && grace == left || !told && grace >= left {
+		return
+	}
+	m.emit(m.appOf(p), &state.PodHurried{UID: p.UID, Grace: grace})
 }
 
 func sortPods(pods []*state.Pod) {

@@ -329,6 +329,8 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		m.touchWorkload(f.Workload)
 	case *state.PodStopping:
 		m.touchPod(f.UID, true)
+	case *state.PodHurried:
+		m.touchPod(f.UID, true)
 	case *state.PodGone:
 		m.touchPod(f.UID, true)
 		m.helped()

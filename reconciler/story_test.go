@@ -578,6 +578,14 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) {
 			c.Object.Namespace = ""
 		}
 	}
+	grace := ""
+	d.MaybeScanArgs(t, "grace", &grace)
+	if grace != "" {
+		var err error
+		if c.Grace, err = time.ParseDuration(grace); err != nil {
+			t.Fatalf("%s: %v", d.Pos, err)
+		}
+	}
 	out := s.m.Step(s.now, []state.Event{c})
 	for _, e := range out.Effects {
 		if r, ok := e.(*state.Reply); ok && r.Code != state.ReplyDone {

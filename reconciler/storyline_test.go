@@ -47,6 +47,8 @@ func (s *story) line(r *state.Record) string {
 		return fmt.Sprintf("place %s on %s", s.placed(r, f), f.Node)
 	case *state.PodStopping:
 		return fmt.Sprintf("stop %s: %s", s.of(f.UID), f.Why)
+	case *state.PodHurried:
+		return fmt.Sprintf("%s is given %s to end", s.of(f.UID), f.Grace)
 	case *state.PodGone:
 		return s.goneLine(f)
 	case *state.PodObserved:

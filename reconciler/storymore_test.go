@@ -164,7 +164,11 @@ func (s *story) show(d *datadriven.TestData) {
 	case "assigned": // what agents were told of each pod's name
 		for _, name := range s.names() {
 			for _, p := range s.agents[name].newest.Pods {
-				fmt.Fprintf(&s.out, "%s service=%s\n", p.Key.Name, p.Service)
+				fmt.Fprintf(&s.out, "%s service=%s", p.Key.Name, p.Service)
+				if p.Stop {
+					fmt.Fprintf(&s.out, " stops within %s", p.Grace)
+				}
+				fmt.Fprintln(&s.out)
 			}
 		}
 	case "objects":

@@ -336,7 +336,7 @@ func (v *verifier) names(r *state.Record) {
 	case *state.PodPlaced:
 		remember(v.templates, f.Template)
 		return // it has no texts, and there are many
-	case *state.PodGone, *state.PodStopping:
+	case *state.PodGone, *state.PodStopping, *state.PodHurried:
 		return
 	case *state.PodObserved:
 		if f.Detail.IsZero() {

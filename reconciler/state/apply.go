@@ -45,7 +45,7 @@ func (s *State) apply(r *Record) error {
 		return s.applyCron(r)
 	case *GateJobStarted, *GateJobEnded:
 		return s.applyGateJob(r)
-	case *PodPlaced, *PodStopping, *PodGone, *PodObserved, *PodFlapping, *PodSettled:
+	case *PodPlaced, *PodStopping, *PodHurried, *PodGone, *PodObserved, *PodFlapping, *PodSettled:
 		return s.applyPod(r)
 	case *NodeRanged, *ServiceAddressed, *RoutingChosen:
 		return s.applyNetwork(r)

@@ -17,6 +17,14 @@ func TerminationGrace(spec *corev1.PodSpec) time.Duration {
 	return 30 * time.Second
 }
 
+// Grace is how long the pod may take to stop, from StopAt on.
+func (p *Pod) Grace() time.Duration {
+	if p.StopGrace > 0 {
+		return p.StopGrace
+	}
+	return TerminationGrace(&p.Template.Spec.Spec)
+}
+
 func (s *State) applyPod(r *Record) error {
 	if f, ok := r.Fact.(*PodPlaced); ok {
 		return s.place(r, f)
@@ -24,6 +32,8 @@ func (s *State) applyPod(r *Record) error {
 	var uid UID
 	switch f := r.Fact.(type) {
 	case *PodStopping:
+		uid = f.UID
+	case *PodHurried:
 		uid = f.UID
 	case *PodGone:
 		uid = f.UID
@@ -45,6 +55,9 @@ func (s *State) applyPod(r *Record) error {
 		n.Yielding -= p.yields()
 		p.Stopping, p.StopWhy, p.StopAt = true, f.Why, r.At
 		n.Yielding += p.yields()
+		n.Generation++
+	case *PodHurried:
+		p.StopGrace, p.StopAt = f.Grace, r.At
 		n.Generation++
 	case *PodGone:
 		if w := s.Workloads[p.Workload]; w != nil && w.Ref.Kind == "Pod" && p.Ended() && !p.Stopping {

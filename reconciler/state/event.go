@@ -103,7 +103,8 @@ type Command struct {
 	Reason Text
 	Detail Text
 	Until  int64
-	Key    string // rotate key: the public key that is to sign the log from now on
+	Key    string        // rotate key: the public key that is to sign the log from now on
+	Grace  time.Duration // delete pod, evict: that the pod is given; 0: what its text says
 
 	// Of promotions.
 	Groups   []string // that the actor is in, as who authenticated them says

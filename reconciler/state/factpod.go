@@ -1,6 +1,8 @@
 package state
 
 import (
+	"time"
+
 	"github.com/tandem-gitops/tandem/reconciler/lease"
 )
 
@@ -30,6 +32,16 @@ type PodStopping struct {
 
 // Kind implements Fact.
 func (*PodStopping) Kind() Kind { return KindPodStopping }
+
+// PodHurried says that a pod which stops is given another time for it, from this
+// record on: a person asked for it.
+type PodHurried struct {
+	UID   UID           `json:"uid" pb:"1"`
+	Grace time.Duration `json:"grace" pb:"2"`
+}
+
+// Kind implements Fact.
+func (*PodHurried) Kind() Kind { return KindPodHurried }
 
 // PodGone ends a life: nothing of it runs any more.
 type PodGone struct {

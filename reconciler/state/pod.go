@@ -132,6 +132,7 @@ type Pod struct {
 	PlacedSeq  Seq
 	PlacedGen  uint64 // the node's generation that first had this pod
 	StopAt     Instant
+	StopGrace  time.Duration // that a person asked for; 0: the template's
 	Reason     PodReason
 	Detail     Text
 	IP         netip.Addr

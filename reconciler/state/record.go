@@ -103,6 +103,9 @@ const KindSigningKeyRotated Kind = 177
 // KindSessionEnded is of what people do in pods.
 const KindSessionEnded Kind = 178
 
+// KindPodHurried is of pods that a person gives another time to end.
+const KindPodHurried Kind = 209
+
 // NewFact returns a pointer to an empty fact of that kind, or nil for a number
 // that this version doesn't know.
 func NewFact(k Kind) Fact {
@@ -184,6 +187,7 @@ func facts() map[Kind]func() Fact { //nolint:funlen // a table
 		KindGateJobEnded:      func() Fact { return new(GateJobEnded) },
 		KindSigningKeyRotated: func() Fact { return new(SigningKeyRotated) },
 		KindSessionEnded:      func() Fact { return new(SessionEnded) },
+		KindPodHurried:        func() Fact { return new(PodHurried) },
 		KindJoinTokenNoted:    func() Fact { return new(JoinTokenNoted) },
 		KindRevisionsSeen:     func() Fact { return new(RevisionsSeen) },
 	}

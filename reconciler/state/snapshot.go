@@ -163,6 +163,7 @@ type SnapPod struct {
 	Changed    Seq               `pb:"25"`
 	Counted    bool              `pb:"26"`
 	Loss       lease.Class       `pb:"27"`
+	StopGrace  time.Duration     `pb:"225"`
 }
 
 // SnapHold is a Hold.
@@ -279,7 +280,7 @@ func snapPod(p *Pod) SnapPod {
 	return SnapPod{
 		p.Key, p.UID, p.Workload, p.OS, p.Ordinal, p.Template.Digest, p.Node, p.Isolation, p.Placed, p.PlacedSeq, p.PlacedGen,
 		p.Phase, p.Ready, p.ReadySince, p.Reported, p.Flapping, p.Stopping, p.StopWhy, p.StopAt, p.Lost, p.Reason, p.Detail, addrText(p.IP),
-		p.Containers, p.Changed, p.Counted, p.Loss,
+		p.Containers, p.Changed, p.Counted, p.Loss, p.StopGrace,
 	}
 }
 
@@ -454,6 +455,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 			Placed: sp.Placed, PlacedSeq: sp.PlacedSeq, PlacedGen: sp.PlacedGen, Phase: sp.Phase, Ready: sp.Ready, ReadySince: sp.ReadySince,
 			Reported: sp.Reported, Flapping: sp.Flapping, Stopping: sp.Stopping, StopWhy: sp.StopWhy, StopAt: sp.StopAt, Lost: sp.Lost,
 			Reason: sp.Reason, Detail: sp.Detail, Containers: sp.Containers, Changed: sp.Changed, Counted: sp.Counted, Loss: sp.Loss,
+			StopGrace: sp.StopGrace,
 		}
 		p.IP, _ = netip.ParseAddr(sp.IP)
 		for j := range p.Containers {

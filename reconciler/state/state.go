@@ -320,7 +320,7 @@ func (s *State) Assignment(n *Node) Assignment {
 }
 
 func (s *State) assigned(p *Pod) *AssignedPod {
-	if p.assigned != nil && p.assigned.Stop == p.Stopping {
+	if p.assigned != nil && p.assigned.Stop == p.Stopping && (!p.Stopping || p.assigned.Grace == p.Grace()) {
 		return p.assigned
 	}
 	a := &AssignedPod{
@@ -328,7 +328,7 @@ func (s *State) assigned(p *Pod) *AssignedPod {
 		Isolation: p.Isolation, Placement: p.PlacedSeq, Loss: p.Loss, Stop: p.Stopping,
 	}
 	if p.Stopping {
-		a.Grace = TerminationGrace(&p.Template.Spec.Spec)
+		a.Grace = p.Grace()
 	}
 	if w := s.Workloads[p.Workload]; w != nil {
 		if set, ok := w.StatefulSet(); ok {

@@ -67,8 +67,8 @@ func (a *api) pod(s *state.State, p *state.Pod) *corev1.Pod {
 		out.Spec.OS = &corev1.PodOS{Name: corev1.OSName(p.OS)}
 	}
 	if p.Stopping {
-		grace := int64(state.TerminationGrace(&p.Template.Spec.Spec) / time.Second)
-		at := metav1.NewTime(p.StopAt.Time().Add(time.Duration(grace) * time.Second))
+		grace := int64(p.Grace() / time.Second)
+		at := metav1.NewTime(p.StopAt.Time().Add(p.Grace()))
 		out.DeletionTimestamp, out.DeletionGracePeriodSeconds = &at, &grace
 		out.Annotations["tandem.dev/stop"] = p.StopWhy.String()
 	}

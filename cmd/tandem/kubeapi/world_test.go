@@ -35,6 +35,7 @@ type world struct {
 	manifests map[state.Digest]*state.Manifest
 	templates map[state.Digest]*state.Template
 	commands  []*state.Command
+	stays     bool // a pod that is deleted
 }
 
 func newWorld(t testing.TB) *world {
@@ -111,7 +112,9 @@ func (w *world) Do(_ context.Context, c *state.Command) (state.Reply, error) {
 		if p == nil {
 			return state.Reply{Code: state.ReplyNotFound}, nil
 		}
-		facts = append(facts, &state.PodStopping{UID: p.UID, Why: state.StopRequested}, &state.PodGone{UID: p.UID})
+		if !w.stays {
+			facts = append(facts, &state.PodStopping{UID: p.UID, Why: state.StopRequested}, &state.PodGone{UID: p.UID})
+		}
 	case state.CmdDropClaim:
 		v := w.state.Claims[c.Object].Volume
 		facts = append(facts, &state.ClaimDropped{Claim: c.Object, Volume: v, Why: state.DropRequested}, &state.VolumeGone{Volume: v})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -159,12 +160,12 @@ func (a *api) endPod(c *call, t target, o *metav1.DeleteOptions, reason string) 
 	if o.Preconditions != nil && o.Preconditions.UID != nil && string(*o.Preconditions.UID) != e.uid {
 		return apierrors.NewBadRequest(fmt.Sprintf("pod %s has the UID %s, not %s", t.name, e.uid, *o.Preconditions.UID))
 	}
-	if len(o.DryRun) == 0 && e.object.GetDeletionTimestamp() == nil {
+	if len(o.DryRun) == 0 && (e.object.GetDeletionTimestamp() == nil || o.GracePeriodSeconds != nil) {
 		verb := state.CmdDeletePod
 		if t.sub == "eviction" {
 			verb = state.CmdEvict
 		}
-		cmd := &state.Command{Verb: verb, Object: state.Ref{Kind: "Pod", Namespace: t.namespace, Name: t.name}}
+		cmd := &state.Command{Verb: verb, Object: state.Ref{Kind: "Pod", Namespace: t.namespace, Name: t.name}, Grace: graceOf(o)}
 		if _, err := a.ask(c.r.Context(), c.user, cmd, reason); err != nil {
 			return err
 		}
@@ -179,6 +180,19 @@ func (a *api) endPod(c *call, t target, o *metav1.DeleteOptions, reason string) 
 	c.w.Header().Set("Content-Type", "application/json")
 	_, _ = c.w.Write(e.JSON())
 	return nil
+}
+
+// graceMost is the longest grace period that counts: a year.
+const graceMost = 365 * 24 * 60 * 60
+
+// graceOf is the time that a client wants to give a pod; 0: none that it says. A
+// pod that is to go at once gets a second: its name is free when it has ended, and
+// not before, whatever a client forces.
+func graceOf(o *metav1.DeleteOptions) time.Duration {
+	if o.GracePeriodSeconds == nil {
+		return 0
+	}
+	return time.Duration(min(max(*o.GracePeriodSeconds, 1), graceMost)) * time.Second
 }
 
 // patchNode takes what cordon and uncordon send: spec.unschedulable alone.

@@ -90,7 +90,7 @@ func (t *Teller) Tell(r *state.Record) Line {
 		l.What, l.Reason = "clock", "stepped by "+f.By.String()
 	case *state.NodeJoined, *state.NodeChanged, *state.NodeReady, *state.NodeLost, *state.NodeSuspect, *state.NodeCordoned, *state.NodeRemoved:
 		t.node(&l, f)
-	case *state.PodPlaced, *state.PodStopping, *state.PodGone, *state.PodObserved, *state.PodFlapping, *state.PodSettled:
+	case *state.PodPlaced, *state.PodStopping, *state.PodHurried, *state.PodGone, *state.PodObserved, *state.PodFlapping, *state.PodSettled:
 		t.pod(&l, r)
 	case *state.AppQuarantined, *state.AppDeclared, *state.AppRemoved, *state.AppSuspended, *state.RevisionSeen, *state.RevisionsSeen, *state.RevisionRejected, *state.RevisionApplied, *state.Converged,
 		*state.Degraded, *state.SourceLost, *state.SourceBack, *state.ObjectGone:
@@ -153,6 +153,9 @@ func (t *Teller) pod(l *Line, r *state.Record) {
 	case *state.PodStopping:
 		about(f.UID, "stop")
 		l.Outcome, l.Reason = "stopping", f.Why.String()
+	case *state.PodHurried:
+		about(f.UID, "stop")
+		l.Outcome, l.Reason = "hurried", "given "+f.Grace.String()+" to end"
 	case *state.PodGone:
 		about(f.UID, "end")
 		l.Outcome = "gone"
