@@ -30,6 +30,11 @@ const (
 	LookupUnavailable                       // no answer, or an answer that says later
 	LookupDenied                            // credentials are missing or refused
 	LookupMalformed                         // the answer is no image
+	LookupOld                               // an image of Docker's schema 1
+	LookupArtifact                          // something else that registries hold: a chart, a signature
+	LookupNoPlatform                        // an index without Linux and Windows
+	LookupDamaged                           // another content than its digest names
+	LookupTooLarge                          // more than is read
 )
 
 // String says it in words.
@@ -43,7 +48,45 @@ func (c LookupCode) String() string {
 		return "registry refuses the credentials"
 	case LookupMalformed:
 		return "not an image"
+	case LookupOld:
+		return "a Docker image of schema 1, which is read no longer"
+	case LookupArtifact:
+		return "an artifact, not an image"
+	case LookupNoPlatform:
+		return "nothing in it is for linux or windows"
+	case LookupDamaged:
+		return "not what its digest names"
+	case LookupTooLarge:
+		return "larger than an image's index may be"
 	default:
 		return ""
 	}
+}
+
+// Remedy says what would make the image be found.
+func (c LookupCode) Remedy(name string) string {
+	switch c {
+	case LookupNotFound:
+		return "image " + name + " is pushed, or its name corrected"
+	case LookupDenied:
+		return "the controller may read image " + name + " (docker login there)"
+	case LookupMalformed, LookupDamaged:
+		return "image " + name + " is pushed again"
+	case LookupOld:
+		return "image " + name + " is built and pushed again with a tool of today"
+	case LookupArtifact:
+		return "another name is given in place of " + name
+	case LookupNoPlatform:
+		return "image " + name + " is built for linux or windows too"
+	case LookupTooLarge:
+		return "image " + name + " is pushed with fewer platforms"
+	case LookupUnavailable:
+	}
+	return "image " + name + " can be looked up"
+}
+
+// Lasting says whether asking again gives the same until somebody pushes another
+// image.
+func (c LookupCode) Lasting() bool {
+	return c >= LookupMalformed
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -129,12 +130,12 @@ func classifyImage(err error) error {
 	if !errors.As(err, &lookup) {
 		return classify(err)
 	}
-	switch lookup.Code {
-	case state.LookupNotFound:
+	switch {
+	case lookup.Code == state.LookupNotFound:
 		return fmt.Errorf("%w: %w", runtimes.ErrNotFound, err)
-	case state.LookupMalformed:
+	case lookup.Code.Lasting():
 		return fmt.Errorf("%w: %w", runtimes.ErrRejected, err)
-	case state.LookupUnavailable, state.LookupDenied:
+	case lookup.Code == state.LookupUnavailable, lookup.Code == state.LookupDenied:
 		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 	}
 	return classify(err)
@@ -199,8 +200,8 @@ func (r *Runtime) importImage(ctx context.Context, image runtimes.Image) error {
 	if err != nil {
 		return err
 	}
-	if config.OS != "linux" {
-		return fmt.Errorf("%w: the image is for %s", runtimes.ErrUnsupported, config.OS)
+	if err := images.CheckPlatform(config.OS, config.Architecture, state.Linux, runtime.GOARCH); err != nil {
+		return fmt.Errorf("%w: %w", runtimes.ErrUnsupported, err)
 	}
 	record := ctdimages.Image{Name: imageRecord(image.Digest), Target: target, Labels: map[string]string{nameLabel: labelValue(image.Name)}}
 	if _, err := c.ImageService().Create(ctx, record); err != nil && !errdefs.IsAlreadyExists(err) {

@@ -89,9 +89,10 @@ const (
 
 // imageConfig is what this package reads of an image's configuration.
 type imageConfig struct {
-	OS        string `json:"os"`
-	OSVersion string `json:"os.version"`
-	Config    struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	OSVersion    string `json:"os.version"`
+	Config       struct {
 		User        string
 		Env         []string
 		Entrypoint  []string

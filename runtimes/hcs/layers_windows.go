@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -114,8 +115,8 @@ func (l *layerStore) pull(ctx context.Context, image runtimes.Image) error {
 	if err := json.Unmarshal(raw, &img.Config); err != nil {
 		return fmt.Errorf("%w: its configuration isn't JSON: %w", runtimes.ErrRejected, err)
 	}
-	if img.Config.OS != string(state.Windows) {
-		return fmt.Errorf("%w: it is for %s", runtimes.ErrUnsupported, img.Config.OS)
+	if err := images.CheckPlatform(img.Config.OS, img.Config.Architecture, state.Windows, runtime.GOARCH); err != nil {
+		return fmt.Errorf("%w: %w", runtimes.ErrUnsupported, err)
 	}
 	if len(img.Config.RootFS.DiffIDs) != len(content.Layers) || len(content.Layers) == 0 {
 		return fmt.Errorf("%w: it has %d layers but names %d", runtimes.ErrRejected, len(content.Layers), len(img.Config.RootFS.DiffIDs))
@@ -337,12 +338,11 @@ func classifyImage(err error) error {
 	if !errors.As(err, &lookup) {
 		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 	}
-	switch lookup.Code {
-	case state.LookupNotFound:
+	switch {
+	case lookup.Code == state.LookupNotFound:
 		return fmt.Errorf("%w: %w", runtimes.ErrNotFound, err)
-	case state.LookupMalformed:
+	case lookup.Code.Lasting():
 		return fmt.Errorf("%w: %w", runtimes.ErrRejected, err)
-	case state.LookupUnavailable, state.LookupDenied:
 	}
 	return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 }

@@ -64,7 +64,11 @@ func (s *Store) fetch(ctx context.Context, name string, digest state.Digest) (*C
 		if err != nil {
 			return nil, err
 		}
-		c := &Content{Digest: digest, MediaType: doc.mediaType, Manifest: doc.raw, Config: s.newBlob(p, n, m.Config)}
+		mediaType, err := typed(doc)
+		if err != nil {
+			return nil, err
+		}
+		c := &Content{Digest: digest, MediaType: mediaType, Manifest: doc.raw, Config: s.newBlob(p, n, m.Config)}
 		for _, l := range m.Layers {
 			c.Layers = append(c.Layers, s.newBlob(p, n, l))
 		}

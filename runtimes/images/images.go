@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -17,7 +18,8 @@ import (
 // Limits of what is read into memory.
 const (
 	manifestLimit  = 4 << 20 // what registries allow
-	platformLimit  = 64      // platforms of one index
+	platformLimit  = 64      // entries of one index
+	documentLimit  = 160     // indexes and manifests of one image
 	indexDepth     = 2       // an index within an index
 	layoutLimit    = 1000    // layouts below the given directories
 	configLimit    = 8 << 20
@@ -88,7 +90,17 @@ func (e *coded) Error() string { return e.err.Error() }
 func (e *coded) Unwrap() error { return e.err }
 
 func malformed(format string, args ...any) error {
-	return &coded{state.LookupMalformed, fmt.Errorf(format, args...)}
+	return refused(state.LookupMalformed, format, args...)
+}
+
+func refused(code state.LookupCode, format string, args ...any) error {
+	return &coded{code, fmt.Errorf(format, args...)}
+}
+
+// is says whether an error has a code.
+func is(err error, code state.LookupCode) bool {
+	c, ok := errors.AsType[*coded](err)
+	return ok && c.code == code
 }
 
 // lookupError gives err the name of the image and its code.
@@ -112,6 +124,21 @@ type place interface {
 	document(ctx context.Context, n imageName, d state.Digest) (document, error)
 	// blob opens a config or layer; the reader verifies size and digest.
 	blob(ctx context.Context, n imageName, d descriptor) (io.ReadCloser, error)
+}
+
+// counted is a place that an image may ask so often and no more: indexes within
+// an index multiply.
+type counted struct {
+	place
+	asked atomic.Int32
+}
+
+// document implements place.
+func (c *counted) document(ctx context.Context, n imageName, d state.Digest) (document, error) {
+	if c.asked.Add(1) > documentLimit {
+		return document{}, refused(state.LookupTooLarge, "more than %d indexes and manifests belong to it", documentLimit)
+	}
+	return c.place.document(ctx, n, d)
 }
 
 // A document is an index or a manifest as it was published.
@@ -178,7 +205,7 @@ func (s *Store) look(ctx context.Context, written string) (state.Image, error) {
 			return state.Image{}, err
 		}
 		img := state.Image{Name: written, Index: doc.digest}
-		img.Platforms, err = platforms(ctx, p, n, doc)
+		img.Platforms, err = platforms(ctx, &counted{place: p}, n, doc)
 		return img, err
 	}
 	return state.Image{}, s.nowhere("no such image")

@@ -220,7 +220,7 @@ func TestDamagedBlob(t *testing.T) {
 		t.Errorf("a flipped bit in a layer: %v", err)
 	}
 	flip(t, filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(img.Platforms[0].Digest.String(), "sha256:")))
-	if _, err := store.Look(t.Context(), "web:1"); code(err) != state.LookupMalformed || !strings.Contains(err.Error(), "is damaged") {
+	if _, err := store.Look(t.Context(), "web:1"); code(err) != state.LookupDamaged || !strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("a flipped bit in a manifest: %v", err)
 	}
 }

@@ -43,7 +43,27 @@ func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme == "http" && !loopback(r.URL.Hostname()) {
 		return nil, &coded{state.LookupUnavailable, fmt.Errorf("registry %s speaks plain HTTP only, which is allowed for localhost alone; give it a certificate", r.URL.Host)}
 	}
-	return g.RoundTripper.RoundTrip(r)
+	answer, err := g.RoundTripper.RoundTrip(r)
+	if err == nil && !strings.Contains(r.URL.Path, "/blobs/") {
+		answer.Body = &bounded{ReadCloser: answer.Body, left: manifestLimit, where: r.URL.Host + r.URL.Path}
+	}
+	return answer, err //nolint:wrapcheck // a transport hands on what it carries
+}
+
+// bounded is an answer that is read into memory whole, and so has an end.
+type bounded struct {
+	io.ReadCloser
+	left  int
+	where string
+}
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= n; b.left < 0 {
+		return 0, refused(state.LookupTooLarge, "%w", tooLarge(b.where, manifestLimit))
+	}
+	return n, err //nolint:wrapcheck // a reader hands on its source's error
 }
 
 func loopback(host string) bool {
@@ -69,9 +89,6 @@ func (r registry) fetch(ctx context.Context, ref name.Reference) (document, erro
 	got, err := remote.Get(ref, r.with(ctx)...)
 	if err != nil {
 		return document{}, classify(err)
-	}
-	if len(got.Manifest) > manifestLimit {
-		return document{}, malformed("%s: %w", ref, tooLarge("the manifest", manifestLimit))
 	}
 	digest, err := parseDigest(got.Digest.String())
 	if err != nil {
@@ -108,8 +125,11 @@ func classify(err error) error {
 	case errors.As(err, &c):
 		return err
 	case !errors.As(err, &t):
-		if strings.Contains(err.Error(), "unsupported MediaType") {
+		switch text := err.Error(); { // the library has no types for them
+		case strings.Contains(text, "unsupported MediaType"):
 			return &coded{state.LookupMalformed, err}
+		case strings.Contains(text, "does not match requested digest"):
+			return refused(state.LookupDamaged, "%w; fetch or copy the image again", err)
 		}
 		return &coded{state.LookupUnavailable, err}
 	case t.StatusCode == http.StatusNotFound:

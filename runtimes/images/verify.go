@@ -30,11 +30,11 @@ func (v *verified) Read(p []byte) (int, error) {
 	v.seen += int64(n)
 	v.sum.Write(p[:n])
 	if v.seen > v.size {
-		return n, malformed("%s is damaged: more than the %d bytes that its manifest names", v.where, v.size)
+		return n, refused(state.LookupDamaged, "%s is damaged: more than the %d bytes that its manifest names", v.where, v.size)
 	}
 	if err == io.EOF {
 		if got := state.Digest(v.sum.Sum(nil)); got != v.want || v.seen != v.size {
-			return n, malformed("%s is damaged: %d bytes with digest %s, want %d with %s; fetch or copy the image again", v.where, v.seen, got, v.size, v.want)
+			return n, refused(state.LookupDamaged, "%s is damaged: %d bytes with digest %s, want %d with %s; fetch or copy the image again", v.where, v.seen, got, v.size, v.want)
 		}
 	}
 	return n, err //nolint:wrapcheck // a reader hands on its source's error
@@ -43,7 +43,7 @@ func (v *verified) Read(p []byte) (int, error) {
 // checkDocument makes a document of bytes that must have the digest want.
 func checkDocument(raw []byte, mediaType string, want state.Digest, where string) (document, error) {
 	if got := state.DigestOf(raw); got != want {
-		return document{}, malformed("%s is damaged: digest %s, want %s; fetch or copy the image again", where, got, want)
+		return document{}, refused(state.LookupDamaged, "%s is damaged: digest %s, want %s; fetch or copy the image again", where, got, want)
 	}
 	return document{raw: raw, mediaType: mediaType, digest: want}, nil
 }

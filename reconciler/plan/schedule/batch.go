@@ -71,6 +71,9 @@ func newBatch(r *Roster, s *state.State, req *Request) *batch {
 	for i, n := range r.kinds {
 		v := &b.kinds[i]
 		v.reason, v.iso = b.class.runs(n)
+		if v.reason == state.NodeFits && b.class.dishonoured(n.Facts.OS) != "" {
+			v.reason = state.NodeUnsupportedField // said of all such nodes at once
+		}
 		v.ask = state.Charge(req.Template.Requests, v.iso)
 	}
 	b.overlay()

@@ -70,6 +70,11 @@ func TestExplain(t *testing.T) {
 			req := w.workload("web", state.Linux)
 			return w.requestOf(req.Workload.Ref, imagesOf(req.Template, state.Linux, state.Image{Name: "shop.example/web:1", Assumed: true, Failure: state.LookupUnavailable}))
 		}, "image shop.example/web:1 could not be looked up: registry does not answer", "image shop.example/web:1 can be looked up"},
+		{"image of schema 1", func(w *world) Request {
+			w.node("n")
+			req := w.workload("web", state.Linux)
+			return w.requestOf(req.Workload.Ref, imagesOf(req.Template, state.Linux, state.Image{Name: "shop.example/web:1", Assumed: true, Failure: state.LookupOld}))
+		}, "image shop.example/web:1 could not be looked up: a Docker image of schema 1, which is read no longer", "image shop.example/web:1 is built and pushed again with a tool of today"},
 		{"taint", func(w *world) Request {
 			w.node("n", tainted("gpu", "yes", "NoSchedule"))
 			return w.workload("web", state.Linux)

@@ -204,7 +204,7 @@ func (r *remedy) images(reason state.NodeReason, nodes []*state.Node) {
 		img := &r.class.images[i]
 		switch {
 		case reason == state.NodeImageUnknown && (img.Assumed || img.Name == ""):
-			r.add("image %s can be looked up", name)
+			r.add("%s", img.Failure.Remedy(name))
 		case reason == state.NodeImageUnknown || img.Assumed || e.runsImage(img, f):
 		case reason == state.NodeOtherBuild:
 			if host, ok := platform.Parse(f.OSVersion); ok {
