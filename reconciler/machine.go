@@ -8,6 +8,7 @@
 package reconciler
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -533,7 +534,7 @@ func (m *Machine) Check() error {
 		return err
 	}
 	if m.fold.Seq%16 == 0 { // what is wrong there stays so
-		if err := m.fold.Check(); err != nil {
+		if err := errors.Join(m.fold.Check(), m.checkTaken()); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,10 @@ type network struct {
 	services map[state.Ref]*state.Service
 	told     []*state.NodeNetwork
 	index    map[string][]selector // Services by namespace
-	fresh    map[state.Ref]bool    // Services that aren't in the index as they are now
+	inUse    inUse
+	had      map[state.Ref]*state.ServiceAddress // what of each Service is in inUse
+	moved    map[state.Ref]bool                  // Services of which something else is to be
+	fresh    map[state.Ref]bool                  // Services that aren't in the index as they are now
 	changed  bool
 }
 
@@ -54,7 +57,7 @@ type selector struct {
 }
 
 func newNetwork() network {
-	return network{ranges: DefaultRanges(), address: map[state.Ref]bool{}, stale: map[state.Ref]bool{}, fresh: map[state.Ref]bool{}, index: map[string][]selector{}, services: map[state.Ref]*state.Service{}}
+	return network{ranges: DefaultRanges(), address: map[state.Ref]bool{}, stale: map[state.Ref]bool{}, fresh: map[state.Ref]bool{}, inUse: newInUse(), had: map[state.Ref]*state.ServiceAddress{}, moved: map[state.Ref]bool{}, index: map[string][]selector{}, services: map[state.Ref]*state.Service{}}
 }
 
 // Address says where addresses are given out from, before Start.
@@ -80,7 +83,7 @@ func (n *network) start(fold *state.State) {
 	n.nodes = true
 	for ref := range fold.Objects {
 		if ref.Kind == "Service" {
-			n.address[ref], n.stale[ref], n.fresh[ref] = true, true, true
+			n.address[ref], n.stale[ref], n.fresh[ref], n.moved[ref] = true, true, true, true
 		}
 	}
 }
@@ -103,7 +106,7 @@ func (m *Machine) touchNetwork(f state.Fact) {
 	case *state.ObjectGone:
 		m.touchServices([]state.Change{{Ref: f.Ref}})
 	case *state.ServiceAddressed:
-		m.net.stale[f.Service] = true
+		m.net.stale[f.Service], m.net.moved[f.Service] = true, true
 	case *state.PodStopping:
 		m.touchEndpoint(f.UID)
 	case *state.PodGone:
@@ -120,7 +123,7 @@ func (m *Machine) touchNetwork(f state.Fact) {
 func (m *Machine) touchServices(changes []state.Change) {
 	for i := range changes {
 		if ref := changes[i].Ref; ref.Kind == "Service" {
-			m.net.address[ref], m.net.stale[ref], m.net.fresh[ref] = true, true, true
+			m.net.address[ref], m.net.stale[ref], m.net.fresh[ref], m.net.moved[ref] = true, true, true, true
 		}
 	}
 }
@@ -241,12 +244,41 @@ type portKey struct {
 	port     int32
 }
 
+func newInUse() inUse {
+	return inUse{addresses: map[netip.Addr]state.Ref{}, ports: map[portKey]state.Ref{}}
+}
+
+// taken is what Services have, brought up to date: first what each had is dropped,
+// since another may have it by now.
 func (m *Machine) taken() *inUse {
-	t := &inUse{addresses: map[netip.Addr]state.Ref{}, ports: map[portKey]state.Ref{}}
-	for ref, a := range m.fold.Services {
-		t.add(ref, a)
+	n := &m.net
+	for ref := range n.moved {
+		if a := n.had[ref]; a != nil {
+			n.inUse.drop(ref, a)
+			delete(n.had, ref)
+		}
 	}
-	return t
+	for ref := range n.moved {
+		if a := m.fold.Services[ref]; a != nil {
+			n.inUse.add(ref, a)
+			n.had[ref] = a
+		}
+	}
+	clear(n.moved)
+	return &n.inUse
+}
+
+// checkTaken is Check's part: what is known to be taken is what going through all
+// Services gives.
+func (m *Machine) checkTaken() error {
+	want := newInUse()
+	for ref, a := range m.fold.Services {
+		want.add(ref, a)
+	}
+	if got := m.taken(); !maps.Equal(got.addresses, want.addresses) || !maps.Equal(got.ports, want.ports) {
+		return fmt.Errorf("%d addresses and %d ports are known to be taken, Services have %d and %d", len(got.addresses), len(got.ports), len(want.addresses), len(want.ports))
+	}
+	return nil
 }
 
 func (t *inUse) add(ref state.Ref, a *state.ServiceAddress) {
@@ -258,10 +290,14 @@ func (t *inUse) add(ref state.Ref, a *state.ServiceAddress) {
 	}
 }
 
-func (t *inUse) drop(a *state.ServiceAddress) {
-	delete(t.addresses, a.IP)
+func (t *inUse) drop(ref state.Ref, a *state.ServiceAddress) {
+	if t.addresses[a.IP] == ref {
+		delete(t.addresses, a.IP)
+	}
 	for _, p := range a.Ports {
-		delete(t.ports, portKey{p.Protocol, p.Node})
+		if k := (portKey{p.Protocol, p.Node}); t.ports[k] == ref {
+			delete(t.ports, k)
+		}
 	}
 }
 
@@ -274,7 +310,7 @@ func (m *Machine) addressOf(o *state.Owned, spec *corev1.ServiceSpec, taken *inU
 	if has == nil {
 		has = &state.ServiceAddress{}
 	}
-	taken.drop(has)
+	taken.drop(ref, has)
 	now, problem := m.choose(ref, spec, has, taken)
 	if len(problem) > 0 {
 		taken.add(ref, has)

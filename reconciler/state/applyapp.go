@@ -169,8 +169,7 @@ func (s *State) ownWorkload(r *Record, owned *Owned) {
 		case "CronJob":
 			w.Cron = &Cron{Since: r.At.Wall}
 		}
-		s.Workloads[ref] = w
-		s.join(w)
+		s.Enroll(w)
 	} else if w.App != owned.App {
 		s.part(w)
 		w.App = owned.App

@@ -115,7 +115,7 @@ func (s *State) place(r *Record, f *PodPlaced) error {
 	}
 	s.Pods[p.UID], s.ByName[p.Key] = p, p
 	w.Pods = append(w.Pods, p)
-	w.Affine += t.affine()
+	s.leans(w, t, 1)
 	w.Serial = max(w.Serial, f.Serial)
 	n.Pods[p.UID] = p
 	s.uses(p, n, 1)
@@ -131,7 +131,7 @@ func (s *State) removePod(p *Pod, n *Node) {
 	if w := s.Workloads[p.Workload]; w != nil {
 		if i := slices.Index(w.Pods, p); i >= 0 {
 			w.Pods = slices.Delete(w.Pods, i, i+1)
-			w.Affine -= p.Template.affine()
+			s.leans(w, p.Template, -1)
 		}
 	}
 	delete(n.Pods, p.UID)

@@ -123,8 +123,7 @@ func (s *State) fire(r *Record, job Ref, template Digest, parent *Fired) error {
 		}
 		w.Variants = append(w.Variants, v)
 	}
-	s.Workloads[job] = w
-	s.join(w)
+	s.Enroll(w)
 	s.adopt(w)
 	return nil
 }

@@ -116,6 +116,23 @@ func (s *State) retire(o *Owned, on bool) {
 	o.Retired = on
 }
 
+// Enroll puts a workload into the state. But for tests that make a state by hand,
+// only Apply does.
+func (s *State) Enroll(w *Workload) {
+	s.Workloads[w.Ref] = w
+	s.join(w)
+}
+
+// leans counts a pod (1), or no longer (-1), among those that say which pods they
+// want near or far, where it does.
+func (s *State) leans(w *Workload, t *Template, by int) {
+	if w.Affine += by * t.affine(); w.Affine != 0 {
+		s.Affine[w.Ref] = w
+	} else {
+		delete(s.Affine, w.Ref)
+	}
+}
+
 // join puts a workload where it is found.
 func (s *State) join(w *Workload) {
 	i := s.inventory(w.App)
@@ -126,6 +143,9 @@ func (s *State) join(w *Workload) {
 	s.namespaces[w.Ref.Namespace] = append(list, w)
 	if w.Ref.Kind == "DaemonSet" {
 		s.Daemons[w.Ref] = w
+	}
+	if w.Affine != 0 {
+		s.Affine[w.Ref] = w
 	}
 }
 
@@ -140,6 +160,7 @@ func (s *State) part(w *Workload) {
 		delete(s.namespaces, w.Ref.Namespace)
 	}
 	delete(s.Daemons, w.Ref)
+	delete(s.Affine, w.Ref)
 }
 
 // resolve notes what an image name means.
@@ -208,6 +229,18 @@ func (s *State) Check() error {
 		want.namespaces[w.Ref.Namespace] = append(want.namespaces[w.Ref.Namespace], w)
 		if w.Ref.Kind == "DaemonSet" {
 			want.Daemons[w.Ref] = w
+		}
+		leaning := 0
+		for _, p := range w.Pods {
+			leaning += p.Template.affine()
+		}
+		if leaning != w.Affine || (s.Affine[w.Ref] == w) != (leaning > 0) {
+			return fmt.Errorf("%s is not indexed by its %d pods that want others near or far", w.Ref, leaning)
+		}
+	}
+	for ref := range s.Affine {
+		if s.Workloads[ref] == nil {
+			return fmt.Errorf("%s is indexed by its affinity, and is gone", ref)
 		}
 	}
 	for _, n := range s.Nodes {

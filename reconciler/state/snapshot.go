@@ -423,8 +423,7 @@ func (r *restorer) workloads(snap *Snapshot) error {
 		}
 		w.Job, w.Cron, w.Parent = copied(sw.Job), copied(sw.Cron), sw.Parent
 		w.Finished = sw.Finished
-		r.Workloads[w.Ref] = w
-		r.join(w)
+		r.Enroll(w)
 		r.adopt(w)
 	}
 	return nil
@@ -463,7 +462,7 @@ func (r *restorer) pods(snap *Snapshot) error {
 		}
 		r.Pods[p.UID], r.ByName[p.Key] = p, p
 		w.Pods = append(w.Pods, p)
-		w.Affine += t.affine()
+		r.leans(w, t, 1)
 		n.Pods[p.UID] = p
 		r.uses(p, n, 1)
 		n.Used = n.Used.Add(p.Charge())

@@ -35,6 +35,7 @@ type State struct {
 	ByName    map[PodKey]*Pod // the newest life of each name
 	Nodes     map[NodeName]*Node
 	Daemons   map[Ref]*Workload  // the DaemonSets among Workloads
+	Affine    map[Ref]*Workload  // those among Workloads whose Affine is not 0
 	Rules     map[Ref]*Owned     // the PriorityClasses and PodDisruptionBudgets among Objects
 	Restless  map[NodeName]*Node // those among Nodes that a pod may have to leave; see Node.restless
 	NodeCount uint32             // how many Index were given out
@@ -185,7 +186,7 @@ func New(blobs Blobs) *State {
 		Apps: map[AppName]*App{}, Objects: map[Ref]*Owned{}, Workloads: map[Ref]*Workload{},
 		Pods: map[UID]*Pod{}, ByName: map[PodKey]*Pod{}, Nodes: map[NodeName]*Node{},
 		Holds: map[string]*Hold{}, Images: map[ImageKey]*Image{},
-		Services: map[Ref]*ServiceAddress{}, Claims: map[Ref]*Claim{}, made: map[Ref]map[Ref]*Claim{}, Daemons: map[Ref]*Workload{}, Restless: map[NodeName]*Node{}, Rules: map[Ref]*Owned{}, blobs: blobs,
+		Services: map[Ref]*ServiceAddress{}, Claims: map[Ref]*Claim{}, made: map[Ref]map[Ref]*Claim{}, Daemons: map[Ref]*Workload{}, Restless: map[NodeName]*Node{}, Affine: map[Ref]*Workload{}, Rules: map[Ref]*Owned{}, blobs: blobs,
 		indexes: newIndexes(), Lines: map[PipelineName]*Line{}, Promotions: map[string]*Promotion{}, Sessions: map[Seq]*Session{},
 	}
 }

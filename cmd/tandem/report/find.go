@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
-// kinds are the ways to name a kind, as with kubectl.
-func kinds() map[string]string {
+// kinds are the ways to name a kind, as with kubectl. They are made once: a filter
+// asks for them with every record.
+var kinds = sync.OnceValue(func() map[string]string { //nolint:gochecknoglobals // a table
 	return map[string]string{
 		"deploy": "Deployment", "deployment": "Deployment", "deployments": "Deployment",
 		"sts": "StatefulSet", "statefulset": "StatefulSet", "statefulsets": "StatefulSet",
@@ -23,7 +25,7 @@ func kinds() map[string]string {
 		"secret": "Secret", "secrets": "Secret", "ns": "Namespace", "namespace": "Namespace", "namespaces": "Namespace",
 		"pvc": state.ClaimKind, "persistentvolumeclaim": state.ClaimKind, "persistentvolumeclaims": state.ClaimKind,
 	}
-}
+})
 
 // A NameError says why a name names no object, or several.
 type NameError struct{ text string }

@@ -163,12 +163,14 @@ func (c *class) allows(n *state.Node) (state.NodeReason, state.Isolation) {
 	return c.permits(n, reason, iso)
 }
 
-// picky says whether the pod itself says which nodes it may go to.
+// picky says whether the pod itself says which nodes it may go to. Where it doesn't,
+// permits gives what it is given, of a node without taints.
 func (c *class) picky() bool {
-	return c.spec.NodeName != "" || len(c.selector) > 0 || c.affinity != nil
+	return c.spec.NodeName != "" || c.onLinux != "" || c.onWindows != "" || len(c.selector) > 0 || c.affinity != nil
 }
 
-// permits is allows where what the machine executes is known.
+// permits is allows where what the machine executes is known. What it asks of the
+// pod, picky asks too.
 func (c *class) permits(n *state.Node, reason state.NodeReason, iso state.Isolation) (state.NodeReason, state.Isolation) {
 	if c.spec.NodeName != "" && c.spec.NodeName != string(n.Name) {
 		return state.NodeOtherName, state.NoIsolation

@@ -1,6 +1,8 @@
 package schedule
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -168,14 +170,42 @@ func (b *batch) ownSpreads() []*spread {
 
 // count counts the pods that are there.
 func (b *batch) count() {
-	for _, w := range b.state.Workloads {
-		b.countPods(w.Ref, w.Pods, w.Affine > 0)
-	}
+	b.countWorkloads()
 	for i, p := range b.after {
 		b.countPods(p.Workload, b.after[i:i+1], true)
 	}
 	for _, p := range b.spreads {
 		p.settle()
+	}
+}
+
+// countWorkloads counts the pods of every workload that may be of concern: where
+// the template says nothing of others, that is its own, and those whose pods say
+// something of others.
+func (b *batch) countWorkloads() {
+	own := b.req.Workload.Ref
+	counts := func(state.Ref) bool { return true }
+	switch {
+	case len(b.matchers()) > 0:
+		for _, w := range b.state.Workloads {
+			b.countPods(w.Ref, w.Pods, w.Affine > 0)
+		}
+		return
+	case slices.ContainsFunc(b.spreads, func(p *spread) bool { return p.match != nil }): // of its namespace
+		counts = func(ref state.Ref) bool { return ref.Namespace == own.Namespace }
+		for _, w := range b.state.WorkloadsIn(own.Namespace) {
+			b.countPods(w.Ref, w.Pods, w.Affine > 0)
+		}
+	default:
+		counts = func(ref state.Ref) bool { return ref == own }
+		if w := b.state.Workloads[own]; w != nil {
+			b.countPods(own, w.Pods, w.Affine > 0)
+		}
+	}
+	for ref, w := range b.state.Affine {
+		if !counts(ref) {
+			b.countPods(ref, w.Pods, true)
+		}
 	}
 }
 

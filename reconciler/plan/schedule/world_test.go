@@ -110,7 +110,7 @@ func (w *world) requestOf(ref state.Ref, t *state.Template) Request {
 	wl := w.Workloads[ref]
 	if wl == nil {
 		wl = &state.Workload{Ref: ref, Holds: map[string]*state.Hold{}}
-		w.Workloads[ref] = wl
+		w.Enroll(wl)
 	}
 	v := &state.WorkloadVariant{OS: t.OS, Spec: &t.Spec, Update: t}
 	wl.Variants = append(wl.Variants, v)
@@ -142,6 +142,7 @@ func (w *world) put(req Request, n *state.Node, iso state.Isolation) *state.Pod 
 	req.Workload.Pods = append(req.Workload.Pods, p)
 	if req.Template.Spec.Spec.Affinity != nil {
 		req.Workload.Affine++
+		w.Affine[req.Workload.Ref] = req.Workload
 	}
 	n.Used = n.Used.Add(state.Charge(req.Template.Requests, iso))
 	return p
