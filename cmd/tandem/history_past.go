@@ -115,7 +115,8 @@ func (c *client) stats(ctx context.Context) (*report.Growth, error) {
 
 func (c *client) keys(ctx context.Context) (kubeapi.KeysAnswer, error) {
 	var v kubeapi.KeysAnswer
-	return v, c.ask(ctx, http.MethodGet, kubeapi.KeysPath, nil, nil, &v)
+	err := c.ask(ctx, http.MethodGet, kubeapi.KeysPath, nil, nil, &v)
+	return v, err
 }
 
 func (c *client) export(ctx context.Context, w io.Writer, format string, f report.Filter) error {

@@ -88,7 +88,8 @@ func (k *kustomization) withCharts() *manifest.Value {
 			fields = append(fields, f)
 		}
 	}
-	out.Fields = append(fields, manifest.Field{Key: "components", Value: into})
+	fields = append(fields, manifest.Field{Key: "components", Value: into})
+	out.Fields = fields
 	return &out
 }
 

@@ -190,7 +190,7 @@ func marked() []expr.Any {
 func setMark() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: first},
-		&expr.Bitwise{SourceRegister: first, DestRegister: first, Len: 4, Mask: native32(^uint32(mark)), Xor: native32(mark)},
+		&expr.Bitwise{SourceRegister: first, DestRegister: first, Len: 4, Mask: native32(^mark), Xor: native32(mark)},
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: first, SourceRegister: true},
 	}
 }

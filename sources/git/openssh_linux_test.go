@@ -100,7 +100,7 @@ func TestOpenSSHAgent(t *testing.T) {
 	repo.Commit("main", map[string]string{"a": "1"})
 	server := sourcetest.ServeSSHD(t, repo)
 	hosttest.Need(t, "ssh-agent", "ssh-add")
-	dir, err := os.MkdirTemp("", "agent") // a socket's path is short
+	dir, err := os.MkdirTemp("", "agent") //nolint:usetesting // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package serve
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -29,7 +28,7 @@ func TestLostJoinTokensHaveAnOutcome(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &Server{Data: data, opts: Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}}
+		s := &Server{Data: data, opts: Options{Logger: slog.New(slog.DiscardHandler)}}
 		s.Controller, err = act.New(t.Context(), act.Config{
 			Log: data.Store, Library: data.Library, Texts: data.Store.Texts(), Nodes: nowhere{}, LogID: data.Store.ID(), Version: "test", Logger: s.opts.Logger,
 		})

@@ -55,27 +55,29 @@ type joinReply struct {
 // whether the node got one.
 type Ledger func(ctx context.Context, node state.NodeName, t Token) (outcome func(ok bool), err error)
 
+// handle takes a call off the wire, and puts its answer there.
+func handle(f func(context.Context, *joinRequest) (*joinReply, error)) grpc.MethodHandler {
+	return func(_ any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		var in wrapperspb.BytesValue
+		var req joinRequest
+		if err := dec(&in); err != nil {
+			return nil, err
+		}
+		if err := recordpb.UnmarshalLenient(in.GetValue(), &req); err != nil {
+			return nil, status.Error(codes.InvalidArgument, "the request is malformed")
+		}
+		reply, err := f(ctx, &req)
+		if err != nil {
+			return nil, statusOf(err)
+		}
+		b, err := recordpb.Marshal(reply)
+		return wrapperspb.Bytes(b), err
+	}
+}
+
 // Register puts the calls of joining and renewing on a gRPC server. Joining
 // asks for a token and no certificate, renewing for a certificate and no token.
 func Register(s grpc.ServiceRegistrar, a *Authority, t *Tokens, ledger Ledger, logger *slog.Logger) {
-	handle := func(f func(context.Context, *joinRequest) (*joinReply, error)) grpc.MethodHandler {
-		return func(_ any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			var in wrapperspb.BytesValue
-			var req joinRequest
-			if err := dec(&in); err != nil {
-				return nil, err
-			}
-			if err := recordpb.UnmarshalLenient(in.GetValue(), &req); err != nil {
-				return nil, status.Error(codes.InvalidArgument, "the request is malformed")
-			}
-			reply, err := f(ctx, &req)
-			if err != nil {
-				return nil, statusOf(err)
-			}
-			b, err := recordpb.Marshal(reply)
-			return wrapperspb.Bytes(b), err
-		}
-	}
 	join := func(ctx context.Context, r *joinRequest) (*joinReply, error) {
 		if err := validNode(r.Node); err != nil {
 			return nil, err
