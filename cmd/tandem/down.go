@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -48,20 +49,29 @@ func (c *cli) down(ctx context.Context, why string) error {
 	if _, err := cl.command(ctx, kubeapi.CommandRequest{Verb: state.CmdDown.String(), Reason: why}); err != nil {
 		return err
 	}
-	// The controller ends when the last pod has: then nobody answers.
+	// The controller ends when the last pod has: then nobody listens. Another error
+	// says nothing of pods.
 	for {
-		if _, err := cl.status(ctx, false); err != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("pods were still ending after %s; see `tandem status`", downPatience)
-			}
+		_, err := cl.status(ctx, false)
+		if isRefused(err) {
 			_, _ = fmt.Fprintln(c.out, "down: no pod is left")
 			return nil
 		}
 		select {
 		case <-ctx.Done():
+			if err != nil {
+				return fmt.Errorf("whether pods are left isn't known after %s: %w; see `tandem status`", downPatience, err)
+			}
+			return fmt.Errorf("pods were still ending after %s; see `tandem status`", downPatience)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// isRefused says whether nobody listens where a controller was asked.
+func isRefused(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial" && !op.Timeout()
 }
 
 // downStopped takes the pods of this machine over and removes them.

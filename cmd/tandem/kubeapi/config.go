@@ -171,7 +171,7 @@ func scanServices(s *scan) {
 func scanEndpointSlices(s *scan) {
 	byNamespace := map[string][]*state.Pod{}
 	for _, p := range s.state.SortedPods() {
-		if s.state.ByName[p.Key] == p && p.IP.IsValid() {
+		if s.state.ByName[p.Key] == p && p.IP.IsValid() && !p.Ended() {
 			byNamespace[p.Key.Namespace] = append(byNamespace[p.Key.Namespace], p)
 		}
 	}
@@ -216,8 +216,8 @@ func endpointSlice(s *state.State, o *state.Owned, svc *corev1.Service, pods []*
 		out.Ports = append(out.Ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: &protocol, Port: &port})
 	}
 	for _, p := range pods {
-		ready, gone := p.Ready && !p.Lost && !p.Stopping, p.Stopping
-		serving := p.Ready && !p.Lost
+		serving, gone := p.Ready && !p.Lost, p.Stopping
+		ready := serving && !gone || svc.Spec.PublishNotReadyAddresses
 		node := string(p.Node)
 		e := discoveryv1.Endpoint{
 			Addresses:  []string{p.IP.String()},
@@ -243,8 +243,15 @@ func targetPort(p *corev1.ServicePort, pods []*state.Pod) int32 {
 		return p.Port
 	}
 	for _, pod := range pods {
-		for i := range pod.Template.Spec.Spec.Containers {
-			for _, cp := range pod.Template.Spec.Spec.Containers[i].Ports {
+		spec := &pod.Template.Spec.Spec
+		all := slices.Clone(spec.Containers)
+		for i := range spec.InitContainers {
+			if c := &spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+				all = append(all, *c)
+			}
+		}
+		for i := range all {
+			for _, cp := range all[i].Ports {
 				if cp.Name == p.TargetPort.StrVal {
 					return cp.ContainerPort
 				}

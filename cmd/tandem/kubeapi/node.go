@@ -31,7 +31,7 @@ func nodeRef(name state.NodeName) state.Ref { return state.Ref{Kind: "Node", Nam
 
 func nodeFinger(n *state.Node) finger {
 	x := &n.Facts
-	f := fingerStart.flag(n.Ready).flag(n.Cordoned).flag(n.Parked).str(n.PodRange).at(n.ReadyChange).str(n.BootID).
+	f := fingerStart.flag(x.Fences).flag(x.Unfenced).flag(x.Simulated).flag(n.Ready).flag(n.Cordoned).flag(n.Parked).str(n.PodRange).at(n.ReadyChange).str(n.BootID).
 		str(x.Arch).str(x.OSVersion).str(x.Runtime).str(x.Kernel).str(x.OSImage).str(x.Agent).str(x.Address)
 	for _, r := range []state.Resources{x.Capacity, x.Allocatable} {
 		f = f.num(uint64(r.MilliCPU)).num(uint64(r.Memory)).num(uint64(r.Ephemeral)).num(uint64(r.Pods))
@@ -41,6 +41,9 @@ func nodeFinger(n *state.Node) finger {
 	}
 	for _, t := range x.Taints {
 		f = f.str(t.Key).str(t.Value).str(t.Effect)
+	}
+	for _, i := range x.Isolations {
+		f = f.str(string(i))
 	}
 	return f
 }

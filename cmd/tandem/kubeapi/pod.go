@@ -187,14 +187,14 @@ func (a *api) podStatus(s *state.State, p *state.Pod) corev1.PodStatus {
 		}
 		st.Conditions = append(st.Conditions, c)
 	}
-	since := p.Placed
-	if p.Ready {
+	ready, since := p.Ready && !p.Lost, p.Placed // of one that is lost nobody knows
+	if ready {
 		since = p.ReadySince
 	}
 	condition(corev1.PodScheduled, true, p.Placed, "")
 	condition(corev1.PodInitialized, initialized(p), p.Placed, "ContainersNotInitialized")
-	condition(corev1.ContainersReady, p.Ready, since, "ContainersNotReady")
-	condition(corev1.PodReady, p.Ready, since, "ContainersNotReady")
+	condition(corev1.ContainersReady, ready, since, "ContainersNotReady")
+	condition(corev1.PodReady, ready, since, "ContainersNotReady")
 	st.ContainerStatuses = a.containers(p, p.Template.Spec.Spec.Containers, false)
 	st.InitContainerStatuses = a.containers(p, p.Template.Spec.Spec.InitContainers, true)
 	return st
