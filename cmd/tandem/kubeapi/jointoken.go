@@ -9,7 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi/access"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/agent/join"
@@ -33,21 +32,8 @@ type JoinTokenAnswer struct {
 // tokenMost is the longest life of a join token.
 const tokenMost = 30 * 24 * time.Hour
 
-// joinTokens lists, makes and revokes join tokens.
-func (a *api) joinTokens(c *call, id string) error {
-	verb, ok := map[string]string{http.MethodGet: "list", http.MethodPost: "create", http.MethodDelete: "delete"}[c.r.Method]
-	if !ok || (verb == "delete") != (id != "") {
-		return notFound(c.r.URL.Path)
-	}
-	if err := access.Authorize(c.user, verb, "jointokens", access.Where{Name: id}); err != nil {
-		return denied(err)
-	}
-	switch verb {
-	case "create":
-		return a.makeToken(c)
-	case "delete":
-		return a.revokeToken(c, id)
-	}
+// listTokens lists the join tokens that are good.
+func (a *api) listTokens(c *call) error {
 	list, err := a.Tokens.List()
 	if err != nil {
 		return fmt.Errorf("list join tokens: %w", err)
@@ -85,7 +71,8 @@ func (a *api) makeToken(c *call) error {
 	return nil
 }
 
-func (a *api) revokeToken(c *call, id string) error {
+func (a *api) revokeToken(c *call) error {
+	id := c.name
 	told, err := a.tokenIntent(c, &state.Command{Verb: state.CmdRevokeToken}, join.Token{ID: id}, c.r.URL.Query().Get("reason"))
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/tandem-gitops/tandem/cmd/tandem/kubeapi/access"
 	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/reconciler/history"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -165,6 +166,9 @@ func (a *api) exportVerb(c *call) string {
 }
 
 func (a *api) export(c *call) error {
+	if err := access.Authorize(c.user, a.exportVerb(c), "history", access.Where{}); err != nil {
+		return denied(err)
+	}
 	p, err := a.past()
 	if err != nil {
 		return err

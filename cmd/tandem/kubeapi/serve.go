@@ -22,6 +22,7 @@ type call struct {
 	w    http.ResponseWriter
 	r    *http.Request
 	user access.User
+	name string // of what one of Tandem's own endpoints is asked about, where its path has one
 }
 
 // A target is what the path of a request names.
@@ -66,7 +67,7 @@ func (a *api) route(c *call) error {
 	case path == "version":
 		return a.version(c)
 	case path == "metrics" && a.Metrics != nil:
-		return a.answer(c, "metrics", a.metrics)
+		return a.answer(c, "get", "metrics", a.metrics)
 	case path == "api", path == "apis":
 		return a.discover(c, path)
 	case parts[0] == "openapi":
@@ -106,8 +107,12 @@ func (a *api) group(c *call, group, version string, rest []string) error {
 	if t.sub != "" {
 		what += "/" + t.sub
 	}
-	if err := access.Authorize(c.user, verb, what, a.where(t)); err != nil && (t.resource.acts[what+" "+verb] || isRead(verb) || streams(t.sub)) {
+	at := a.where(t)
+	if err := access.Authorize(c.user, verb, what, at); err != nil && (t.resource.acts[what+" "+verb] || isRead(verb) || streams(t.sub)) {
 		return forbidden(t, err.Error())
+	}
+	if lasts(c, t.sub) {
+		return a.guard(c, verb, what, at, func() error { return a.serve(c, t, verb) })
 	}
 	return a.serve(c, t, verb)
 }
@@ -147,6 +152,9 @@ func appOf(s *state.State, ref state.Ref) state.AppName {
 	}
 	if w := s.Workloads[ref]; w != nil {
 		return w.App
+	}
+	if c := s.Claims[ref]; c != nil {
+		return c.App
 	}
 	if o := s.Objects[ref]; o != nil {
 		return o.App

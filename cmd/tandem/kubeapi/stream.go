@@ -2,6 +2,7 @@ package kubeapi
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -218,7 +219,12 @@ func (a *api) exec(c *call, t target) error {
 	}
 	pl.tty = opts.TTY
 	run := &execution{nodes: a.Nodes, place: pl, err: errNotBegun}
-	defer func() { a.over(asked.Seq, run.code, run.err) }()
+	defer func() {
+		if why := revoked(c.r.Context()); why != nil {
+			run.err = why
+		}
+		a.over(asked.Seq, run.code, run.err)
+	}()
 	if wsstream.IsWebSocketRequest(c.r) {
 		run.webSocket(c, command, opts)
 		return nil
@@ -527,7 +533,7 @@ func (f *forwarder) over() {
 	defer f.mu.Unlock()
 	f.ended = true
 	for _, port := range slices.Sorted(maps.Keys(f.ports)) {
-		f.api.over(f.ports[port].session, 0, f.ports[port].err)
+		f.api.over(f.ports[port].session, 0, cmp.Or(revoked(f.call.r.Context()), f.ports[port].err))
 	}
 }
 

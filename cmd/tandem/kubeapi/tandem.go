@@ -49,44 +49,63 @@ type CommandAnswer struct {
 	Promotion string    `json:"promotion,omitempty"` // that was opened
 }
 
+// A route is one of Tandem's own endpoints.
+type route struct {
+	method, path   string // below /tandem/v1; a path that ends with / has a name after it
+	verb, resource string // that its user must be allowed; none: the endpoint asks itself, by what is in the request
+	serve          func(*call) error
+}
+
+// routes are all of them.
+func (a *api) routes() []route {
+	get, post := http.MethodGet, http.MethodPost
+	out := []route{
+		{get, "status", "get", "applications", a.status},
+		{get, "pipelines", "get", "pipelines", a.pipelines},
+		{get, "why", "get", "history", a.why},
+		{get, "history", "get", "history", a.history},
+		{get, "history/at", "get", "history", a.at},
+		{get, "history/diff", "get", "history", a.diff},
+		{get, "history/stats", "get", "history", a.stats},
+		{get, "history/keys", "get", "history", a.keys},
+		{get, "history/proof", "get", "history", a.proof},
+		{get, "history/export", "", "", a.export},
+		{post, "plan", "", "", a.plan},
+		{post, "commands", "", "", a.command},
+	}
+	if a.Tokens != nil {
+		out = append(out,
+			route{get, "jointokens", "list", "jointokens", a.listTokens},
+			route{post, "jointokens", "create", "jointokens", a.makeToken},
+			route{http.MethodDelete, "jointokens/", "delete", "jointokens", a.revokeToken},
+		)
+	}
+	return out
+}
+
 func (a *api) tandem(c *call, rest []string) error {
-	switch path, get := strings.Join(rest, "/"), c.r.Method == http.MethodGet; {
-	case path == "status" && get:
-		return a.answer(c, "applications", a.status)
-	case path == "pipelines" && get:
-		return a.answer(c, "pipelines", a.pipelines)
-	case path == "why" && get:
-		return a.answer(c, "history", a.why)
-	case path == "history" && get:
-		return a.answer(c, "history", a.history)
-	case path == "history/at" && get:
-		return a.answer(c, "history", a.at)
-	case path == "history/diff" && get:
-		return a.answer(c, "history", a.diff)
-	case path == "history/stats" && get:
-		return a.answer(c, "history", a.stats)
-	case path == "history/keys" && get:
-		return a.answer(c, "history", a.keys)
-	case path == "history/proof" && get:
-		return a.answer(c, "history", a.proof)
-	case path == "history/export" && get:
-		if err := access.Authorize(c.user, a.exportVerb(c), "history", access.Where{}); err != nil {
-			return denied(err)
+	path := strings.Join(rest, "/")
+	for _, r := range a.routes() {
+		name, below := strings.CutPrefix(path, r.path)
+		if r.method != c.r.Method || !below || (name != "") != strings.HasSuffix(r.path, "/") {
+			continue
 		}
-		return a.export(c)
-	case path == "plan" && c.r.Method == http.MethodPost:
-		return a.plan(c)
-	case (path == "jointokens" || strings.HasPrefix(path, "jointokens/")) && a.Tokens != nil:
-		return a.joinTokens(c, strings.TrimPrefix(strings.TrimPrefix(path, "jointokens"), "/"))
-	case path == "commands" && c.r.Method == http.MethodPost:
-		return a.command(c)
+		if c.name = name; r.verb == "" {
+			return r.serve(c)
+		}
+		return a.answer(c, r.verb, r.resource, r.serve)
 	}
 	return notFound(c.r.URL.Path)
 }
 
-func (a *api) answer(c *call, resource string, serve func(*call) error) error {
-	if err := access.Authorize(c.user, "get", resource, access.Where{}); err != nil {
+// answer serves who may, for as long as they may.
+func (a *api) answer(c *call, verb, resource string, serve func(*call) error) error {
+	at := access.Where{Name: c.name}
+	if err := access.Authorize(c.user, verb, resource, at); err != nil {
 		return denied(err)
+	}
+	if lasts(c, "") {
+		return a.guard(c, verb, resource, at, func() error { return serve(c) })
 	}
 	return serve(c)
 }

@@ -35,12 +35,13 @@ type world struct {
 	manifests map[state.Digest]*state.Manifest
 	templates map[state.Digest]*state.Template
 	commands  []*state.Command
-	stays     bool // a pod that is deleted
+	stays     bool          // a pod that is deleted
+	goesOn    chan struct{} // somebody is in a pod until they go
 }
 
 func newWorld(t testing.TB) *world {
 	w := &world{
-		t: t, changed: make(chan struct{}), words: map[state.Text]string{},
+		t: t, changed: make(chan struct{}), goesOn: make(chan struct{}, 8), words: map[state.Text]string{},
 		manifests: map[state.Digest]*state.Manifest{}, templates: map[state.Digest]*state.Template{},
 	}
 	w.state = state.New(w)
@@ -203,7 +204,7 @@ func (w *world) Records(_ context.Context, from state.Seq) iter.Seq2[*state.Reco
 	}
 }
 
-func (w *world) Logs(_ context.Context, node state.NodeName, _ state.UID, container string, o LogOptions) (io.ReadCloser, error) {
+func (w *world) Logs(ctx context.Context, node state.NodeName, _ state.UID, container string, o LogOptions) (io.ReadCloser, error) {
 	if node == "windows-1" {
 		return nil, fmt.Errorf("node windows-1 is not connected: %w", runtimes.ErrUnavailable)
 	}
@@ -214,10 +215,16 @@ func (w *world) Logs(_ context.Context, node state.NodeName, _ state.UID, contai
 	if o.Tail >= 0 {
 		lines = lines[max(0, len(lines)-int(o.Tail)):]
 	}
-	return io.NopCloser(strings.NewReader(strings.Join(lines, "\n") + "\n")), nil
+	text := strings.NewReader(strings.Join(lines, "\n") + "\n")
+	if o.Follow { // more may come until the client goes
+		more, end := io.Pipe()
+		context.AfterFunc(ctx, func() { _ = end.Close() })
+		return io.NopCloser(io.MultiReader(text, more)), nil
+	}
+	return io.NopCloser(text), nil
 }
 
-func (w *world) Exec(_ context.Context, _ state.NodeName, _ state.UID, _ string, x runtimes.Exec) (int, error) {
+func (w *world) Exec(ctx context.Context, _ state.NodeName, _ state.UID, _ string, x runtimes.Exec) (int, error) {
 	if x.Stdin != nil {
 		in, err := io.ReadAll(x.Stdin)
 		if err != nil {
@@ -230,6 +237,11 @@ func (w *world) Exec(_ context.Context, _ state.NodeName, _ state.UID, _ string,
 	if _, err := fmt.Fprintf(x.Stdout, "ran %s\n", strings.Join(x.Command, " ")); err != nil {
 		return 0, err
 	}
+	if x.Command[0] == "wait" {
+		w.goesOn <- struct{}{}
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
 	if x.Command[0] == "false" {
 		_, err := fmt.Fprintln(x.Stderr, "it failed")
 		return 3, err
@@ -240,7 +252,13 @@ func (w *world) Exec(_ context.Context, _ state.NodeName, _ state.UID, _ string,
 	return 0, nil
 }
 
-func (w *world) PortForward(_ context.Context, _ state.NodeName, _ state.UID, port uint16, conn io.ReadWriteCloser) error {
+func (w *world) PortForward(ctx context.Context, _ state.NodeName, _ state.UID, port uint16, conn io.ReadWriteCloser) error {
+	if port == 9 { // goes on until either end closes
+		w.goesOn <- struct{}{}
+		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+		_, err := io.Copy(io.Discard, conn)
+		return err
+	}
 	if _, err := fmt.Fprintf(conn, "port %d\n", port); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -223,11 +224,32 @@ func (s *Store) Issue(u User) (string, error) {
 	}
 	tokens := slices.DeleteFunc(slices.Clone(s.tokens), func(t token) bool { return t.name == u.Name })
 	tokens = append(tokens, token{role: u.Role, hash: sha256.Sum256([]byte(clear)), name: u.Name, teams: u.Teams})
-	if err := write(s.path, tokens); err != nil {
-		return "", err
+	return clear, s.replace(tokens)
+}
+
+// Revoke ends a user's token, here and in every process that has the file.
+func (s *Store) Revoke(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed() {
+		if err := s.reread(); err != nil {
+			return err
+		}
 	}
-	s.tokens = tokens
-	return clear, nil
+	tokens := slices.DeleteFunc(slices.Clone(s.tokens), func(t token) bool { return t.name == name })
+	if len(tokens) == len(s.tokens) {
+		return fmt.Errorf("there is no user %s", name)
+	}
+	return s.replace(tokens)
+}
+
+// replace puts tokens in the place of those that were; mu is held.
+func (s *Store) replace(tokens []token) error {
+	if err := write(s.path, tokens); err != nil {
+		return err
+	}
+	s.tokens = tokens // what is on the disk is read again when it is asked for next
+	return nil
 }
 
 func write(path string, tokens []token) error {
@@ -313,7 +335,11 @@ func (s *Store) Authenticate(r *http.Request) (User, error) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return User{}, ErrUnauthenticated
 	}
-	subject := r.TLS.VerifiedChains[0][0].Subject
+	leaf := r.TLS.VerifiedChains[0][0]
+	if now := time.Now(); now.After(leaf.NotAfter) || now.Before(leaf.NotBefore) {
+		return User{}, ErrUnauthenticated // it ended while the connection was open
+	}
+	subject := leaf.Subject
 	for _, o := range subject.Organization {
 		if role, ok := strings.CutPrefix(o, GroupPrefix); ok && slices.Contains(Roles(), Role(role)) && subject.CommonName != "" {
 			return User{Name: subject.CommonName, Role: Role(role)}, nil
@@ -383,7 +409,7 @@ func needed(verb, resource string) Role {
 		return ReleaseManager
 	}
 	switch verb {
-	case "approve", "reject", "sync", "restart", "cordon", "uncordon", "drain", "suspend", "resume", "plan":
+	case "approve", "reject", "sync", "restart", "evict", "cordon", "uncordon", "drain", "suspend", "resume", "plan":
 		return Operator
 	case "patch", "update":
 		if resource == "nodes" {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -45,7 +46,7 @@ func TestAuthorizeTable(t *testing.T) {
 			rows = append(rows, row{v, r, Operator})
 		}
 	}
-	for _, v := range []string{"approve", "reject", "sync", "restart", "cordon", "uncordon", "drain", "suspend", "resume", "plan"} {
+	for _, v := range []string{"approve", "reject", "sync", "restart", "evict", "cordon", "uncordon", "drain", "suspend", "resume", "plan"} {
 		rows = append(rows, row{v, "applications", Operator})
 	}
 	rows = append(rows,
@@ -124,7 +125,9 @@ func TestClientCertificates(t *testing.T) {
 		want         Role
 	}{{"tandem:viewer", Viewer}, {"tandem:admin", Admin}, {"tandem:nodes", ""}, {"system:masters", ""}} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		cert := &x509.Certificate{Subject: pkix.Name{CommonName: "sam", Organization: []string{c.organization}}}
+		cert := &x509.Certificate{
+			Subject: pkix.Name{CommonName: "sam", Organization: []string{c.organization}}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		}
 		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
 		if _, err := s.Authenticate(r); err == nil {
 			t.Errorf("%s: an unverified certificate was taken", c.organization)
@@ -133,6 +136,10 @@ func TestClientCertificates(t *testing.T) {
 		u, err := s.Authenticate(r)
 		if (err == nil) != (c.want != "") || u.Role != c.want {
 			t.Errorf("%s: %v, %v; want role %q", c.organization, u, err, c.want)
+		}
+		cert.NotAfter = time.Now().Add(-time.Second) // while its connection was open
+		if _, err := s.Authenticate(r); err == nil {
+			t.Errorf("%s: an expired certificate was taken", c.organization)
 		}
 	}
 }
@@ -219,6 +226,25 @@ func TestTokenOfAnotherProcess(t *testing.T) {
 	}
 	if u, ok := here.Token(clear); !ok || !slices.Equal(u.In(), []string{"release-managers", "oslo"}) {
 		t.Errorf("rita's token: %v, %t", u, ok)
+	}
+	next, err := there.Issue(User{Name: "rita", Role: Viewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, ok := here.Token(clear); ok {
+		t.Errorf("the token that rita had is still good: %v", u)
+	}
+	if u, ok := here.Token(next); !ok || u.Role != Viewer {
+		t.Errorf("rita's next token: %v, %t", u, ok)
+	}
+	if err := there.Revoke("rita"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := here.Token(next); ok {
+		t.Error("a token that another process ended is still good")
+	}
+	if err := there.Revoke("rita"); err == nil {
+		t.Error("a user who isn't there was removed")
 	}
 }
 
