@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
@@ -32,6 +35,7 @@ type controller struct {
 	hub       *agent.Hub
 	hellos    chan state.NodeName
 	serving   *join.Serving
+	server    *grpc.Server
 
 	mu       sync.Mutex
 	recorded []string // by the ledger
@@ -71,6 +75,7 @@ func newController(t *testing.T) *controller {
 	}
 	c.serving = cert
 	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(a.TLS(cert))))
+	c.server = s
 	join.Register(s, a, c.tokens, c.ledger, slog.New(slog.DiscardHandler))
 	c.hub = agent.NewHub(agent.HubConfig{Submit: func(events ...state.Event) {
 		for _, e := range events {
@@ -345,5 +350,67 @@ func TestLongOffline(t *testing.T) {
 	}
 	if err := newController(t).authority.RefusesRejoin("n1", time.Hour, false); err != nil {
 		t.Errorf("a good one is refused: %v", err)
+	}
+}
+
+// TestEveryCallOfAgents: each call that agents can make, by somebody without anything to
+// show and by a node. A call that is new and has no row fails it.
+func TestEveryCallOfAgents(t *testing.T) {
+	c := newController(t)
+	dir := t.TempDir()
+	if err := join.Join(t.Context(), c.address, c.token(t, time.Hour, 1, ""), "n1", dir); err != nil {
+		t.Fatal(err)
+	}
+	config, err := join.TLS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := &tls.Config{RootCAs: c.authority.Pool(), MinVersion: tls.VersionTLS13}
+	type row struct {
+		node bool // may with its certificate
+	}
+	table := map[string]row{
+		"/tandem.agent.v1.Join/Join":     {}, // a token is all that counts
+		"/tandem.agent.v1.Join/Rejoin":   {}, // an expired certificate, and its key's proof
+		"/tandem.agent.v1.Join/Renew":    {node: true},
+		"/tandem.agent.v1.Agent/Session": {node: true},
+		"/tandem.agent.v1.Agent/Tunnel":  {node: true},
+	}
+	for service, info := range c.server.GetServiceInfo() {
+		for _, m := range info.Methods {
+			method := "/" + service + "/" + m.Name
+			x, ok := table[method]
+			if !ok {
+				t.Errorf("%s has no row: who may call it?", method)
+				continue
+			}
+			for who, tls := range map[string]*tls.Config{"a stranger": stranger, "a node": config} {
+				conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(credentials.NewTLS(tls)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				in, out := wrapperspb.Bytes(nil), &wrapperspb.BytesValue{}
+				if m.IsClientStream {
+					var stream grpc.ClientStream
+					if stream, err = conn.NewStream(ctx, &grpc.StreamDesc{StreamName: m.Name, ServerStreams: true, ClientStreams: true}, method); err == nil {
+						_ = stream.SendMsg(in)
+						_ = stream.CloseSend()
+						err = stream.RecvMsg(out)
+					}
+				} else {
+					err = conn.Invoke(ctx, method, in, out)
+				}
+				cancel()
+				_ = conn.Close()
+				refused := status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated
+				if err != nil && strings.Contains(err.Error(), "certificate request of node n1") {
+					refused = false // who it is was taken; its empty request wasn't
+				}
+				if may := x.node && who == "a node"; refused == may {
+					t.Errorf("%s by %s: %v, want allowed %t", method, who, err, may)
+				}
+			}
+		}
 	}
 }
