@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -256,32 +255,6 @@ func TestBadFiles(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestQuiet: kustomize's own warnings do not reach standard error.
-func TestQuiet(t *testing.T) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := os.Stderr
-	os.Stderr = write
-	tree := rendertest.FromFiles(map[string]string{
-		"kustomization.yaml":   "bases: [b]\ncommonLabels: {a: b}\nsortOptions: {order: fifo}\n",
-		"b/kustomization.yaml": "commonLabels: {c: d}\nresources: [c.yaml]\n", "b/c.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n",
-	})
-	res := mustRender(t, tree, state.Application{Name: "test"})
-	os.Stderr = before
-	if err := write.Close(); err != nil {
-		t.Fatal(err)
-	}
-	said, err := io.ReadAll(read)
-	if err != nil || len(said) > 0 {
-		t.Errorf("standard error got %q, %v", said, err)
-	}
-	if res.Manifest == nil || len(res.Manifest.Warnings) != 3 {
-		t.Errorf("want three warnings, got %+v", res)
 	}
 }
 

@@ -99,3 +99,46 @@ func TestKilledWhileIdle(t *testing.T) {
 		t.Errorf("got %+v", result.Problems)
 	}
 }
+
+// TestQuiet: kustomize's own warnings do not reach the standard error of a worker,
+// which is for the last words of its runtime.
+func TestQuiet(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := filepath.Join(t.TempDir(), "said")
+	p := pool(t, "", worker.Options{Command: []string{"sh", "-c", `exec "$0" render-overlay 2>>"$1"`, self, said}, Workers: 1})
+	tree := rendertest.FromFiles(map[string]string{
+		"kustomization.yaml":   "bases: [b]\ncommonLabels: {a: b}\nsortOptions: {order: fifo}\n",
+		"b/kustomization.yaml": "commonLabels: {c: d}\nresources: [c.yaml]\n", "b/c.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n",
+	})
+	if res := renderWith(t, p, tree, state.Application{Name: "test"}); res.Manifest == nil || len(res.Manifest.Warnings) != 3 {
+		t.Errorf("want three warnings, got %+v", res)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if words, err := os.ReadFile(said); err != nil || len(words) > 0 {
+		t.Errorf("standard error got %q, %v", words, err)
+	}
+}
+
+// TestKilledForMemory: a render whose processes the kernel kills, as it does where
+// memory is short, is no problem of the text, and a later one goes on.
+func TestKilledForMemory(t *testing.T) {
+	p := pool(t, "render-overlay", worker.Options{Workers: 1})
+	tree := rendertest.FromFiles(map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"})
+	kill := func() {
+		for _, pid := range children(t) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
+	}
+	result, err := p.Render(t.Context(), sources.Snapshot{FS: meeting{tree, kill}}, state.Application{Name: "app"})
+	if err == nil || !strings.Contains(err.Error(), "memory is short") || len(result.Problems) > 0 {
+		t.Errorf("got %+v, %v, want an error that says that memory is short", result.Problems, err)
+	}
+	if result := renderWith(t, p, tree, state.Application{Name: "app"}); result.Manifest == nil {
+		t.Errorf("afterwards: %+v", result.Problems)
+	}
+}

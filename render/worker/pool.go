@@ -93,8 +93,12 @@ func (p *Pool) Close() error {
 	return nil
 }
 
+// errShort is a render that the machine has no memory for: the text may be right.
+var errShort = errors.New("its process was killed twice, as the kernel does where memory is short: give the machine, or the control group of Tandem's service, more memory, or render fewer things at once (GOMAXPROCS)")
+
 // Render implements render.Renderer. A render that passes a limit is a problem
-// of the text, and one whose process ends otherwise is tried once more.
+// of the text, and one whose process ends otherwise is tried once more. One that
+// something else kills twice is an error: the machine is to blame.
 func (p *Pool) Render(ctx context.Context, snap sources.Snapshot, app state.Application) (render.Result, error) {
 	select {
 	case p.slots <- struct{}{}:
@@ -116,6 +120,7 @@ func (p *Pool) Render(ctx context.Context, snap sources.Snapshot, app state.Appl
 			p.giveBack(w)
 			return result, nil
 		}
+		killed := w.killed(err)
 		died := w.end()
 		p.spare()
 		if ctx.Err() != nil {
@@ -126,6 +131,8 @@ func (p *Pool) Render(ctx context.Context, snap sources.Snapshot, app state.Appl
 		switch {
 		case limit != "":
 			return p.refused(&snap, &app, limit), nil
+		case again && killed:
+			return render.Result{}, fmt.Errorf("render %s: %w", app.Name, errShort)
 		case again:
 			return p.refused(&snap, &app, ""), nil
 		}

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"filippo.io/age"
@@ -39,6 +41,8 @@ type process struct {
 	err    error         // how; after died
 	kill   sync.Once
 	retire *time.Timer
+
+	stopped atomic.Bool // it was killed here
 }
 
 // errEnded says that the pool was closed.
@@ -128,7 +132,10 @@ func (w *process) ready(ctx context.Context, l Limits) error {
 
 // stop kills the process. What it has written can still be read.
 func (w *process) stop() {
-	w.kill.Do(func() { _ = w.cmd.Process.Kill() }) // it may have ended by itself
+	w.kill.Do(func() {
+		w.stopped.Store(true)
+		_ = w.cmd.Process.Kill() // it may have ended by itself
+	})
 }
 
 // alive says whether it still runs.
@@ -139,6 +146,24 @@ func (w *process) alive() bool {
 	default:
 		return true
 	}
+}
+
+// dying is how long a process whose pipe has ended may take to end: how it ended
+// is known only where it isn't killed here.
+const dying = 2 * time.Second
+
+// killed says whether something else killed the process: the kernel does where
+// memory is short, on the whole machine or in the control group of its service.
+func (w *process) killed(err error) bool {
+	if w.stopped.Load() || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.EPIPE) {
+		return false
+	}
+	select {
+	case <-w.died:
+	case <-time.After(dying):
+		return false
+	}
+	return byKill(w.err)
 }
 
 // end makes the process end, waits for it and says how it ended.
