@@ -112,9 +112,7 @@ func (s *server) answer(w dns.ResponseWriter, q *dns.Msg) *dns.Msg {
 	z := s.node.zone.Load()
 	name := strings.ToLower(q.Question[0].Name)
 	if dns.IsSubDomain(Zone, name) {
-		m := z.reply(q)
-		m.RecursionAvailable = true
-		return m
+		return mine(q, z.reply(q))
 	}
 	if ip := reversed(name); ip != "" && q.Question[0].Qtype == dns.TypePTR {
 		if names := z.reverse(ip); len(names) > 0 {
@@ -124,7 +122,7 @@ func (s *server) answer(w dns.ResponseWriter, q *dns.Msg) *dns.Msg {
 					Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: ttl}, Ptr: n,
 				})
 			}
-			return m
+			return mine(q, m)
 		}
 	}
 	select {
@@ -136,6 +134,19 @@ func (s *server) answer(w dns.ResponseWriter, q *dns.Msg) *dns.Msg {
 	m := s.forward(q, w.LocalAddr().Network())
 	if m == nil {
 		return failed(dns.RcodeServerFailure)
+	}
+	return m
+}
+
+// udpMost is the largest datagram that is taken for a question.
+const udpMost = 1232
+
+// mine finishes an answer of our own: who asks with EDNS is answered with it (RFC
+// 6891), or takes us for a server that can't.
+func mine(q, m *dns.Msg) *dns.Msg {
+	m.RecursionAvailable = true
+	if o := q.IsEdns0(); o != nil {
+		m.SetEdns0(udpMost, o.Do())
 	}
 	return m
 }

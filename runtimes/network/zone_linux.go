@@ -16,12 +16,14 @@ const ttl = 5
 // A zone answers for cluster.local, after Kubernetes's DNS specification.
 type zone struct {
 	serial     uint32
+	pods       netip.Prefix // the cluster's
 	services   map[state.Ref]*state.Service
 	namespaces map[string]bool
 }
 
 func newZone(n *state.Network) *zone {
 	z := &zone{serial: uint32(n.Seq), services: make(map[state.Ref]*state.Service, len(n.Services)), namespaces: map[string]bool{}}
+	z.pods, _ = netip.ParsePrefix(n.Pods) // where it is wrong no pod has a name
 	for _, s := range n.Services {
 		z.services[s.Ref] = s
 		z.namespaces[s.Ref.Namespace] = true
@@ -52,6 +54,9 @@ func (z *zone) look(name string) answer {
 	case "dns-version." + Zone:
 		return answer{exists: true, text: "1.1.0"}
 	}
+	if pod, ok := strings.CutSuffix(name, "pod."+Zone); ok {
+		return z.pod(pod)
+	}
 	rest, ok := strings.CutSuffix(name, ".svc."+Zone)
 	if !ok {
 		return answer{}
@@ -81,6 +86,23 @@ func (z *zone) look(name string) answer {
 	default:
 		return answer{}
 	}
+}
+
+// pod answers for 10-88-0-5.NAMESPACE.pod.cluster.local, as Kubernetes's DNS does
+// by default: for each address that a pod may have, whoever has it.
+func (z *zone) pod(rest string) answer {
+	labels := strings.Split(strings.TrimSuffix(rest, "."), ".")
+	if rest != "" && !strings.HasSuffix(rest, ".") {
+		return answer{}
+	}
+	if len(labels) < 2 {
+		return answer{exists: true}
+	}
+	ip, err := netip.ParseAddr(strings.ReplaceAll(labels[0], "-", "."))
+	if err != nil || len(labels) > 2 || !z.pods.Contains(ip) {
+		return answer{}
+	}
+	return answer{exists: true, ips: []netip.Addr{ip}}
 }
 
 // below is an endpoint's name below its Service's.
