@@ -193,7 +193,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	w := &worker{agent: a, all: &all, slots: make(chan struct{}, a.cfg.Parallel), pulls: make(chan struct{}, 4)}
+	w := &worker{agent: a, all: &all, slots: make(chan struct{}, a.cfg.Parallel), boxes: make(chan struct{}, a.cfg.Parallel), pulls: make(chan struct{}, 4)}
 	a.outputs.run(ctx, &all)
 	a.keepImages(a.machine.Applied())
 	if a.cfg.Fencer != nil {

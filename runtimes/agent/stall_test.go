@@ -180,6 +180,34 @@ func TestAHookKeepsNoPodFromBeginning(t *testing.T) {
 	runs(t, rt, 2)
 }
 
+// A boxed runtime makes no sandbox of pod 2.
+type boxed struct {
+	*simulated.Runtime
+	begun chan struct{}
+}
+
+func (b *boxed) Sandbox(ctx context.Context, s runtimes.Sandbox) (runtimes.SandboxStatus, error) {
+	if s.UID == (state.UID{2}) {
+		close(b.begun)
+		<-ctx.Done()
+		return runtimes.SandboxStatus{}, ctx.Err()
+	}
+	return b.Runtime.Sandbox(ctx, s)
+}
+
+// A container starts while sandboxes of other pods are made.
+func TestASandboxKeepsNoContainerFromBeginning(t *testing.T) {
+	rt := &boxed{Runtime: simulated.New(simulated.Options{}), begun: make(chan struct{})}
+	peer := started(t, rt, 1)
+	first := podOf(1, nil)
+	peer.Assign(&state.Assignment{Node: "n1", Epoch: 1, Generation: 1, Seq: 1, Pods: []*state.AssignedPod{first}})
+	runs(t, rt, 1)
+	peer.Assign(&state.Assignment{Node: "n1", Epoch: 1, Generation: 2, Seq: 2, Pods: []*state.AssignedPod{first, podOf(2, nil)}})
+	within(t, rt.begun, "the sandbox")
+	rt.Kill(state.UID{1}, "main", 1)
+	runs(t, rt, 1)
+}
+
 // A hook may take as long as its pod lives, as under Kubernetes.
 func TestAHookHasNoLimit(t *testing.T) {
 	dir := t.TempDir()

@@ -27,7 +27,8 @@ const (
 type worker struct {
 	agent *Agent
 	all   *sync.WaitGroup
-	slots chan struct{}
+	slots chan struct{} // of containers that start, and what else the runtime does
+	boxes chan struct{} // of sandboxes: the first container starts while the others' pods are made
 	pulls chan struct{}
 }
 
@@ -68,6 +69,8 @@ func (w *worker) do(ctx context.Context, x step.Action) {
 	switch x.Do {
 	case step.Pull:
 		slots, timeout = w.pulls, pullTimeout
+	case step.Prepare, step.MakeSandbox:
+		slots = w.boxes
 	case step.Stop:
 		slots, timeout = nil, callTimeout+x.Grace // it mostly waits
 	default:

@@ -318,42 +318,66 @@ func (w *nodeWorld) want(more ...*state.Object) {
 }
 
 // starts measures how long pods take until they are durably Running, of a
-// Deployment whose image is present, against containers made by hand.
+// Deployment whose image is present, against containers made by hand. What else
+// the machine does changes from second to second, so each round is held against
+// its own floor, which comes before the pods and after them in turns.
 func (w *nodeWorld) starts(ctx context.Context, b *board) error {
 	w.want(plain("start", 1))
 	if err := w.untilRunning(ctx, 1); err != nil { // the image is there now
 		return err
 	}
 	for _, n := range []int{1, 20, 50} {
-		rounds := 5
+		rounds := 10
 		if n == 1 {
-			rounds = 15
+			rounds = 20
 		}
-		var byHand, pods []time.Duration
-		for range rounds {
-			w.want(plain("start", 0))
-			if err := w.untilRunning(ctx, 0); err != nil {
-				return err
-			}
-			took, err := w.floor.Start(ctx, n, atOnce)
+		var byHand, pods, times []time.Duration
+		for round := range rounds {
+			low, took, err := w.round(ctx, n, round%2 == 0)
 			if err != nil {
-				return fmt.Errorf("floor: %w", err)
-			}
-			byHand = append(byHand, took)
-			start := time.Now()
-			w.want(plain("start", int32(n)))
-			if err := w.untilRunning(ctx, n); err != nil {
 				return err
 			}
-			pods = append(pods, time.Since(start))
+			byHand, pods, times = append(byHand, low), append(pods, took), append(times, time.Duration(float64(took)/float64(low)*float64(time.Second)))
 		}
-		low, took := median(byHand), median(pods)
-		b.atMost(fmt.Sprintf("floor: %d containers by hand, median of %d", n, rounds), ms(low), "ms", 0)
-		b.atMost(fmt.Sprintf("%d pods from the commit to Running, durable", n), ms(took), "ms", 0)
-		b.atMost(fmt.Sprintf("%d pods against the floor", n), float64(took)/float64(low), "times", 1.2)
+		b.atMost(fmt.Sprintf("floor: %d containers by hand, median of %d", n, rounds), ms(median(byHand)), "ms", 0)
+		b.atMost(fmt.Sprintf("%d pods from the commit to Running, durable", n), ms(median(pods)), "ms", 0)
+		b.atMost(fmt.Sprintf("%d pods against the floor", n), median(times).Seconds(), "times", 1.2)
 	}
 	w.want(plain("start", 0))
 	return w.untilRunning(ctx, 0)
+}
+
+// round starts n containers by hand and n pods, one after the other.
+func (w *nodeWorld) round(ctx context.Context, n int, handFirst bool) (byHand, pods time.Duration, err error) {
+	hand := func() (err error) {
+		if byHand, err = w.floor.Start(ctx, n, atOnce); err != nil {
+			return fmt.Errorf("floor: %w", err)
+		}
+		return nil
+	}
+	w.want(plain("start", 0))
+	if err := w.untilRunning(ctx, 0); err != nil {
+		return 0, 0, err
+	}
+	if handFirst {
+		if err := hand(); err != nil {
+			return 0, 0, err
+		}
+	}
+	start := time.Now()
+	w.want(plain("start", int32(n))) //nolint:gosec // up to 50
+	if err := w.untilRunning(ctx, n); err != nil {
+		return 0, 0, err
+	}
+	pods = time.Since(start)
+	if handFirst {
+		return byHand, pods, nil
+	}
+	w.want(plain("start", 0))
+	if err := w.untilRunning(ctx, 0); err != nil {
+		return 0, 0, err
+	}
+	return byHand, pods, hand()
 }
 
 // untilRunning waits until the Deployment "start" has so many pods, and all of them run.
