@@ -131,6 +131,7 @@ type agentFlags struct {
 	images, mirrors        []string
 	socket                 string
 	address, resolv, level string
+	bootID                 string
 	metrics                string
 	labels                 map[string]string
 	limits                 containerd.ImageLimits
@@ -159,6 +160,11 @@ func (c *cli) agentRun() *cobra.Command {
 	fl.IntVar(&f.limits.Low, "image-gc-low-threshold", usual.Low, "`PERCENT` of the disk down to which they are")
 	fl.DurationVar(&f.limits.MinAge, "minimum-image-ttl-duration", usual.MinAge, "how long an image stays that was needed, `DURATION`")
 	fl.StringVar(&f.level, "log-level", "info", "what is logged to standard error: debug, info, warn or error")
+	// For tests that have a machine boot without its booting.
+	fl.StringVar(&f.bootID, "boot-id", "", "`ID` of the machine's start; by default what the operating system says")
+	if err := fl.MarkHidden("boot-id"); err != nil {
+		panic(err) // it is defined one line above
+	}
 	return cmd
 }
 
@@ -226,6 +232,7 @@ func (c *cli) runAgent(ctx context.Context, f *agentFlags) (err error) {
 	a, err := agent.New(ctx, agent.Config{
 		Node: j.Node, Dir: filepath.Join(dir, "agent"), Volatile: m.Volatile, Runtime: m.Runtime, Network: m.Network, Link: agent.Remote(conn),
 		Version: version, Address: m.Address, Labels: f.labels, Resolv: f.resolv, Fencer: m.Fencer, Meter: meter, Logger: logger,
+		BootID: f.bootID,
 	})
 	if err != nil {
 		return err

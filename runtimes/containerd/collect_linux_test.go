@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/containerd"
+	"github.com/tandem-gitops/tandem/runtimes/hosttest"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
@@ -76,7 +77,7 @@ func TestCollectImagesOfAFullDisk(t *testing.T) {
 	n.open(t)
 	n.Keep([]state.Digest{large[0].Digest})
 	filler := filepath.Join(n.o.Dir, "filler")
-	fill(t, filler)
+	hosttest.Fill(t, filler)
 	c, err := n.CollectImages(t.Context())
 	if err != nil || len(c.Removed) == 0 || c.After > 80 {
 		t.Errorf("removed %v, left %d %%: %v", c.Removed, c.After, err)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -336,7 +335,7 @@ func TestDiskFull(t *testing.T) {
 	n := openIn(t, dir, nil)
 	u := n.pod(t, 1)
 	n.run(t, n.container(u, "main", forever))
-	fill(t, filepath.Join(dir, "filler"))
+	hosttest.Fill(t, filepath.Join(dir, "filler"))
 	second := n.container(u, "second", forever)
 	err := n.Run(t.Context(), second)
 	if !errors.Is(err, runtimes.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
@@ -369,30 +368,6 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.ended(t, u, "second")
-}
-
-// fill leaves room for no byte and no file on a file system.
-func fill(t *testing.T, dir string) {
-	t.Helper()
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Create(filepath.Join(dir, "bytes"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for size := 1 << 20; size > 0; {
-		if _, err := f.Write(make([]byte, size)); err != nil {
-			size /= 2
-		}
-	}
-	for i := 0; err == nil; i++ {
-		err = os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o644)
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
 }
 
 // Pods come and go: nothing of them stays, neither on the machine, nor in

@@ -125,6 +125,7 @@ type lost struct {
 	dir        string
 	path       string           // of programs that the agent finds
 	os         string           // of both nodes
+	bootID     string           // of the real node; empty: this machine's
 	windows    *hcstest.Machine // that the real node is, if it is none of Linux
 	out        map[string]*bytes.Buffer
 	wire       *wire
@@ -319,7 +320,7 @@ func (n *lost) control() {
 
 func (n *lost) join() {
 	n.t.Helper()
-	n.agent = n.real("agent", "run", "--data", n.at("agent"), "--images", n.at("images"), "--metrics", metricsAt)
+	n.agent = n.real("agent", "run", "--data", n.at("agent"), "--images", n.at("images"), "--metrics", metricsAt, "--boot-id", n.bootID)
 	// A file: whatever outlives the agent holds it too, and Wait would wait for all of that.
 	out, err := os.OpenFile(n.in("agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -362,7 +363,8 @@ func (n *lost) end() {
 		n.leftOnWindows(ctx)
 		return
 	}
-	node := hosttest.Node{Marks: []string{n.dir, hosttest.ID(n.in("agent/containerd")), hosttest.ID(n.in("agent"))}}
+	node := n.machine()
+	node.Marks = append(node.Marks, n.dir)
 	left, err := node.Left(ctx, nil)
 	if err != nil {
 		n.t.Error(err)
@@ -371,6 +373,11 @@ func (n *lost) end() {
 		n.t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 		node.Wipe(ctx)
 	}
+}
+
+// machine is whatever on this machine is the real node's.
+func (n *lost) machine() hosttest.Node {
+	return hosttest.Node{Marks: []string{n.in("agent"), hosttest.ID(n.in("agent/containerd")), hosttest.ID(n.in("agent"))}}
 }
 
 func (n *lost) leftOnWindows(ctx context.Context) {

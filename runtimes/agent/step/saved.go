@@ -37,6 +37,7 @@ type SavedContainer struct {
 	Why     state.PodReason `json:"why,omitempty"`
 	Backoff time.Duration   `json:"backoff,omitempty"`
 	From    int64           `json:"from,omitempty"` // when the life began that ended last
+	End     int64           `json:"end,omitempty"`  // when that one ended
 	Words   string          `json:"words,omitempty"`
 }
 
@@ -59,7 +60,7 @@ func (m *Machine) Save() *Saved {
 			}
 			sc := SavedContainer{
 				Name: c.spec.Name, Attempt: attempt, Started: c.started, Ready: c.ready, Exit: c.lastExit, Why: c.lastWhy,
-				Backoff: c.backoff, At: c.endedAt, From: c.lastFrom, Words: c.lastText,
+				Backoff: c.backoff, At: c.endedAt, From: c.lastFrom, End: c.lastEnd, Words: c.lastText,
 			}
 			if c.stage == running || c.stage == ending {
 				sc.Running, sc.At = true, c.startedAt
@@ -110,7 +111,11 @@ func (m *Machine) restore(s *Saved) {
 func (p *pod) resume(now state.Instant) {
 	p.since.Mono = now.Mono - max(0, time.Duration(now.Wall-p.since.Wall))
 	for i := range p.containers {
-		if c := &p.containers[i]; c.stage == ended && c.backoff > 0 {
+		c := &p.containers[i]
+		if c.stage == ended && c.lastEnd == 0 && c.lastWhy == state.ReasonHostRestart {
+			c.endedAt, c.lastEnd = now.Wall, now.Wall
+		}
+		if c.stage == ended && c.backoff > 0 {
 			passed := max(0, time.Duration(now.Wall-c.endedAt))
 			c.notUntil = now.Mono + max(0, c.backoff-passed)
 			c.restarted = now.Mono
@@ -122,11 +127,12 @@ func (p *pod) resume(now state.Instant) {
 // first observation says otherwise.
 func (c *container) restore(s *SavedContainer, rebooted bool) {
 	c.attempt, c.backoff = s.Attempt, s.Backoff
-	c.lastExit, c.lastWhy, c.lastFrom, c.lastText = s.Exit, s.Why, s.From, s.Words
+	c.lastExit, c.lastWhy, c.lastFrom, c.lastEnd, c.lastText = s.Exit, s.Why, s.From, s.End, s.Words
 	switch {
 	case s.Running && rebooted:
 		c.stage, c.exit, c.why = ended, 255, state.ReasonHostRestart
 		c.lastExit, c.lastWhy, c.backoff = 255, state.ReasonHostRestart, 0
+		c.lastFrom, c.lastEnd, c.lastText = s.At, 0, "" // it ended before resume, nobody knows when
 	case s.Running:
 		c.begin(s.Attempt, s.At)
 		c.stage, c.startedAt = running, s.At

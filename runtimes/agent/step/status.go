@@ -117,7 +117,7 @@ func (m *Machine) containerStatus(p *pod, c *container) state.ContainerStatus {
 		s.ExitCode, s.Since = c.exit, c.endedAt
 		s.State, s.Reason = state.ContainerTerminated, c.why
 		if p.life == living && p.want != nil && p.restarts(c) {
-			s.State, s.Reason = state.ContainerWaiting, state.ReasonCrashLoopBackOff
+			s.State, s.Reason = state.ContainerWaiting, c.again()
 			if r := p.obstacle(c); r != state.ReasonNone {
 				s.Reason = r
 			}
@@ -134,7 +134,7 @@ func (m *Machine) containerStatus(p *pod, c *container) state.ContainerStatus {
 // beginning is the reason of a container that nothing is wrong with.
 func (p *pod) beginning(c *container) state.PodReason {
 	if c.lastWhy != state.ReasonNone && c.attempt > 0 {
-		return state.ReasonCrashLoopBackOff
+		return c.again()
 	}
 	for i := range p.containers {
 		o := &p.containers[i]
@@ -146,6 +146,15 @@ func (p *pod) beginning(c *container) state.PodReason {
 		}
 	}
 	return state.ReasonContainerCreating
+}
+
+// again is the reason of a container that is started again: one that the node's
+// restart ended did nothing wrong.
+func (c *container) again() state.PodReason {
+	if c.lastWhy == state.ReasonHostRestart {
+		return state.ReasonHostRestart
+	}
+	return state.ReasonCrashLoopBackOff
 }
 
 // obstacle is what keeps a container from starting, if something does.

@@ -411,6 +411,10 @@ func TestAdoption(t *testing.T) {
 	if r := last.Restarts(); r != 1 {
 		t.Errorf("restarts %d after adoption", r)
 	}
+	before := w.last[one]
+	if was, is := &before.Containers[0], &last.Containers[0]; is.LastEnd == 0 || is.LastEnd != was.LastEnd || is.LastExit != was.LastExit {
+		t.Errorf("its former life ended %+v, before adoption %+v", is, was)
+	}
 	if !v.probes[step.Readiness] {
 		t.Error("adopted container is not probed")
 	}
@@ -427,12 +431,22 @@ func TestReboot(t *testing.T) {
 	v := newWorld(t, w.m.Save())
 	v.m = step.New(config("boot-2"), w.m.Save())
 	v.step(&step.Observed{Whole: true})
+	ended := v.last[state.UID{2}]
+	if c := &ended.Containers[0]; c.State != state.ContainerWaiting || c.Reason != state.ReasonHostRestart {
+		t.Errorf("what the reboot ended is %+v, want waiting because of it", c)
+	}
 	v.answer(nil)
 	v.want(one, state.Running, false, state.ReasonHostRestart)
 	v.want(state.UID{2}, state.Running, true, state.ReasonNone)
 	v.step(assign(1, db, web))
 	v.answer(nil)
 	v.want(one, state.Running, true, state.ReasonNone)
+	for _, uid := range []state.UID{one, {2}} {
+		p := v.last[uid]
+		if c := &p.Containers[0]; c.LastEnd == 0 || c.LastExit != 255 || c.LastWhy != state.ReasonHostRestart || c.Restarts != 1 {
+			t.Errorf("pod %s: its life before the reboot ended %+v", uid, c)
+		}
+	}
 }
 
 func TestConfigs(t *testing.T) {
