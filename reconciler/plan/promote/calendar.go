@@ -39,16 +39,37 @@ func (v *view) window(g *state.Gate) Result {
 		return r
 	}
 	r.Pass = open(g, local)
-	// It opens or closes at one of these; a week has every day that there is.
+	// It opens or closes at one of these; a week has every day that there is. Where a
+	// clock is set forward over one, it does so at the change; where it is set back, the
+	// same time comes twice.
+	var next time.Time
+	consider := func(at time.Time) {
+		if at.After(local) && (next.IsZero() || at.Before(next)) && open(g, at) != r.Pass {
+			next = at
+		}
+	}
 	year, month, day := local.Date()
 	for d := range 9 {
+		noon := time.Date(year, month, day+d, 12, 0, 0, 0, local.Location())
+		start, end := noon.ZoneBounds()
+		consider(start)
+		consider(end)
 		for _, minute := range []int32{g.From, g.To} {
 			at := time.Date(year, month, day+d, 0, int(minute), 0, 0, local.Location())
-			if at.After(local) && open(g, at) != r.Pass {
-				r.wake = v.steady(at.UnixNano())
-				return r
+			consider(at)
+			_, was := at.Zone()
+			for _, near := range []time.Time{start, end} { // in the other time of a change
+				if !near.IsZero() && near.Sub(at).Abs() < 24*time.Hour {
+					_, before := near.Add(-1).Zone()
+					_, after := near.Zone()
+					consider(at.Add(time.Duration(was-before) * time.Second))
+					consider(at.Add(time.Duration(was-after) * time.Second))
+				}
 			}
 		}
+	}
+	if !next.IsZero() {
+		r.wake = v.steady(next.UnixNano())
 	}
 	return r
 }
@@ -69,13 +90,12 @@ func (v *view) freezes() Result {
 		if !ok {
 			return Result{Gate: state.GateFreeze, Name: "no time zone " + f.Zone}
 		}
-		from, err := time.ParseInLocation(time.DateOnly, f.From, local.Location())
-		to, err2 := time.ParseInLocation(time.DateOnly, f.To, local.Location())
+		first, err := time.Parse(time.DateOnly, f.From)
+		last, err2 := time.Parse(time.DateOnly, f.To)
 		if err != nil || err2 != nil {
 			return Result{Gate: state.GateFreeze, Name: "no day " + f.From + " or " + f.To}
 		}
-		year, month, day := to.Date()
-		after := time.Date(year, month, day+1, 0, 0, 0, 0, local.Location())
+		from, after := begins(first, 0, local.Location()), begins(last, 1, local.Location())
 		switch {
 		case local.Before(from):
 			r.wake = sooner(r.wake, v.steady(from.UnixNano()))
@@ -85,6 +105,17 @@ func (v *view) freezes() Result {
 		}
 	}
 	return r
+}
+
+// begins is when a day, or the one so many after it, begins somewhere: not at midnight
+// where the clock is set forward over it.
+func begins(date time.Time, later int, loc *time.Location) time.Time {
+	year, month, day := date.AddDate(0, 0, later).Date()
+	t := time.Date(year, month, day, 0, 0, 0, 0, loc)
+	if t.Day() != day {
+		_, t = t.ZoneBounds()
+	}
+	return t
 }
 
 // sooner is the earlier of two wake-ups, where 0 is never.

@@ -54,3 +54,61 @@ func TestFreeze(t *testing.T) {
 		}
 	}
 }
+
+// A freeze from a day whose midnight the clocks skip begins with the day's first hour.
+func TestFreezeFromADayWithoutMidnight(t *testing.T) {
+	t.Parallel()
+	for now, pass := range map[string]bool{"2026-04-23T21:59:59Z": true, "2026-04-23T22:00:00Z": false, "2026-04-24T20:59:59Z": false, "2026-04-24T21:00:00Z": true} {
+		v := at(t, now) // in Cairo 23:59:59 of the 23rd, then 01:00 of the 24th; that ends in summer time
+		v.stage.Freezes = []state.Freeze{{From: "2026-04-24", To: "2026-04-24", Zone: "Africa/Cairo"}}
+		if r := v.freezes(); r.Pass != pass {
+			t.Errorf("%s: pass %t, want %t", now, r.Pass, pass)
+		}
+	}
+}
+
+// Around the days on which clocks change, a window says whether it is
+// open as its zone's clock shows, and when that changes next, to the minute.
+func TestWindowsOverClockChanges(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		zone, day string // on which the clock changes
+	}{
+		{"Europe/Oslo", "2026-03-29"}, {"Europe/Oslo", "2026-10-25"}, {"America/New_York", "2026-03-08"}, {"America/New_York", "2026-11-01"},
+		{"Australia/Lord_Howe", "2026-04-05"}, {"Australia/Lord_Howe", "2026-10-04"}, {"Africa/Cairo", "2026-04-24"}, {"Africa/Cairo", "2026-10-29"},
+	} {
+		loc, err := time.LoadLocation(c.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		day, err := time.ParseInLocation(time.DateOnly, c.day, loc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := day.Add(-12 * time.Hour).Truncate(time.Minute)
+		const minutes = 4 * 24 * 60
+		for _, w := range [][2]int32{{0, 60}, {0, 24 * 60}, {60, 150}, {90, 6 * 60}, {120, 180}, {125, 175}, {150, 170}, {150, 9 * 60}, {23 * 60, 24 * 60}} {
+			g := &state.Gate{Kind: state.GateWindow, From: w[0], To: w[1], Zone: c.zone}
+			var open [minutes]bool
+			for n := range open {
+				local := begin.Add(time.Duration(n) * time.Minute).In(loc)
+				minute := int32(local.Hour()*60 + local.Minute())
+				open[n] = minute >= w[0] && minute < w[1]
+			}
+			next := -1
+			for n := minutes - 1; n >= 0; n-- {
+				now := state.Instant{Mono: time.Hour, Wall: begin.Add(time.Duration(n) * time.Minute).UnixNano()}
+				if n+1 < minutes && open[n+1] != open[n] {
+					next = n + 1
+				}
+				if next < 0 || n%3 > 0 && next-n > 2 {
+					continue // it changes after what was looked at; or one in three, and each before a change
+				}
+				pass, at := Window(g, now)
+				if want := time.Hour + time.Duration(next-n)*time.Minute; pass != open[n] || at != want {
+					t.Fatalf("%s, %d to %d, at %s: open %t, changes in %s; want %t, %s", c.zone, w[0], w[1], begin.Add(time.Duration(n)*time.Minute).In(loc), pass, at-time.Hour, open[n], want-time.Hour)
+				}
+			}
+		}
+	}
+}
