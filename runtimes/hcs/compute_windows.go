@@ -188,8 +188,9 @@ func (c *compute) newSystem(id string, h systemHandle) *system {
 	return &system{c: c, id: id, handle: h, close: sync.OnceFunc(func() { hcsCloseComputeSystem(h) })}
 }
 
-// create makes a compute system and starts it.
-func (c *compute) create(ctx context.Context, id string, document computeSystem) (*system, error) {
+// create makes a compute system and starts it. The document is of schema 2, or of
+// schema 1 for a guest: the service tells them by their fields.
+func (c *compute) create(ctx context.Context, id string, document any) (*system, error) {
 	raw, err := json.Marshal(document)
 	if err != nil {
 		return nil, err

@@ -55,12 +55,29 @@ func readRelease() (release, error) {
 }
 
 // isolations that this runtime can give here: client editions before Windows 11
-// have no process isolation.
+// have no process isolation, and guests need the role Hyper-V.
 func (r release) isolations() []state.Isolation {
-	if r.client && r.build < osversion.V21H2Win11 || r.build < osversion.RS5 {
+	if r.build < osversion.RS5 {
 		return nil
 	}
-	return []state.Isolation{state.Process}
+	var all []state.Isolation
+	if !r.client || r.build >= osversion.V21H2Win11 {
+		all = append(all, state.Process)
+	}
+	if hasHyperV() {
+		all = append(all, state.HyperV)
+	}
+	return all
+}
+
+// hasHyperV says whether the service that manages guests is installed.
+func hasHyperV() bool {
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, `SYSTEM\CurrentControlSet\Services\vmms`, registry.QUERY_VALUE)
+	if err != nil {
+		return false
+	}
+	_ = k.Close() // nothing was written
+	return true
 }
 
 type memoryStatus struct {
@@ -117,7 +134,7 @@ func Check() []Finding {
 	rel, err := readRelease()
 	f := Finding{Name: "windows", Fatal: true, OK: err == nil && len(rel.isolations()) > 0, Detail: rel.name + " " + rel.version}
 	if !f.OK {
-		f.Remedy = "use Windows Server 2019 or later, or Windows 11"
+		f.Remedy = "use Windows Server 2019 or later, Windows 11, or Windows 10 with Hyper-V"
 	}
 	findings = append(findings, f)
 	_, err = openCompute()

@@ -113,6 +113,11 @@ type assembly struct {
 	layers    []layer
 	cores     int
 	image     imageConfig
+
+	// Of a Hyper-V guest, which has neither namespace nor mounted volume.
+	folder    string // its scratch layer
+	utilityVM string
+	endpoint  string
 }
 
 // document is the compute system of a container.
@@ -124,11 +129,7 @@ func (a *assembly) document(c *runtimes.Container) computeSystem {
 	if a.namespace != "" {
 		d.Container.Networking = &networking{AllowUnqualifiedDNSQuery: true, Namespace: a.namespace}
 	}
-	for _, m := range c.Mounts {
-		d.Container.MappedDirectories = append(d.Container.MappedDirectories, mappedDirectory{
-			HostPath: drivePath(m.Source), ContainerPath: drivePath(m.Target), ReadOnly: m.ReadOnly,
-		})
-	}
+	d.Container.MappedDirectories = mapped(c.Mounts)
 	if c.Limits.Memory > 0 {
 		d.Container.Memory = &memory{SizeInMB: (c.Limits.Memory + mebibyte - 1) / mebibyte}
 	}
@@ -245,8 +246,6 @@ func environment(lists ...[]string) map[string]string {
 // refuse says what of a sandbox this runtime doesn't do.
 func refuseSandbox(s *runtimes.Sandbox) error {
 	switch {
-	case s.Isolation == "hyperv":
-		return fmt.Errorf("%w: Hyper-V isolation is not there yet; use process isolation", runtimes.ErrUnsupported)
 	case s.HostNetwork:
 		return fmt.Errorf("%w: hostNetwork: Windows gives it to HostProcess pods alone, which are not there yet; remove it", runtimes.ErrUnsupported)
 	case s.SharePID:

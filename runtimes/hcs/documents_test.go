@@ -61,6 +61,9 @@ func TestDocuments(t *testing.T) {
 	golden(t, "process-plain", a.process(&plain))
 	golden(t, "system-full", a.document(&full))
 	golden(t, "process-full", a.process(&full))
+	a.folder, a.utilityVM, a.endpoint = `C:\tandem\scratch\guest`, `C:\tandem\layers\0000\UtilityVM`, "b5a1e0b1-0000-4000-8000-000000000003"
+	golden(t, "guest-plain", a.guest("0123abcd-web-0", &plain))
+	golden(t, "guest-full", a.guest("0123abcd-web-0", &full))
 }
 
 func TestCommandLine(t *testing.T) {
@@ -119,7 +122,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for name, s := range map[string]runtimes.Sandbox{
-		"Hyper-V": {Isolation: "hyperv"}, "hostNetwork": {HostNetwork: true}, "shareProcessNamespace": {SharePID: true},
+		"hostNetwork": {HostNetwork: true}, "shareProcessNamespace": {SharePID: true},
 		"hostAliases": {Hosts: []string{"192.0.2.7\ta"}}, "sysctls": {Sysctls: map[string]string{"net.ipv4.tcp_syncookies": "1"}},
 	} {
 		if err := refuseSandbox(&s); !errors.Is(err, runtimes.ErrUnsupported) || !strings.Contains(err.Error(), name) {

@@ -230,27 +230,31 @@ func readBlob(ctx context.Context, b images.Blob) ([]byte, error) {
 type scratch struct {
 	volume string
 	layers []layer // below it, the nearest first
+
+	// Where a guest mounts it.
+	folder    string
+	utilityVM string
 }
 
-// mount makes a container's writable layer on an image's and mounts it.
-func (l *layerStore) mount(id string, img *storedImage) (*scratch, error) {
+// mount makes a container's writable layer on an image's and mounts it; a guest
+// mounts it itself.
+func (l *layerStore) mount(id string, img *storedImage, guest bool) (*scratch, error) {
 	dir := l.path("scratch", id)
 	parents := l.parents(img.Chains)
 	var none hcsshim.DriverInfo // paths are whole
 	if err := hcsshim.CreateScratchLayer(none, dir, "", parents); err != nil {
 		return nil, hcsFailure(opScratch, err)
 	}
-	if err := hcsshim.ActivateLayer(none, dir); err != nil {
-		return nil, hcsFailure(opActivate, err)
+	s := &scratch{folder: dir}
+	var err error
+	if guest {
+		s.utilityVM, err = utilityVM(parents)
+	} else {
+		s.volume, err = activate(dir, parents)
 	}
-	if err := hcsshim.PrepareLayer(none, dir, parents); err != nil {
-		return nil, hcsFailure(opPrepare, err)
-	}
-	volume, err := hcsshim.GetLayerMountPath(none, dir)
 	if err != nil {
-		return nil, hcsFailure(opMount, err)
+		return nil, err
 	}
-	s := &scratch{volume: volume}
 	for _, p := range parents {
 		g, err := hcsshim.NameToGuid(filepath.Base(p))
 		if err != nil {
@@ -259,6 +263,32 @@ func (l *layerStore) mount(id string, img *storedImage) (*scratch, error) {
 		s.layers = append(s.layers, layer{ID: g.ToString(), Path: p})
 	}
 	return s, nil
+}
+
+// activate mounts a writable layer.
+func activate(dir string, parents []string) (volume string, err error) {
+	var none hcsshim.DriverInfo
+	if err := hcsshim.ActivateLayer(none, dir); err != nil {
+		return "", hcsFailure(opActivate, err)
+	}
+	if err := hcsshim.PrepareLayer(none, dir, parents); err != nil {
+		return "", hcsFailure(opPrepare, err)
+	}
+	if volume, err = hcsshim.GetLayerMountPath(none, dir); err != nil {
+		return "", hcsFailure(opMount, err)
+	}
+	return volume, nil
+}
+
+// utilityVM is what an image's guests boot from, in the nearest layer that has it.
+func utilityVM(parents []string) (string, error) {
+	for _, p := range parents {
+		dir := filepath.Join(p, "UtilityVM")
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("%w: no layer of the image has a UtilityVM, which Hyper-V isolation boots; use an image on nanoserver or servercore, or process isolation", runtimes.ErrUnsupported)
 }
 
 // unmount removes a container's writable layer, or what there is of it.

@@ -206,13 +206,15 @@ func (r *Runtime) attach(p *pod, s *runtimes.Sandbox) error {
 	if err != nil {
 		return err
 	}
-	namespace, err := hcn.NewNamespace(hcn.NamespaceTypeGuest).Create()
-	if err != nil {
-		return hcnFailure("make the network namespace", err)
-	}
-	p.record.Network = namespace.Id
-	if err := p.save(); err != nil {
-		return err
+	if p.record.Isolation != state.HyperV { // a guest has the endpoint itself
+		namespace, err := hcn.NewNamespace(hcn.NamespaceTypeGuest).Create()
+		if err != nil {
+			return hcnFailure("make the network namespace", err)
+		}
+		p.record.Network = namespace.Id
+		if err := p.save(); err != nil {
+			return err
+		}
 	}
 	endpoint, err := network.CreateEndpoint(&hcn.HostComputeEndpoint{
 		Name: r.endpointName(s.UID), Policies: policies, Dns: dns(s.DNS), SchemaVersion: schema2,
@@ -229,7 +231,10 @@ func (r *Runtime) attach(p *pod, s *runtimes.Sandbox) error {
 	if err := p.save(); err != nil {
 		return err
 	}
-	if err := hcn.AddNamespaceEndpoint(namespace.Id, endpoint.Id); err != nil {
+	if p.record.Network == "" {
+		return nil
+	}
+	if err := hcn.AddNamespaceEndpoint(p.record.Network, endpoint.Id); err != nil {
 		return hcnFailure("attach the endpoint", err)
 	}
 	return nil

@@ -22,6 +22,7 @@ type podRecord struct {
 	Network   string            `json:"network,omitempty"` // the pod's HCN namespace
 	Endpoint  string            `json:"endpoint,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
+	Isolation state.Isolation   `json:"isolation,omitempty"`
 	Made      bool              `json:"made"` // all of it
 }
 

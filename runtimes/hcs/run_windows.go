@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 )
 
@@ -121,15 +122,23 @@ func (r *Runtime) clearEarlier(ctx context.Context, c *runtimes.Container) (done
 // create mounts the writable layer, makes the compute system and starts its
 // process and the keeper, and records that it runs.
 func (r *Runtime) create(ctx context.Context, p *pod, c *runtimes.Container, img *storedImage, rec *containerRecord) (*process, error) {
-	mounted, err := r.layers.mount(rec.ID, img)
+	guest := p.record.Isolation == state.HyperV
+	if guest && r.another(p, c.Name) {
+		return nil, fmt.Errorf("%w: another container of the pod runs, and a Hyper-V guest holds one; use process isolation for pods of several", runtimes.ErrUnsupported)
+	}
+	mounted, err := r.layers.mount(rec.ID, img, guest)
 	if err != nil {
 		return nil, err
 	}
 	a := assembly{
 		hostname: p.record.Hostname, namespace: p.record.Network, scratch: mounted.volume, layers: mounted.layers,
-		cores: runtime.NumCPU(), image: img.Config,
+		cores: runtime.NumCPU(), image: img.Config, folder: mounted.folder, utilityVM: mounted.utilityVM, endpoint: p.record.Endpoint,
 	}
-	sys, err := r.compute.create(ctx, rec.ID, a.document(c))
+	var document any = a.document(c)
+	if guest {
+		document = a.guest(rec.ID, c)
+	}
+	sys, err := r.compute.create(ctx, rec.ID, document)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +161,18 @@ func (r *Runtime) create(ctx context.Context, p *pod, c *runtimes.Container, img
 		return nil, fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 	}
 	return first, nil
+}
+
+// another says whether a container of another name runs in the pod.
+func (r *Runtime) another(p *pod, name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n, c := range p.containers {
+		if n != name && c.record.Phase == running {
+			return true
+		}
+	}
+	return false
 }
 
 // keep starts the keeper and hands it the process's output.

@@ -29,7 +29,7 @@ func (r *Runtime) sandbox(ctx context.Context, s *runtimes.Sandbox) (runtimes.Sa
 		return runtimes.SandboxStatus{}, err
 	}
 	p, err := r.enter(s.UID, func() *pod {
-		return r.newPod(podRecord{UID: s.UID, Namespace: s.Key.Namespace, Name: s.Key.Name, Hostname: s.Hostname, Labels: s.Labels})
+		return r.newPod(podRecord{UID: s.UID, Namespace: s.Key.Namespace, Name: s.Key.Name, Hostname: s.Hostname, Labels: s.Labels, Isolation: s.Isolation})
 	})
 	if err != nil {
 		return runtimes.SandboxStatus{}, err

@@ -395,11 +395,14 @@ func (b *broker) own(s *system) map[string]string {
 	if name := s.document.Container.GuestOs.HostName; name != "" {
 		env["HCSTEST_HOSTNAME"], env["COMPUTERNAME"] = name, strings.ToUpper(name)
 	}
-	if !b.kept.Reached || s.document.Container.Networking == nil {
+	if !b.kept.Reached {
 		return env
 	}
-	for _, e := range b.kept.Objects["Endpoints"] {
-		if id, _ := e["HostComputeNamespace"].(string); key(id) != key(s.document.Container.Networking.Namespace) {
+	for id, e := range b.kept.Objects["Endpoints"] {
+		namespace, _ := e["HostComputeNamespace"].(string)
+		n := s.document.Container.Networking
+		shared := n != nil && namespace != "" && key(namespace) == key(n.Namespace)
+		if !shared && !slices.ContainsFunc(s.document.endpoints, func(e string) bool { return key(e) == id }) {
 			continue
 		}
 		for _, c := range e["IpConfigurations"].([]any) {

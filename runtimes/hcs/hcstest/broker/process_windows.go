@@ -289,6 +289,9 @@ func (p *process) ask() error {
 // roots are where a system's files lie: scratch first, then layers.
 func (b *broker) roots(s *system) []string {
 	dirs := []string{b.kept.Volumes[s.document.Container.Storage.Path]}
+	if s.document.SchemaVersion.Major == 1 {
+		dirs[0] = s.document.folder
+	}
 	for _, l := range s.document.Container.Storage.Layers {
 		dirs = append(dirs, l.Path)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -48,6 +49,39 @@ type document struct {
 			Namespace                string
 		}
 	}
+
+	// Of a guest.
+	endpoints []string
+	folder    string // its scratch layer
+}
+
+// guestDocument is what the double reads of schema 1: a container in a Hyper-V
+// guest of its own.
+type guestDocument struct {
+	SystemType, Name, Owner, LayerFolderPath, HostName string
+
+	Layers            []struct{ ID, Path string }
+	ProcessorCount    int64
+	MemoryMaximumInMB int64
+	MappedDirectories []struct {
+		HostPath, ContainerPath string
+		ReadOnly                bool
+	}
+	HvPartition              bool
+	EndpointList             []string
+	HvRuntime                struct{ ImagePath string }
+	AllowUnqualifiedDNSQuery bool
+}
+
+// system is the guest's document as the double keeps all: no guest is started,
+// and its scratch layer is a volume of the same name.
+func (g *guestDocument) system() document {
+	d := document{Owner: g.Owner, endpoints: g.EndpointList, folder: g.LayerFolderPath}
+	d.SchemaVersion.Major = 1
+	d.Container.GuestOs.HostName = g.HostName
+	d.Container.Storage.Layers, d.Container.Storage.Path = g.Layers, volume(g.LayerFolderPath)
+	d.Container.MappedDirectories = g.MappedDirectories
+	return d
 }
 
 type (
@@ -208,11 +242,35 @@ func (b *broker) enumerate(r *request) (uint32, []any) {
 }
 
 func parse(text string) (document, error) {
-	var d document
+	var which struct{ SystemType string }
+	if err := json.Unmarshal([]byte(text), &which); err != nil {
+		return document{}, err
+	}
+	if which.SystemType == "" {
+		var d document
+		err := strictly(text, &d)
+		if err == nil && d.SchemaVersion.Major != 2 {
+			err = fmt.Errorf("schema %d", d.SchemaVersion.Major)
+		}
+		return d, err
+	}
+	var g guestDocument
+	if err := strictly(text, &g); err != nil {
+		return document{}, err
+	}
+	if g.SystemType != "Container" || !g.HvPartition || len(g.Layers) == 0 {
+		return document{}, errors.New("schema 1 is for guests alone")
+	}
+	if !there(g.HvRuntime.ImagePath) || !there(g.LayerFolderPath) {
+		return document{}, fmt.Errorf("%s and %s: %w", g.HvRuntime.ImagePath, g.LayerFolderPath, os.ErrNotExist)
+	}
+	return g.system(), nil
+}
+
+func strictly(text string, into any) error {
 	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
 	dec.DisallowUnknownFields()
-	err := dec.Decode(&d)
-	return d, err
+	return dec.Decode(into)
 }
 
 func (b *broker) create(r *request) (uint32, []any) {
@@ -222,8 +280,11 @@ func (b *broker) create(r *request) (uint32, []any) {
 		return invalidHandle, nil
 	}
 	d, err := parse(r.text(1))
-	if err != nil || d.SchemaVersion.Major != 2 {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "broker: create:", err)
+		if errors.Is(err, os.ErrNotExist) {
+			return fileNotFound, nil
+		}
 		return invalidJSON, nil
 	}
 	b.mu.Lock()
@@ -231,8 +292,15 @@ func (b *broker) create(r *request) (uint32, []any) {
 	if b.systems[id] != nil {
 		return alreadyExists, nil
 	}
-	if _, mounted := b.kept.Volumes[d.Container.Storage.Path]; !mounted {
-		return fileNotFound, nil
+	if d.SchemaVersion.Major == 2 {
+		if _, mounted := b.kept.Volumes[d.Container.Storage.Path]; !mounted {
+			return fileNotFound, nil
+		}
+	}
+	for _, e := range d.endpoints {
+		if b.object("Endpoints", e) == nil {
+			return elementNotFound, nil
+		}
 	}
 	if n := d.Container.Networking; n != nil && b.object("Namespaces", n.Namespace) == nil {
 		return elementNotFound, nil
