@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tandem-gitops/tandem/runtimes/agent/join"
-	"github.com/tandem-gitops/tandem/runtimes/containerd"
 )
 
 // Options say what is looked at.
@@ -45,14 +44,27 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 }
 
+// A check is a finding of a runtime.
+type check struct {
+	name           string
+	ok, fatal      bool
+	detail, remedy string
+}
+
+// How full a disk may be: images are unpacked there.
+const (
+	diskLeast = 256 << 20
+	diskGood  = 4 << 30
+)
+
 // Look looks at the machine.
 func Look(ctx context.Context, o Options) Report {
 	var all []Finding
-	for _, f := range containerd.Check() {
-		x := Finding{Name: f.Name, State: OK, Detail: f.Detail, Remedy: f.Remedy}
-		if !f.OK {
+	for _, f := range checks() {
+		x := Finding{Name: f.name, State: OK, Detail: f.detail, Remedy: f.remedy}
+		if !f.ok {
 			x.State = Warn
-			if f.Fatal {
+			if f.fatal {
 				x.State = Bad
 			}
 		}

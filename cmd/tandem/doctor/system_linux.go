@@ -5,17 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tandem-gitops/tandem/runtimes/agent/fencer"
+	"github.com/tandem-gitops/tandem/runtimes/containerd"
 	"github.com/tandem-gitops/tandem/runtimes/network"
 )
+
+// fenceNeeds is what a fencer that doesn't start lacks here.
+const fenceNeeds = "give the agent root, CAP_IPC_LOCK and writable control groups"
+
+// checks are of what runs containers.
+func checks() []check {
+	var all []check
+	for _, f := range containerd.Check() {
+		all = append(all, check{f.Name, f.OK, f.Fatal, f.Detail, f.Remedy})
+	}
+	return all
+}
 
 func system(ctx context.Context, o *Options) []Finding {
 	return []Finding{nft(), forwarding(), pids(), fence(ctx, o), disk(o.Data), resolver(), clock(), unitPath()}
@@ -56,45 +66,6 @@ func pids() Finding {
 	}
 	return f
 }
-
-// fence starts a fencer that guards nobody, and ends it.
-func fence(ctx context.Context, o *Options) Finding {
-	f := Finding{Name: "fencer", State: OK, Detail: "starts, and locks its memory"}
-	fail := func(err error) Finding {
-		f.State, f.Detail = Warn, firstLine(err.Error())
-		f.Remedy = "StatefulSets' pods run here only as tandem.dev/node-loss: wait; give the agent root, CAP_IPC_LOCK and writable control groups"
-		return f
-	}
-	dir, err := os.MkdirTemp("", "tandem-doctor-")
-	if err != nil {
-		return fail(err)
-	}
-	defer os.RemoveAll(dir)
-	group := "/tandem-doctor." + filepath.Base(dir)
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	g := fencer.NewGuard(fencer.GuardOptions{Program: o.Fencer, Dir: dir, Group: group, Version: o.Version, Log: filepath.Join(dir, "log"), Logger: slog.New(slog.DiscardHandler)})
-	why := errors.New("it does not answer")
-	running, end := context.WithCancel(ctx)
-	defer end()
-	g.Run(running, func(h fencer.Health) {
-		why = nil
-		if !h.Running {
-			why = errors.New(h.Why)
-		}
-		end()
-	})
-	if err := errors.Join(why, fencer.End(ctx, dir, group)); err != nil {
-		return fail(err)
-	}
-	return f
-}
-
-// How full a disk may be: images are unpacked there.
-const (
-	diskLeast = 256 << 20
-	diskGood  = 4 << 30
-)
 
 func disk(data string) Finding {
 	f := Finding{Name: "disk", State: OK}
@@ -158,10 +129,4 @@ func unitPath() Finding {
 		f.State, f.Detail, f.Remedy = Warn, "does not run here", "start the agent by another supervisor: tandem agent install --print shows what it should do"
 	}
 	return f
-}
-
-// firstLine keeps a finding to one line.
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return line
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -131,6 +132,9 @@ func (m *mixed) join() {
 		m.t.Fatal(err)
 	}
 	m.refusesWithout("computecore.dll")
+	if said := m.windows("agent", "doctor", "--data", m.machine.Path(m.node)); !regexp.MustCompile(`(?s)ok +windows +Windows Server 2022.*ok +computecore.*ok +fencer .*ok +certificate .*this machine can be a node`).MatchString(said) {
+		m.t.Errorf("the doctor says of a Windows machine:\n%s", said)
+	}
 	m.startAgent()
 	var node corev1.Node
 	m.until(func() string {
