@@ -24,6 +24,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes/agent"
 	"github.com/tandem-gitops/tandem/runtimes/agent/join"
+	"github.com/tandem-gitops/tandem/runtimes/atomicfile"
 	"github.com/tandem-gitops/tandem/runtimes/containerd"
 	"github.com/tandem-gitops/tandem/runtimes/images"
 )
@@ -86,7 +87,8 @@ token names the controller's certificate authority, so nothing is trusted on fir
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(filepath.Join(dir, "agent.json"), append(raw, '\n'), 0o600); err != nil {
+			// The token is spent: a machine that loses its power now is to know what for.
+			if err := atomicfile.WriteDurable(filepath.Join(dir, "agent.json"), append(raw, '\n'), 0o600); err != nil {
 				return fmt.Errorf("remember the controller: %w", err)
 			}
 			_, err = fmt.Fprintf(c.out, "node %s joined %s; run it: tandem agent run --data %s\n", j.Node, j.Server, dir)

@@ -222,10 +222,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		if out.Report != nil {
 			a.remember(out.Report)
 			a.report(ctx, out.Report)
-			if !swept {
-				swept = true
-				a.sweep(ctx)
-			}
+			swept = swept || a.sweep(ctx)
 		}
 		wait := time.Hour
 		if !out.Wake.IsZero() {

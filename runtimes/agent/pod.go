@@ -20,6 +20,9 @@ func podLabels(p *state.AssignedPod) map[string]string {
 	return p.PodLabels()
 }
 
+// hostnameMost is the longest name that a machine has: RFC 1123.
+const hostnameMost = 63
+
 func hostname(p *state.AssignedPod) string {
 	name := p.Template.Spec.Spec.Hostname
 	if name == "" || p.Workload.Kind == "StatefulSet" {
@@ -28,7 +31,7 @@ func hostname(p *state.AssignedPod) string {
 	if p.Workload.Kind == "Job" && p.Ordinal >= 0 {
 		name = p.Workload.Name + "-" + strconv.Itoa(int(p.Ordinal)) // Kubernetes: of an Indexed Job's pod
 	}
-	return name[:min(len(name), 63)]
+	return strings.TrimRight(name[:min(len(name), hostnameMost)], "-.") // as the kubelet cuts it
 }
 
 func (a *Agent) sandbox(p *state.AssignedPod) runtimes.Sandbox {

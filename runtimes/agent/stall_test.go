@@ -2,8 +2,12 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -70,18 +74,22 @@ func TestASilentControllerIsNoticedWhileSending(t *testing.T) {
 }
 
 // A deaf link has a controller that takes no report.
-type deafLink struct{ peer chan agent.Peer }
+type deafLink struct {
+	peer chan agent.Peer
+	told chan struct{} // one for each session that was told something
+}
 
 func (l *deafLink) Open(_ context.Context, _ agent.Hello, p agent.Peer) (agent.Session, error) {
 	l.peer <- p
-	return &deaf{closed: make(chan struct{})}, nil
+	return &deaf{closed: make(chan struct{}), told: l.told}, nil
 }
 
-type deaf struct{ closed chan struct{} }
+type deaf struct{ closed, told chan struct{} }
 
 func (*deaf) Welcome() agent.Welcome                     { return agent.Welcome{Renew: time.Second, Lease: time.Hour} }
 func (*deaf) Renew(context.Context, time.Duration) error { return nil }
 func (d *deaf) Report(context.Context, *state.Report) error {
+	d.told <- struct{}{}
 	<-d.closed
 	return io.ErrClosedPipe
 }
@@ -120,8 +128,14 @@ func runs(t *testing.T, rt runtimes.Runtime, uid byte) {
 
 func started(t *testing.T, rt runtimes.Runtime, parallel int) agent.Peer {
 	t.Helper()
-	link := &deafLink{peer: make(chan agent.Peer, 1)}
-	a, err := agent.New(t.Context(), agent.Config{Node: "n1", Dir: t.TempDir(), Runtime: rt, Link: link, BootID: "b", Parallel: parallel})
+	peer, _ := startedIn(t, t.TempDir(), rt, parallel)
+	return peer
+}
+
+func startedIn(t *testing.T, dir string, rt runtimes.Runtime, parallel int) (agent.Peer, <-chan struct{}) {
+	t.Helper()
+	link := &deafLink{peer: make(chan agent.Peer, 1), told: make(chan struct{}, 10)}
+	a, err := agent.New(t.Context(), agent.Config{Node: "n1", Dir: dir, Runtime: rt, Link: link, BootID: "b", Parallel: parallel})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +143,7 @@ func started(t *testing.T, rt runtimes.Runtime, parallel int) agent.Peer {
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	t.Cleanup(func() { cancel(); _ = <-done })
-	return within(t, link.peer, "that the agent connects")
+	return within(t, link.peer, "that the agent connects"), link.told
 }
 
 // Pods are looked after while the controller takes no reports.
@@ -284,4 +298,26 @@ func TestWhoHasGoneLeavesNothingRunning(t *testing.T) {
 	leave()
 	within(t, h.over, "the end of the first")
 	within(t, h.over, "the end of both")
+}
+
+// What is left of pods that are nowhere goes also where the agent has lost its
+// papers, and is told later what belongs here.
+func TestTheSweepWaitsForAnAssignment(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, "logs", state.UID{9}.String())
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rt := simulated.New(simulated.Options{})
+	peer, told := startedIn(t, dir, rt, 0)
+	within(t, told, "the first report")
+	peer.Assign(&state.Assignment{Node: "n1", Epoch: 1, Generation: 1, Seq: 1, Pods: []*state.AssignedPod{podOf(1, nil)}})
+	for limit := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Lstat(left); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatal("what was left is there still")
+		}
+	}
 }

@@ -233,12 +233,13 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 }
 
 // sweep removes what a former process left of pods that are nowhere: it was
-// killed between the runtime's Remove and its own.
-func (a *Agent) sweep(ctx context.Context) {
+// killed between the runtime's Remove and its own. False: it isn't known yet what
+// belongs here.
+func (a *Agent) sweep(ctx context.Context) bool {
 	known := map[string]bool{}
 	as := a.machine.Applied()
 	if as == nil {
-		return // nobody has said yet what belongs here
+		return false
 	}
 	for _, p := range as.Pods {
 		known[p.UID.String()] = true
@@ -258,6 +259,7 @@ func (a *Agent) sweep(ctx context.Context) {
 			}
 		}
 	}
+	return true
 }
 
 func eachContainer(t *state.Template, do func(c *corev1.Container) bool) {
