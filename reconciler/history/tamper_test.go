@@ -7,12 +7,16 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tandem-gitops/tandem/reconciler/history"
 	"github.com/tandem-gitops/tandem/reconciler/state"
@@ -161,10 +165,53 @@ func TestAnotherReaderReadsProofs(t *testing.T) {
 		if !foreignProof(text, public) {
 			t.Errorf("record %d: another reader refuses the proof:\n%s", seq, text)
 		}
+		if err := modProof(text, public); err != nil {
+			t.Errorf("record %d: golang.org/x/mod refuses the proof: %v\n%s", seq, err, text)
+		}
 		if foreignProof(bytes.Replace(text, []byte("index "+strconv.Itoa(int(seq)-1)), []byte("index "+strconv.Itoa(int(seq))), 1), public) {
 			t.Errorf("record %d: the reader takes another index: it checks nothing", seq)
 		}
 	}
+}
+
+// modProof checks a proof with golang.org/x/mod's note and tlog, as a tool of the Go
+// module mirror or of C2SP would.
+func modProof(text []byte, vkey string) error {
+	head, signed, _ := strings.Cut(string(text), "\n\n")
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return err
+	}
+	n, err := note.Open([]byte(signed), note.VerifierList(verifier))
+	if err != nil {
+		return err
+	}
+	var origin, root, extra string
+	var size, index int64
+	if _, err := fmt.Sscanf(n.Text, "%s\n%d\n%s\n", &origin, &size, &root); err != nil {
+		return err
+	}
+	lines := strings.Split(head, "\n")
+	if _, err := fmt.Sscanf(strings.Join(lines[1:3], "\n"), "extra %s\nindex %d", &extra, &index); err != nil {
+		return err
+	}
+	record, err := base64.StdEncoding.DecodeString(extra)
+	if err != nil {
+		return err
+	}
+	top, err := tlog.ParseHash(root)
+	if err != nil {
+		return err
+	}
+	var proof tlog.RecordProof
+	for _, line := range lines[3:] {
+		h, err := tlog.ParseHash(line)
+		if err != nil {
+			return err
+		}
+		proof = append(proof, h)
+	}
+	return tlog.CheckRecord(proof, size, top, index, tlog.RecordHash(record))
 }
 
 // foreignProof checks a proof: the signature of the note, and the way from the
