@@ -106,7 +106,7 @@ func (m *Machine) lookUp(k state.ImageKey) {
 	l.tries++
 	l.next = m.now.Mono + min(lookupFirst<<min(l.tries-1, 10), lookupLast)
 	m.lookups.add(k, l)
-	m.out.Effects = append(m.out.Effects, &state.LookUp{App: k.App, Manifest: k.Manifest, Image: k.Name})
+	m.out.Effects = append(m.out.Effects, &state.LookUp{App: k.App, Manifest: k.Manifest, Image: k.Name, Secrets: m.fold.ImageSecrets(k.App, k.Name)})
 }
 
 func compareKeys(a, b state.ImageKey) int {

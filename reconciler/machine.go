@@ -467,7 +467,7 @@ func (m *Machine) touchChanges(app state.AppName, changes []state.Change) {
 				m.touchWorkload(child.Ref)
 			}
 		}
-		if ref.Kind != "ConfigMap" && ref.Kind != "Secret" {
+		if ref.Kind != "ConfigMap" && ref.Kind != "Secret" && ref.Kind != state.AccountKind {
 			continue
 		}
 		m.retired = true

@@ -363,12 +363,12 @@ func (m *Machine) cleanUp() {
 func (m *Machine) used(ref state.Ref) bool {
 	for _, w := range m.fold.WorkloadsIn(ref.Namespace) {
 		for _, v := range w.Variants {
-			if v.Update != nil && v.Update.Names(ref) || v.Current != nil && v.Current.Names(ref) {
+			if v.Update != nil && m.fold.Uses(w.Ref.Namespace, v.Update, ref) || v.Current != nil && m.fold.Uses(w.Ref.Namespace, v.Current, ref) {
 				return true
 			}
 		}
 		for _, p := range w.Pods {
-			if p.Template.Names(ref) {
+			if m.fold.Uses(w.Ref.Namespace, p.Template, ref) {
 				return true
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
 // Errors are classes. A caller acts on the class and shows the text.
@@ -58,6 +59,8 @@ type Image struct {
 	Name   string
 	Digest state.Digest // of the platform's manifest; zero on simulated nodes that assume it
 	Policy string       // Always, IfNotPresent, Never
+
+	Credentials images.Credentials // for its registry, besides the machine's own
 }
 
 // An ImageKeeper removes images that no pod needs when its disk fills up.

@@ -146,9 +146,13 @@ func lookUp(ctx context.Context, base *forecast.Base, request *report.PlanReques
 	if err != nil {
 		return nil, err
 	}
+	pulls, err := report.NewPulls(request, s)
+	if err != nil {
+		return nil, err
+	}
 	store := images.New(images.Options{})
 	return report.LookUp(ctx, names, func(ctx context.Context, name string) state.Image {
-		im, err := store.Look(ctx, name)
+		im, err := store.With(report.PullCredentials(pulls.Secrets(name))).Look(ctx, name)
 		if err != nil {
 			return state.Image{Name: name, Assumed: true, Failure: max(im.Failure, state.LookupUnavailable)}
 		}

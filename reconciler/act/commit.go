@@ -180,7 +180,7 @@ func (c *Controller) lookUp(ctx context.Context, e *state.LookUp) {
 			return
 		}
 		defer func() { <-c.slots }()
-		im := c.cfg.Images.Look(ctx, e.Image)
+		im := c.cfg.Images.Look(ctx, e.Image, e.Secrets)
 		im.Name = e.Image
 		c.Submit(&state.ImageLooked{App: e.App, Manifest: e.Manifest, Image: im})
 	})

@@ -39,7 +39,8 @@ type GrantNodes interface {
 // Images finds out what an image name means. A failed look-up is an Image that
 // is Assumed and says why.
 type Images interface {
-	Look(ctx context.Context, name string) state.Image
+	// secrets are pull Secrets whose credentials are to be tried.
+	Look(ctx context.Context, name string, secrets []*state.Object) state.Image
 }
 
 // Texts keeps words beside the log.

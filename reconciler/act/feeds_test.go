@@ -135,7 +135,7 @@ func TestASourceIsBackAfterARestart(t *testing.T) {
 // A silent registry answers nothing for as long as it is waited for.
 type silentRegistry struct{}
 
-func (silentRegistry) Look(ctx context.Context, name string) state.Image {
+func (silentRegistry) Look(ctx context.Context, name string, _ []*state.Object) state.Image {
 	<-ctx.Done()
 	return state.Image{Name: name, Assumed: true}
 }

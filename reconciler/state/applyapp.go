@@ -112,6 +112,9 @@ func (s *State) change(r *Record, app AppName, m *Manifest, changes []Change) er
 					child.Deleting, child.Since, child.Complete = true, r.At, false
 				}
 			} else {
+				if o := s.Objects[c.Ref]; o != nil && givesSecrets(o.Object) {
+					s.bumpUsers(c.Ref)
+				}
 				s.forget(c.Ref)
 			}
 		case Retire:
@@ -142,18 +145,24 @@ func (s *State) own(r *Record, app AppName, manifest Digest, o *Object) {
 		owned.App = app
 		s.enter(owned)
 	}
+	before := owned.Object
 	owned.Object, owned.Manifest, owned.Changed, owned.Kept = o, manifest, r.Seq, false
 	s.retire(owned, false)
 	if isRule(o.Ref.Kind) {
 		s.Rules[o.Ref] = owned
 	}
+	s.gives(before, -1)
+	s.gives(o, 1)
 	switch {
 	case IsWorkload(o.Ref.Kind):
 		s.ownWorkload(r, owned)
-	case o.Ref.Kind == "ConfigMap" || o.Ref.Kind == "Secret":
+	case o.Ref.Kind == "ConfigMap" || o.Ref.Kind == "Secret" || givesSecrets(before) || givesSecrets(o):
 		s.bumpUsers(o.Ref)
 	}
 }
+
+// givesSecrets says whether an object is a ServiceAccount with pull Secrets.
+func givesSecrets(o *Object) bool { return len(AccountSecrets(o, AnyOS)) > 0 }
 
 // isRule says whether objects of the kind say how pods of others are treated.
 func isRule(kind string) bool { return kind == "PriorityClass" || kind == "PodDisruptionBudget" }
@@ -231,9 +240,10 @@ func replicas(n *int32) int32 {
 	return *n
 }
 
-// bumpUsers makes the nodes whose pods name a ConfigMap or Secret see its new content.
+// bumpUsers makes the nodes whose pods use a ConfigMap, Secret or ServiceAccount
+// see its new content.
 func (s *State) bumpUsers(config Ref) {
-	for n := range s.users[config] {
+	for n := range s.nodesOf(config) {
 		n.Generation++
 	}
 }
@@ -270,6 +280,7 @@ func (s *State) forget(ref Ref) {
 	if o := s.Objects[ref]; o != nil {
 		s.retire(o, false)
 		s.leave(o)
+		s.gives(o.Object, -1)
 		delete(s.Objects, ref)
 	}
 	delete(s.Rules, ref)

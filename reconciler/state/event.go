@@ -174,6 +174,7 @@ type LookUp struct {
 	App      AppName
 	Manifest Digest
 	Image    string
+	Secrets  []*Object // pull Secrets of the pods that name it, in order
 }
 
 // Reply answers a Command.

@@ -24,12 +24,14 @@ type indexes struct {
 	namespaces  map[string][]*Workload
 	retired     []*Owned
 	images      map[AppName][]ImageKey
-	users       map[Ref]map[*Node]int // how many pods of a node name a ConfigMap or Secret
+	users       map[Ref]map[*Node]int // how many pods of a node name a ConfigMap or Secret, or are under a ServiceAccount
+	givers      map[Ref]map[Ref]int   // the ServiceAccounts that give a Secret
 }
 
 func newIndexes() indexes {
 	return indexes{
 		inventories: map[AppName]*Inventory{}, namespaces: map[string][]*Workload{}, images: map[AppName][]ImageKey{}, users: map[Ref]map[*Node]int{},
+		givers: map[Ref]map[Ref]int{},
 	}
 }
 
@@ -48,13 +50,46 @@ func (s *State) WorkloadsIn(namespace string) []*Workload { return s.namespaces[
 // no order. The slice must not be kept.
 func (s *State) Retired() []*Owned { return s.retired }
 
-// Users are the nodes of which pods name a ConfigMap or Secret, in no order.
+// Users are the nodes of which pods use a ConfigMap, Secret or ServiceAccount, in
+// no order.
 func (s *State) Users(config Ref) []NodeName {
 	var out []NodeName
-	for n := range s.users[config] {
+	for n := range s.nodesOf(config) {
 		out = append(out, n.Name)
 	}
 	return out
+}
+
+// nodesOf are the same.
+func (s *State) nodesOf(config Ref) map[*Node]int {
+	if len(s.givers[config]) == 0 {
+		return s.users[config]
+	}
+	out := maps.Clone(s.users[config])
+	if out == nil {
+		out = map[*Node]int{}
+	}
+	for account := range s.givers[config] {
+		maps.Copy(out, s.users[account])
+	}
+	return out
+}
+
+// gives counts a ServiceAccount (1), or no longer (-1), among those that give its
+// pull Secrets to pods.
+func (s *State) gives(o *Object, by int) {
+	for _, name := range AccountSecrets(o, AnyOS) {
+		secret := Ref{Kind: "Secret", Namespace: o.Ref.Namespace, Name: name}
+		if s.givers[secret] == nil {
+			s.givers[secret] = map[Ref]int{}
+		}
+		if s.givers[secret][o.Ref] += by; s.givers[secret][o.Ref] == 0 {
+			delete(s.givers[secret], o.Ref)
+		}
+		if len(s.givers[secret]) == 0 {
+			delete(s.givers, secret)
+		}
+	}
 }
 
 func (s *State) inventory(app AppName) *Inventory {
@@ -186,7 +221,11 @@ func (s *State) forgetImages(a *App, manifest Digest) {
 
 // uses counts a pod (1), or no longer (-1), among those that name what it names.
 func (s *State) uses(p *Pod, n *Node, by int) {
-	for _, c := range p.Template.Configs {
+	configs := p.Template.Configs
+	if p.Template.Account != "" {
+		configs = append(slices.Clone(configs), Config{Kind: AccountKind, Name: p.Template.Account})
+	}
+	for _, c := range configs {
 		ref := Ref{Kind: c.Kind, Namespace: p.Key.Namespace, Name: c.Name}
 		nodes := s.users[ref]
 		if nodes == nil {
@@ -243,6 +282,9 @@ func (s *State) Check() error {
 			return fmt.Errorf("%s is indexed by its affinity, and is gone", ref)
 		}
 	}
+	for _, o := range s.Objects {
+		want.gives(o.Object, 1)
+	}
 	for _, n := range s.Nodes {
 		want.watch(n)
 		for _, p := range n.Pods {
@@ -268,6 +310,8 @@ func (s *State) Check() error {
 		return fmt.Errorf("%d nodes are indexed as restless, %d are", len(s.Restless), len(want.Restless))
 	case !maps.EqualFunc(s.users, want.users, maps.Equal[map[*Node]int, map[*Node]int]):
 		return fmt.Errorf("the index of who names a ConfigMap or Secret is wrong")
+	case !maps.EqualFunc(s.givers, want.givers, maps.Equal[map[Ref]int, map[Ref]int]):
+		return fmt.Errorf("the index of ServiceAccounts that give a Secret is wrong")
 	case !maps.EqualFunc(s.images, want.images, func(a, b []ImageKey) bool { return len(a) == len(b) }):
 		return fmt.Errorf("the index of images is wrong")
 	}

@@ -248,6 +248,7 @@ type AssignedPod struct {
 	Loss      lease.Class
 	Stop      bool
 	Grace     time.Duration // with Stop
+	Given     string        // names of the pull Secrets that its ServiceAccount gives it, "a,b"
 }
 
 // An Assignment is the whole of what one node should run, as of one record. It

@@ -373,6 +373,7 @@ func (r *restorer) objects(snap *Snapshot) error {
 		}
 		r.Objects[o.Ref] = owned
 		r.enter(owned)
+		r.gives(object, 1)
 		r.retire(owned, o.Retired)
 		if isRule(o.Ref.Kind) {
 			r.Rules[o.Ref] = owned

@@ -304,14 +304,21 @@ func podLabels(w Ref, name string, ordinal int32, t *Template) map[string]string
 func (s *State) Assignment(n *Node) Assignment {
 	a := Assignment{Node: n.Name, Epoch: n.Epoch, Generation: n.Generation, Seq: s.Seq, Pods: make([]*AssignedPod, 0, len(n.Pods))}
 	seen := map[Ref]bool{}
+	send := func(kind, namespace, name string) {
+		ref := Ref{Kind: kind, Namespace: namespace, Name: name}
+		if o := s.Objects[ref]; o != nil && !seen[ref] {
+			seen[ref] = true
+			a.Objects = append(a.Objects, o.Object)
+		}
+	}
 	for _, p := range n.Pods {
-		a.Pods = append(a.Pods, s.assigned(p))
+		given := AccountSecrets(s.account(p.Key.Namespace, p.Template.Account), n.Facts.OS)
+		a.Pods = append(a.Pods, s.assigned(p, strings.Join(given, ",")))
 		for _, c := range p.Template.Configs {
-			ref := Ref{Kind: c.Kind, Namespace: p.Key.Namespace, Name: c.Name}
-			if o := s.Objects[ref]; o != nil && !seen[ref] {
-				seen[ref] = true
-				a.Objects = append(a.Objects, o.Object)
-			}
+			send(c.Kind, p.Key.Namespace, c.Name)
+		}
+		for _, name := range given {
+			send("Secret", p.Key.Namespace, name)
 		}
 	}
 	slices.SortFunc(a.Pods, func(x, y *AssignedPod) int { return x.UID.Compare(y.UID) })
@@ -320,13 +327,13 @@ func (s *State) Assignment(n *Node) Assignment {
 	return a
 }
 
-func (s *State) assigned(p *Pod) *AssignedPod {
-	if p.assigned != nil && p.assigned.Stop == p.Stopping && (!p.Stopping || p.assigned.Grace == p.Grace()) {
+func (s *State) assigned(p *Pod, given string) *AssignedPod {
+	if p.assigned != nil && p.assigned.Stop == p.Stopping && p.assigned.Given == given && (!p.Stopping || p.assigned.Grace == p.Grace()) {
 		return p.assigned
 	}
 	a := &AssignedPod{
 		UID: p.UID, Key: p.Key, Workload: p.Workload, Ordinal: p.Ordinal, Template: p.Template,
-		Isolation: p.Isolation, Placement: p.PlacedSeq, Loss: p.Loss, Stop: p.Stopping,
+		Isolation: p.Isolation, Placement: p.PlacedSeq, Loss: p.Loss, Stop: p.Stopping, Given: given,
 	}
 	if p.Stopping {
 		a.Grace = p.Grace()

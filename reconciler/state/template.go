@@ -21,6 +21,7 @@ type Template struct {
 	Requests Resources
 	Configs  []Config // ConfigMaps and Secrets that the spec names
 	Claims   []ClaimUse
+	Account  string // ServiceAccount whose pull Secrets are its pods'; empty: the spec names some
 }
 
 // A Config is a ConfigMap or Secret that a template names, in its pod's namespace.
@@ -80,6 +81,7 @@ func (t *Template) compile() {
 	t.Requests = PodRequests(&t.Spec.Spec)
 	t.Configs = podConfigs(&t.Spec.Spec)
 	t.Claims = podClaims(&t.Spec.Spec)
+	t.Account = pullAccount(&t.Spec.Spec)
 }
 
 // affine is 1 where the spec says which pods it wants near or far. Such pods
@@ -91,10 +93,10 @@ func (t *Template) affine() int {
 	return 0
 }
 
-// Names says whether the spec names a ConfigMap or Secret, whatever the namespace:
-// a pod's own is meant.
-func (t *Template) Names(config Ref) bool {
-	return slices.ContainsFunc(t.Configs, func(c Config) bool { return c.Kind == config.Kind && c.Name == config.Name })
+// names says whether the spec names a ConfigMap or Secret, or is under a
+// ServiceAccount, whatever the namespace: a pod's own is meant.
+func (t *Template) names(config Ref) bool {
+	return config.Kind == AccountKind && config.Name == t.Account || slices.ContainsFunc(t.Configs, func(c Config) bool { return c.Kind == config.Kind && c.Name == config.Name })
 }
 
 // Image returns what an image name of the spec was resolved to.
@@ -202,8 +204,8 @@ func podConfigs(spec *corev1.PodSpec) []Config {
 		}
 	})
 	optional := true // an image may need none of them
-	for i := range spec.ImagePullSecrets {
-		add("Secret", spec.ImagePullSecrets[i].Name, &optional)
+	for _, name := range pullSecrets(spec.ImagePullSecrets) {
+		add("Secret", name, &optional)
 	}
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]

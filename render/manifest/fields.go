@@ -106,9 +106,9 @@ func objectFields() map[reflect.Type]fieldList {
 			noted:    "status",
 		},
 		reflect.TypeFor[corev1.ServiceAccount](): {
-			honoured: "apiVersion kind metadata",
+			honoured: "apiVersion imagePullSecrets kind metadata",
 			noted:    "automountServiceAccountToken",
-			refused:  "imagePullSecrets secrets",
+			refused:  "secrets",
 		},
 		reflect.TypeFor[corev1.ServicePort](): {
 			honoured: "name nodePort port protocol targetPort",

@@ -118,7 +118,7 @@ func TestNeutralValues(t *testing.T) {
 		{pod, "hostUsers: true", true},
 		{pod, "hostUsers: false", false},
 		{pod, "imagePullSecrets: []", true},
-		{pod, "imagePullSecrets: [{name: a}]", false},
+		{pod, "imagePullSecrets: [{name: a}]", true},
 		{pod, "overhead: {}", true},
 		{pod, "nodeName: ''", true},
 		{sc, "seLinuxOptions: {}", true},

@@ -9,9 +9,10 @@ import (
 // podFields are those of a pod as a whole: where it runs, and as whom.
 func podFields() map[reflect.Type]fieldList {
 	return map[reflect.Type]fieldList{
-		reflect.TypeFor[corev1.Affinity]():     {honoured: "nodeAffinity podAffinity podAntiAffinity"},
-		reflect.TypeFor[corev1.Capabilities](): {honoured: "add drop"},
-		reflect.TypeFor[corev1.HostAlias]():    {honoured: "hostnames ip"},
+		reflect.TypeFor[corev1.Affinity]():             {honoured: "nodeAffinity podAffinity podAntiAffinity"},
+		reflect.TypeFor[corev1.Capabilities]():         {honoured: "add drop"},
+		reflect.TypeFor[corev1.HostAlias]():            {honoured: "hostnames ip"},
+		reflect.TypeFor[corev1.LocalObjectReference](): {honoured: "name"},
 		reflect.TypeFor[corev1.NodeAffinity](): {
 			honoured: "preferredDuringSchedulingIgnoredDuringExecution requiredDuringSchedulingIgnoredDuringExecution",
 		},
@@ -36,11 +37,11 @@ func podFields() map[reflect.Type]fieldList {
 		},
 		reflect.TypeFor[corev1.PodSpec](): {
 			honoured: "activeDeadlineSeconds affinity containers dnsConfig dnsPolicy enableServiceLinks hostAliases hostNetwork hostname " +
-				"initContainers nodeSelector os preemptionPolicy priorityClassName restartPolicy schedulerName schedulingGates " +
+				"imagePullSecrets initContainers nodeSelector os preemptionPolicy priorityClassName restartPolicy schedulerName schedulingGates " +
 				"securityContext serviceAccount serviceAccountName shareProcessNamespace subdomain terminationGracePeriodSeconds tolerations " +
 				"topologySpreadConstraints volumes",
 			noted: "automountServiceAccountToken",
-			refused: "ephemeralContainers evictionResponders hostIPC hostPID hostUsers hostnameOverride imagePullSecrets nodeName overhead " +
+			refused: "ephemeralContainers evictionResponders hostIPC hostPID hostUsers hostnameOverride nodeName overhead " +
 				"priority readinessGates resourceClaims resources runtimeClassName schedulingGroup setHostnameAsFQDN",
 		},
 		reflect.TypeFor[corev1.PodTemplateSpec]():         {honoured: "metadata spec"},

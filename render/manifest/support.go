@@ -45,8 +45,6 @@ func laterOfPods(name string) string {
 		return "remove " + name + "; containers of one pod see each other's processes with shareProcessNamespace: true"
 	case "ephemeralContainers":
 		return "remove it; look into a running container with `tandem exec`"
-	case "imagePullSecrets":
-		return "remove it, and log in to the registry on the nodes, as with `docker login`: they use its configuration and helpers"
 	case "hostUsers":
 		return "remove it, and give securityContext.runAsUser and runAsNonRoot"
 	case "runtimeClassName":
@@ -93,9 +91,6 @@ func refusedField(t reflect.Type, name string) (cause, remedy string) {
 	case reflect.TypeFor[applicationRollout]():
 		return "is said of each workload", "annotate the workload: tandem.dev/os-order: linux,windows"
 	case reflect.TypeFor[corev1.ServiceAccount]():
-		if name == "imagePullSecrets" {
-			return cause, laterOfPods(name)
-		}
 		return "Tandem makes no tokens: it has no Kubernetes API server inside", "remove " + name
 	case reflect.TypeFor[applicationHelm]():
 		return "values lie in files, so that they are never recorded", "write them into a file beside the chart and name it in valueFiles"

@@ -141,6 +141,8 @@ func (c *validator) body(b state.Body) {
 		c.claimSpec(spec, &o.Spec)
 	case *corev1.ConfigMap:
 		c.configMap(o)
+	case *corev1.ServiceAccount:
+		c.account(o)
 	case *corev1.Secret:
 		c.secret(o)
 	}
@@ -358,13 +360,22 @@ func (c *validator) secretKeys(o *corev1.Secret) {
 		if _, ok := o.Data[key]; !ok {
 			c.missing(data.Key(key), fmt.Sprintf("add %s, which type %s has; or type: Opaque", key, o.Type))
 		} else if (o.Type == corev1.SecretTypeDockerConfigJson || o.Type == corev1.SecretTypeDockercfg) && !json.Valid(o.Data[key]) {
-			c.fail(data.Key(key), "is not JSON", "write what `docker login` left in its configuration")
+			c.fail(data.Key(key), "is not JSON", "make it with `kubectl create secret docker-registry NAME --docker-server … --dry-run=client -o yaml`")
 		}
 	}
 	_, user := o.Data[corev1.BasicAuthUsernameKey]
 	_, password := o.Data[corev1.BasicAuthPasswordKey]
 	if o.Type == corev1.SecretTypeBasicAuth && !user && !password {
 		c.missing(data.Key(corev1.BasicAuthUsernameKey), fmt.Sprintf("add username or password, which type %s has; or type: Opaque", o.Type))
+	}
+}
+
+// account validates a ServiceAccount.
+func (c *validator) account(o *corev1.ServiceAccount) {
+	for i, r := range o.ImagePullSecrets {
+		if r.Name == "" {
+			c.missing(Path(nil).Key("imagePullSecrets").At(i, "").Key("name"), "name the Secret")
+		}
 	}
 }
 

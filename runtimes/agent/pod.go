@@ -109,7 +109,7 @@ func (a *Agent) container(x *step.Action) (runtimes.Container, error) {
 	out, errs := output.RawPaths(a.logDir(p.UID, spec.Name, x.Attempt))
 	sidecar := spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
 	return runtimes.Container{
-		UID: p.UID, Name: spec.Name, Attempt: x.Attempt, Image: a.image(p, spec.Image, spec),
+		UID: p.UID, Name: spec.Name, Attempt: x.Attempt, Image: a.image(p, spec.Image),
 		Command: expandAll(spec.Command, vars), Args: expandAll(spec.Args, vars), Env: env, WorkingDir: spec.WorkingDir, Mounts: mounts,
 		Limits: a.limits(&p.Template.Spec.Spec, spec), Security: security(&p.Template.Spec.Spec, spec), TTY: spec.TTY, Stdin: spec.Stdin,
 		LogPath: out, ErrPath: errs, Init: x.Init && !sidecar,

@@ -47,6 +47,7 @@ type wirePod struct {
 	Stop      bool            `pb:"9"`
 	Grace     time.Duration   `pb:"10"`
 	Loss      lease.Class     `pb:"11"`
+	Given     string          `pb:"12"`
 }
 
 type wireObject struct {
@@ -86,7 +87,7 @@ func (e *encoder) encode(a *state.Assignment) (*wireDelta, error) {
 		}
 		d.Pods = append(d.Pods, wirePod{
 			UID: p.UID, Key: p.Key, Workload: p.Workload, Ordinal: p.Ordinal, Service: p.Service, Template: p.Template.Digest,
-			Isolation: p.Isolation, Placement: p.Placement, Stop: p.Stop, Grace: p.Grace, Loss: p.Loss,
+			Isolation: p.Isolation, Placement: p.Placement, Stop: p.Stop, Grace: p.Grace, Loss: p.Loss, Given: p.Given,
 		})
 		if !e.templates[p.Template.Digest] {
 			if e.templates == nil {
@@ -218,7 +219,7 @@ func (x *decoder) pod(a *state.Assignment, w *wirePod) error {
 	}
 	p := &state.AssignedPod{
 		UID: w.UID, Key: w.Key, Workload: w.Workload, Ordinal: w.Ordinal, Service: w.Service, Template: t, Isolation: w.Isolation,
-		Placement: w.Placement, Stop: w.Stop, Grace: w.Grace, Loss: w.Loss,
+		Placement: w.Placement, Stop: w.Stop, Grace: w.Grace, Loss: w.Loss, Given: w.Given,
 	}
 	if i, ok := findPod(a.Pods, p.UID); ok {
 		a.Pods[i] = p

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/agent/step"
+	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
 // How long one call of a runtime may take before it counts as failed.
@@ -182,7 +184,8 @@ func (a *Agent) carryOut(ctx context.Context, x *step.Action) (ip string, err er
 	rt := a.cfg.Runtime
 	switch x.Do {
 	case step.Pull:
-		image := a.image(x.Pod, x.Image, specByImage(x.Pod.Template, x.Image))
+		image := a.image(x.Pod, x.Image)
+		image.Credentials = a.credentials(x)
 		if known, ok := x.Pod.Template.Image(x.Image); ok && !known.Assumed && image.Digest.IsZero() {
 			return "", fmt.Errorf("pull %s: %w: it has nothing for %s/%s %s; `tandem why` names nodes that it has something for",
 				x.Image, runtimes.ErrUnsupported, a.facts.OS, a.facts.Arch, a.facts.OSVersion)
@@ -273,16 +276,6 @@ func eachContainer(t *state.Template, do func(c *corev1.Container) bool) {
 	}
 }
 
-func specByImage(t *state.Template, image string) (found *corev1.Container) {
-	eachContainer(t, func(c *corev1.Container) bool {
-		if c.Image == image {
-			found = c
-		}
-		return found != nil
-	})
-	return found
-}
-
 func specByName(t *state.Template, name string) (found *corev1.Container) {
 	eachContainer(t, func(c *corev1.Container) bool {
 		if c.Name == name {
@@ -293,13 +286,32 @@ func specByName(t *state.Template, name string) (found *corev1.Container) {
 	return found
 }
 
-func (a *Agent) image(p *state.AssignedPod, name string, c *corev1.Container) runtimes.Image {
+// image is what an image name of a pod means here. Of containers that share one,
+// Always comes first: it asks most; Never counts where all say it.
+func (a *Agent) image(p *state.AssignedPod, name string) runtimes.Image {
 	digest, _ := step.ImageDigest(p, name, &a.facts)
-	im := runtimes.Image{Name: name, Digest: digest, Policy: string(corev1.PullIfNotPresent)}
-	if c != nil && c.ImagePullPolicy != "" {
-		im.Policy = string(c.ImagePullPolicy)
-	}
+	im := runtimes.Image{Name: name, Digest: digest}
+	eachContainer(p.Template, func(c *corev1.Container) bool {
+		policy := cmp.Or(c.ImagePullPolicy, corev1.PullIfNotPresent)
+		if c.Image == name && (im.Policy == "" || im.Policy == string(corev1.PullNever) || policy == corev1.PullAlways) {
+			im.Policy = string(policy)
+		}
+		return false
+	})
 	return im
+}
+
+// credentials are those of a pod's pull Secrets, as this node's operating system
+// is to see them. Without a Secret that isn't there, the pull is tried all the same.
+func (a *Agent) credentials(x *step.Action) images.Credentials {
+	v := values{facts: &a.facts, objects: x.Objects}
+	var secrets []*corev1.Secret
+	for _, o := range x.Objects {
+		if s, ok := v.body(o.Ref.Kind, o.Ref.Name).(*corev1.Secret); ok {
+			secrets = append(secrets, s)
+		}
+	}
+	return images.NewCredentials(secrets).Lacking(x.Missing)
 }
 
 // keepImages tells a runtime that removes images which ones pods here need.

@@ -277,6 +277,9 @@ func (r *Runtime) removeImage(ctx context.Context, d state.Digest) (gone bool, e
 	}
 	r.mu.Unlock()
 	close(done)
+	if err == nil {
+		err = r.ledger.Forget(d)
+	}
 	if err != nil {
 		return false, fmt.Errorf("remove image %s: %w", d, err)
 	}

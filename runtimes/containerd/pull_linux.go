@@ -42,6 +42,7 @@ func (r *Runtime) inNamespace(ctx context.Context) context.Context {
 type pull struct {
 	done   chan struct{}
 	damage error     // why what was here won't do
+	keyed  bool      // with credentials of the pod that asked first
 	image  *unpacked // written under Runtime.mu; read under it, or after done
 	err    error
 }
@@ -59,40 +60,59 @@ const imagePrefix = "tandem/"
 func imageRecord(d state.Digest) string { return imagePrefix + d.String() }
 
 // Pull makes an image present and unpacked. The digest is fixed, so Always asks
-// no registry for what is here already.
+// no registry for what is here already, unless it came with the credentials of
+// another pod: then this one's must suffice.
 func (r *Runtime) Pull(ctx context.Context, image runtimes.Image) error {
+	joined, err := r.pullOnce(ctx, image)
+	if joined && err != nil && ctx.Err() == nil {
+		_, err = r.pullOnce(ctx, image) // with its own credentials
+	}
+	if err != nil || image.Policy != "Always" {
+		return err
+	}
+	if err := r.ledger.May(ctx, r.o.Images.With(image.Credentials), image.Name, image.Digest); err != nil {
+		return fmt.Errorf("pull %s: %w", image.Name, classifyImage(err))
+	}
+	return nil
+}
+
+// pullOnce is Pull but for the question who may have it. Joined: it waited for a
+// pull whose credentials may be others than these.
+func (r *Runtime) pullOnce(ctx context.Context, image runtimes.Image) (joined bool, err error) {
 	if image.Digest.IsZero() {
-		return fmt.Errorf("pull %s: %w: no digest is known, so it can't be told what to run", image.Name, runtimes.ErrRejected)
+		return false, fmt.Errorf("pull %s: %w: no digest is known, so it can't be told what to run", image.Name, runtimes.ErrRejected)
 	}
 	if err := r.stays(ctx, image.Digest); err != nil {
-		return fmt.Errorf("pull %s: %w", image.Name, err)
+		return false, fmt.Errorf("pull %s: %w", image.Name, err)
 	}
 	_, damage := r.image(ctx, image.Digest)
 	if damage == nil || !errors.Is(damage, runtimes.ErrNotFound) {
-		return damage
+		return false, damage
 	}
 	if !errors.Is(damage, errDamaged) {
 		damage = nil // it isn't here, that is all
 	}
 	if image.Policy == "Never" {
 		if damage != nil {
-			return fmt.Errorf("pull %s: %w; imagePullPolicy is Never, so it is not fetched again", image.Name, damage)
+			return false, fmt.Errorf("pull %s: %w; imagePullPolicy is Never, so it is not fetched again", image.Name, damage)
 		}
-		return fmt.Errorf("pull %s: %w: it is not on this node and imagePullPolicy is Never", image.Name, runtimes.ErrNotFound)
+		return false, fmt.Errorf("pull %s: %w: it is not on this node and imagePullPolicy is Never", image.Name, runtimes.ErrNotFound)
 	}
 	r.mu.Lock()
 	p := r.pulls[image.Digest]
-	if p == nil {
-		p = &pull{done: make(chan struct{}), damage: damage}
+	if p != nil {
+		joined = p.keyed || !image.Credentials.Empty()
+	} else {
+		p = &pull{done: make(chan struct{}), damage: damage, keyed: !image.Credentials.Empty()}
 		r.pulls[image.Digest] = p
 		r.work.Go(func() { r.pull(image, p) })
 	}
 	r.mu.Unlock()
 	select {
 	case <-p.done:
-		return p.err
+		return joined, p.err
 	case <-ctx.Done():
-		return fmt.Errorf("pull %s: %w: %w", image.Name, runtimes.ErrUnavailable, context.Cause(ctx))
+		return joined, fmt.Errorf("pull %s: %w: %w", image.Name, runtimes.ErrUnavailable, context.Cause(ctx))
 	}
 }
 
@@ -166,8 +186,11 @@ func (r *Runtime) importMended(ctx context.Context, image runtimes.Image) error 
 // importImage copies an image into containerd's store and unpacks it. A lease
 // keeps containerd's garbage collector away meanwhile.
 func (r *Runtime) importImage(ctx context.Context, image runtimes.Image) error {
-	found, err := r.o.Images.Fetch(ctx, image.Name, image.Digest)
+	found, err := r.o.Images.With(image.Credentials).Fetch(ctx, image.Name, image.Digest)
 	if err != nil {
+		return err
+	}
+	if err := r.ledger.Came(found); err != nil { // before it is anybody's
 		return err
 	}
 	c, err := r.get(ctx)

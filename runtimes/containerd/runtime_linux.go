@@ -19,6 +19,7 @@ import (
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
 	"github.com/tandem-gitops/tandem/runtimes/cgroup"
+	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
 const (
@@ -70,6 +71,8 @@ type Runtime struct {
 
 	collectMu sync.Mutex // held while images are collected; taken before mu
 	collector collector
+
+	ledger *images.Ledger
 }
 
 // A pod is a sandbox and the latest attempt of each of its containers.
@@ -180,6 +183,9 @@ func prepare(o Options) (*Runtime, error) {
 	}
 	if r.lock, err = lockFile(filepath.Join(r.run, "lock")); err != nil {
 		return nil, err
+	}
+	if r.ledger, err = images.OpenLedger(filepath.Join(o.Dir, "private.json")); err != nil {
+		return nil, errors.Join(err, r.lock.Close())
 	}
 	r.life, r.end = context.WithCancel(context.Background())
 	r.chooseSnapshotter()

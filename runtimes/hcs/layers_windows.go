@@ -38,6 +38,7 @@ const configLimit = 8 << 20
 type layerStore struct {
 	dir    string
 	images *images.Store
+	ledger *images.Ledger
 
 	mu  sync.Mutex
 	one map[string]*sync.Mutex // one unpacking for each layer
@@ -103,9 +104,12 @@ func (l *layerStore) lock(chain string) (unlock func()) {
 
 // pull makes an image present and unpacked.
 func (l *layerStore) pull(ctx context.Context, image runtimes.Image) error {
-	content, err := l.images.Fetch(ctx, image.Name, image.Digest)
+	content, err := l.images.With(image.Credentials).Fetch(ctx, image.Name, image.Digest)
 	if err != nil {
 		return classifyImage(err)
+	}
+	if err := l.ledger.Came(content); err != nil { // before it is anybody's
+		return fmt.Errorf("%w: %w", runtimes.ErrUnavailable, err)
 	}
 	raw, err := readBlob(ctx, content.Config)
 	if err != nil {

@@ -24,13 +24,19 @@ import (
 const undoTimeout = 30 * time.Second
 
 // Pull makes an image present and unpacked. The digest is fixed, so Always asks
-// no registry for what is here already.
+// no registry for what is here already, unless it came with the credentials of
+// another pod: then this one's must suffice.
 func (r *Runtime) Pull(ctx context.Context, image runtimes.Image) error {
 	if image.Digest.IsZero() {
 		return fmt.Errorf("pull %s: %w: no digest is known, so it can't be told what to run", image.Name, runtimes.ErrRejected)
 	}
 	_, err := r.layers.image(image.Digest)
 	switch {
+	case err == nil && image.Policy == "Always":
+		if err = r.layers.ledger.May(ctx, r.o.Images.With(image.Credentials), image.Name, image.Digest); err == nil {
+			return nil
+		}
+		err = classifyImage(err)
 	case err == nil:
 		return nil
 	case !errors.Is(err, runtimes.ErrNotFound):

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/runtimes"
+	"github.com/tandem-gitops/tandem/runtimes/images"
 )
 
 var (
@@ -127,6 +128,9 @@ func prepare(o Options) (*Runtime, error) {
 	}
 	if r.lock, err = lockFile(filepath.Join(at.dir, "lock")); err != nil {
 		return nil, err
+	}
+	if r.layers.ledger, err = images.OpenLedger(filepath.Join(at.dir, "private.json")); err != nil {
+		return nil, errors.Join(err, r.lock.Close())
 	}
 	r.life, r.end = context.WithCancel(context.Background())
 	if err := r.load(); err != nil {

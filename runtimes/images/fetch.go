@@ -16,6 +16,8 @@ type Content struct {
 	Manifest  []byte
 	Config    Blob
 	Layers    []Blob // the lowest first
+
+	key key // what its registry let us in for
 }
 
 // A Blob is a piece of content by digest.
@@ -29,6 +31,9 @@ type Blob struct {
 // Open reads the blob. The reader fails at its end, instead of ending, when the
 // bytes aren't the ones that the digest names.
 func (b Blob) Open(ctx context.Context) (io.ReadCloser, error) { return b.open(ctx) }
+
+// A grantor knows which key opened the repository of an image.
+type grantor interface{ opener(n imageName) key }
 
 // Fetch finds the content of one platform: the manifest with this digest, in a
 // layout directory or else in the registry of name. Errors are *LookupError.
@@ -64,11 +69,15 @@ func (s *Store) fetch(ctx context.Context, name string, digest state.Digest) (*C
 		if err != nil {
 			return nil, err
 		}
+		var k key
+		if g, ok := p.(grantor); ok {
+			k = g.opener(n)
+		}
 		mediaType, err := typed(doc)
 		if err != nil {
 			return nil, err
 		}
-		c := &Content{Digest: digest, MediaType: mediaType, Manifest: doc.raw, Config: s.newBlob(p, n, m.Config)}
+		c := &Content{key: k, Digest: digest, MediaType: mediaType, Manifest: doc.raw, Config: s.newBlob(p, n, m.Config)}
 		for _, l := range m.Layers {
 			c.Layers = append(c.Layers, s.newBlob(p, n, l))
 		}

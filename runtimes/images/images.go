@@ -64,6 +64,15 @@ func New(o Options) *Store {
 	return s
 }
 
+// With is the Store as pods with these credentials see it. They are tried before
+// the machine's own, for the registry that a name names and for its mirrors, each
+// by its host.
+func (s *Store) With(keys Credentials) *Store {
+	out := *s
+	out.registry.keys = keys
+	return &out
+}
+
 // A LookupError says why an image could not be looked up or read.
 type LookupError struct {
 	Name string // the image, as written
@@ -156,16 +165,22 @@ func (s *Store) places(n imageName) ([]place, error) {
 		return nil, err
 	}
 	if !s.offline {
-		host := n.ref.Context().RegistryStr()
-		if host == name.DefaultRegistry {
-			host = "docker.io"
+		r := s.registry
+		r.opened = &opened{by: map[string]key{}}
+		for _, at := range s.mirrors[mirrored(n)] {
+			found = append(found, mirror{r, at, s.logger})
 		}
-		for _, at := range s.mirrors[host] {
-			found = append(found, mirror{s.registry, at, s.logger})
-		}
-		found = append(found, s.registry)
+		found = append(found, r)
 	}
 	return found, nil
+}
+
+// mirrored is the host by which an image's mirrors are named.
+func mirrored(n imageName) string {
+	if host := n.ref.Context().RegistryStr(); host != name.DefaultRegistry {
+		return host
+	}
+	return "docker.io"
 }
 
 // Look resolves a name ("web", "shop.example/web:1.4.0", "…@sha256:…") to the

@@ -83,3 +83,12 @@ func (m mirror) blob(ctx context.Context, n imageName, d descriptor) (io.ReadClo
 	_ = m.absent(ctx, n, err) // it is logged
 	return m.registry.blob(ctx, n, d)
 }
+
+// opener implements grantor.
+func (m mirror) opener(n imageName) key {
+	there, err := m.at(n)
+	if err != nil {
+		return key{}
+	}
+	return m.registry.opener(there)
+}

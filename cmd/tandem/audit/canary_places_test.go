@@ -57,6 +57,7 @@ spec:
     metadata: {labels: {app: uses}}
     spec:
       os: {name: linux}
+      imagePullSecrets: [{name: pull}]
       containers:
         - name: main
           image: shop.example/uses:1

@@ -38,7 +38,7 @@ type world struct {
 type registry struct{}
 
 // Look implements act.Images.
-func (registry) Look(_ context.Context, name string) state.Image {
+func (registry) Look(_ context.Context, name string, _ []*state.Object) state.Image {
 	return state.Image{Name: name, Index: state.DigestOf([]byte(name)), Platforms: []state.Platform{
 		{OS: state.Linux, Arch: "amd64", Digest: state.DigestOf([]byte(name + " linux"))},
 		{OS: state.Windows, Arch: "amd64", OSVersion: "10.0.20348.2113", Digest: state.DigestOf([]byte(name + " windows"))},

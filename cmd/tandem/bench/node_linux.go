@@ -146,7 +146,7 @@ type runtimeImage struct {
 }
 
 // Look implements act.Images.
-func (r runtimeImage) Look(ctx context.Context, name string) state.Image {
+func (r runtimeImage) Look(ctx context.Context, name string, _ []*state.Object) state.Image {
 	im, err := r.store.Look(ctx, name)
 	if err != nil {
 		im.Name, im.Failure = name, state.LookupUnavailable

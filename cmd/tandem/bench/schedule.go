@@ -352,7 +352,7 @@ func planMany(ctx context.Context, b *board) error {
 	}
 	known := map[string]state.Image{}
 	for _, name := range forecast.ImageNames(&state.Manifest{Objects: next}) {
-		known[name] = registry{}.Look(ctx, name)
+		known[name] = registry{}.Look(ctx, name, nil)
 	}
 	start := time.Now()
 	var inventory report.Inventory

@@ -265,7 +265,7 @@ func scanServiceAccounts(s *scan) {
 	scanOwned(s, "ServiceAccount", func(o *state.Owned) object {
 		out := &corev1.ServiceAccount{ObjectMeta: meta(s.state, o)}
 		if a, ok := o.Object.First().(*corev1.ServiceAccount); ok {
-			out.AutomountServiceAccountToken = a.AutomountServiceAccountToken
+			out.AutomountServiceAccountToken, out.ImagePullSecrets = a.AutomountServiceAccountToken, a.ImagePullSecrets
 		}
 		return out
 	})

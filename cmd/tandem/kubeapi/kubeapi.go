@@ -83,7 +83,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Version    string // of Tandem
 	// Look finds out what an image name means, for plans; nil: nobody can.
-	Look func(ctx context.Context, name string) state.Image
+	Look func(ctx context.Context, name string, secrets []*state.Object) state.Image
 	// Tokens are the join tokens; nil: there are none.
 	Tokens *join.Tokens
 	// Metrics answers scrapes of those who may read; nil: there are none.

@@ -267,7 +267,16 @@ func (a *api) plan(c *call) error {
 		if err != nil {
 			return apierrors.NewBadRequest(err.Error())
 		}
-		known = report.LookUp(c.r.Context(), names, a.Look)
+		var pulls *report.Pulls
+		a.Controller.View(func(s *state.State) { pulls, err = report.NewPulls(&in, s) })
+		if err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+		known = report.LookUp(c.r.Context(), names, func(ctx context.Context, name string) state.Image {
+			var secrets []*state.Object
+			a.Controller.View(func(*state.State) { secrets = pulls.Secrets(name) })
+			return a.Look(ctx, name, secrets)
+		})
 		for name, im := range known {
 			if im.Assumed {
 				delete(known, name) // what was known before is better than nothing

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tandem-gitops/tandem/cmd/tandem/metrics"
+	"github.com/tandem-gitops/tandem/cmd/tandem/report"
 	"github.com/tandem-gitops/tandem/reconciler/act"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 	"github.com/tandem-gitops/tandem/render"
@@ -415,7 +416,9 @@ func simulatedFacts(os state.OS) state.NodeFacts {
 }
 
 // look says what an image name means, for plans.
-func (s *Server) look(ctx context.Context, name string) state.Image { return s.images.Look(ctx, name) }
+func (s *Server) look(ctx context.Context, name string, secrets []*state.Object) state.Image {
+	return s.images.Look(ctx, name, secrets)
+}
 
 // lookup answers the machine's question what an image name means.
 type lookup struct {
@@ -424,10 +427,10 @@ type lookup struct {
 }
 
 // Look implements act.Images.
-func (l lookup) Look(ctx context.Context, name string) state.Image {
+func (l lookup) Look(ctx context.Context, name string, secrets []*state.Object) state.Image {
 	ctx, cancel := context.WithTimeout(ctx, l.limit)
 	defer cancel()
-	im, err := l.store.Look(ctx, name)
+	im, err := l.store.With(report.PullCredentials(secrets)).Look(ctx, name)
 	if err != nil {
 		im.Name, im.Assumed = name, true
 		if im.Failure == 0 {

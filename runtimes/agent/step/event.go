@@ -150,7 +150,8 @@ type Action struct {
 	Grace     time.Duration
 	Probe     Probe
 	Started   int64           // StartProbe: when the container started, wall nanoseconds
-	Objects   []*state.Object // Prepare, Run: the ConfigMaps and Secrets that the pod names
+	Objects   []*state.Object // Prepare, Run: the ConfigMaps and Secrets that the pod names; Pull: its pull Secrets, in order
+	Missing   []string        // Pull: names of pull Secrets that aren't there
 	Volumes   []PodVolume     // Prepare, Run: the volumes that are claims
 }
 

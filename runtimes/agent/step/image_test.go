@@ -122,6 +122,82 @@ func TestOnePull(t *testing.T) {
 	})
 }
 
+// robot is an assignment's Secret of that name; empty: it isn't there.
+func robot(digest string) []*state.Object {
+	if digest == "" {
+		return nil
+	}
+	return []*state.Object{{Ref: state.Ref{Kind: "Secret", Namespace: "default", Name: "robot"}, Variants: []state.Variant{{Body: &corev1.Secret{}, Digest: state.DigestOf([]byte(digest))}}}}
+}
+
+// TestPullSecrets: a pull has the Secrets of the pod, else of its ServiceAccount;
+// it is tried without one that isn't there, and again at once where one comes.
+func TestPullSecrets(t *testing.T) {
+	image := state.Image{Name: "i", Platforms: []state.Platform{{OS: state.Linux, Arch: "amd64", Digest: state.DigestOf([]byte("i"))}}}
+	template := func(policy corev1.PullPolicy, secrets ...corev1.LocalObjectReference) *state.Template {
+		spec := corev1.PodTemplateSpec{Spec: corev1.PodSpec{ImagePullSecrets: secrets, Containers: []corev1.Container{{Name: "main", Image: "i", ImagePullPolicy: policy}}}}
+		tmpl, _ := state.NewTemplate(state.Linux, &spec, []state.Image{image})
+		return tmpl
+	}
+	seq := state.Seq(0)
+	assign := func(w *world, objects []*state.Object, templates ...*state.Template) {
+		seq++
+		a := &state.Assignment{Node: "n1", Epoch: 1, Generation: uint64(seq), Seq: seq, Objects: objects}
+		for i, tmpl := range templates {
+			a.Pods = append(a.Pods, &state.AssignedPod{UID: state.UID{byte(i) + 1}, Key: state.PodKey{Namespace: "default", Name: string('a' + rune(i))}, Template: tmpl, Given: "robot,gone"})
+		}
+		w.step(&step.Assigned{Assignment: a})
+	}
+	begin := func() *world {
+		w := newWorld(t, nil)
+		w.step(&step.Observed{Whole: true})
+		return w
+	}
+	t.Run("come late", func(t *testing.T) {
+		w := begin()
+		assign(w, robot(""), template(corev1.PullIfNotPresent))
+		first := w.take(step.Pull)
+		if len(first) != 1 || len(first[0].Objects) != 0 || len(first[0].Missing) != 2 {
+			t.Fatalf("pulls %+v, want one without Secrets, two missing", first)
+		}
+		w.step(&step.Done{ID: first[0].ID, UID: first[0].UID, Class: step.Unavailable, Text: "refused"})
+		if early := w.take(step.Pull); len(early) > 0 {
+			t.Fatal("it is pulled again without back-off")
+		}
+		w.want(one, state.Pending, false, state.ReasonImagePull)
+		assign(w, robot("v1"), template(corev1.PullIfNotPresent))
+		second := w.take(step.Pull)
+		if len(second) != 1 || len(second[0].Objects) != 1 || second[0].Objects[0].Ref.Name != "robot" || len(second[0].Missing) != 1 {
+			t.Fatalf("with the Secret it pulls %+v", second)
+		}
+		w.step(&step.Done{ID: second[0].ID, UID: second[0].UID, Class: step.OK})
+		w.answer(nil)
+		w.want(one, state.Running, true, state.ReasonNone)
+	})
+	t.Run("the pod's own, not the account's", func(t *testing.T) {
+		w := begin()
+		assign(w, robot("v1"), template(corev1.PullIfNotPresent, corev1.LocalObjectReference{Name: "mine"}))
+		if got := w.take(step.Pull); len(got) != 1 || len(got[0].Objects) != 0 || len(got[0].Missing) != 1 || got[0].Missing[0] != "mine" {
+			t.Fatalf("pulls %+v, want one that lacks the Secret mine", got)
+		}
+	})
+	// What one pod pulled with its credentials is another's: unless it says Always.
+	for policy, again := range map[corev1.PullPolicy]int{corev1.PullIfNotPresent: 0, corev1.PullAlways: 1} {
+		t.Run("and "+string(policy), func(t *testing.T) {
+			w := begin()
+			assign(w, robot("v1"), template(policy), template(policy, corev1.LocalObjectReference{Name: "mine"}))
+			first := w.take(step.Pull)
+			if len(first) != 1 {
+				t.Fatalf("%d pulls of one image are under way", len(first))
+			}
+			w.step(&step.Done{ID: first[0].ID, UID: first[0].UID, Class: step.OK})
+			if got := w.take(step.Pull); len(got) != again {
+				t.Errorf("%d pulls by the pod with other credentials, want %d", len(got), again)
+			}
+		})
+	}
+}
+
 // take is the pending actions of a verb; they pend no longer.
 func (w *world) take(verb step.Verb) []step.Action {
 	var out, rest []step.Action

@@ -40,9 +40,9 @@ type Machine struct {
 	dropped    []state.UID
 	actions    []Action
 	lease      lease.Keeper
-	floor      state.Grant             // the newest, by the assignment that it was given for
-	guards     []state.UID             // identities that the fencer guards and lets run
-	pulls      map[uint64]state.Digest // that are under way, by action
+	floor      state.Grant         // the newest, by the assignment that it was given for
+	guards     []state.UID         // identities that the fencer guards and lets run
+	pulls      map[uint64]underway // by action
 }
 
 // New is a machine that goes on from what a former process saved; nil: nothing.
@@ -212,6 +212,7 @@ func (m *Machine) adopt(p *pod, want *state.AssignedPod) {
 
 // configure looks up the ConfigMaps, Secrets and volumes of a pod.
 func (m *Machine) configure(p *pod) {
+	m.credit(p)
 	if p.want == nil || p.want.Template == nil || len(p.want.Template.Configs)+len(p.want.Template.Claims) == 0 {
 		return
 	}
@@ -223,12 +224,12 @@ func (m *Machine) configure(p *pod) {
 	var objects []*state.Object
 	for _, c := range p.want.Template.Configs {
 		ref := state.Ref{Kind: c.Kind, Namespace: p.key.Namespace, Name: c.Name}
-		i, ok := slices.BinarySearchFunc(m.objects, ref, func(o *state.Object, r state.Ref) int { return o.Ref.Compare(r) })
+		o := m.object(ref)
 		switch {
-		case ok:
-			d := m.objects[i].Digest()
+		case o != nil:
+			d := o.Digest()
 			sum = append(sum, d[:]...)
-			objects = append(objects, m.objects[i])
+			objects = append(objects, o)
 		case !c.Optional && missing == "":
 			missing = ref.String()
 		}

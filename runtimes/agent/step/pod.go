@@ -139,6 +139,7 @@ type pod struct {
 	objects     []*state.Object
 	volumes     []PodVolume
 	missing     string // a ConfigMap, Secret or claim that isn't there
+	keys        pullKeys
 	images      []image
 	containers  []container
 	since       state.Instant

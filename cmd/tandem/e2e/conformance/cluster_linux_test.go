@@ -57,6 +57,7 @@ type cluster struct {
 	relay    net.Listener
 	names    *dns.Server
 	outside  *http.Server
+	registry *http.Server
 	tasks    sync.WaitGroup
 	kube     string // path of a kubeconfig that works from here
 }
@@ -184,7 +185,7 @@ spec:
 // tandem is a command of the program under test.
 func (c *cluster) tandem(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.binary, args...)
-	cmd.Env = append(os.Environ(), "HOME="+c.dir)
+	cmd.Env = append(os.Environ(), "HOME="+c.dir, "SSL_CERT_FILE="+c.caFile())
 	return cmd
 }
 
@@ -356,7 +357,7 @@ func (c *cluster) serveNames() error {
 	if err != nil {
 		return err
 	}
-	if err := c.serveOutside(); err != nil {
+	if err := errors.Join(c.serveOutside(), c.serveRegistry()); err != nil {
 		return errors.Join(err, packets.Close())
 	}
 	c.names = &dns.Server{PacketConn: packets, Handler: mux, NotifyStartedFunc: func() { close(started) }}
@@ -416,6 +417,9 @@ func (c *cluster) end(t *testing.T) {
 	}
 	if c.outside != nil {
 		_ = c.outside.Close()
+	}
+	if c.registry != nil {
+		_ = c.registry.Close()
 	}
 	if c.relay != nil {
 		_ = c.relay.Close()

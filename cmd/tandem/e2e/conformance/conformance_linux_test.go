@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 func checks() map[string][]check {
 	return map[string][]check{
 		"configs": fileChecks("ConfigMap"), "dirs": emptyDirChecks(), "hooks": hookChecks(), "host": hostChecks(), "streams": streamChecks(), "names": nameChecks(), "network": networkChecks(), "pods": podChecks(),
-		"probes": probeChecks(), "projected": projectedChecks(), "runtime": runtimeChecks(), "secrets": fileChecks("Secret"), "security": securityChecks(),
+		"probes": probeChecks(), "projected": projectedChecks(), "registry": registryChecks(), "runtime": runtimeChecks(), "secrets": fileChecks("Secret"), "security": securityChecks(),
 		"services": serviceChecks(),
 	}
 }

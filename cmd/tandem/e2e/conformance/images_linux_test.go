@@ -69,5 +69,5 @@ func writeImages(ctx context.Context, dir string) error {
 		_, err := images.Write(layout, images.Spec{Name: name, Variants: variant(change)})
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, writePrivate(dir, files))...)
 }
