@@ -22,7 +22,7 @@ import (
 // How long one call of a runtime may take before it counts as failed.
 const (
 	callTimeout = 2 * time.Minute
-	pullTimeout = 15 * time.Minute
+	pullTimeout = 6 * time.Hour // one that stalls ends long before: images.DefaultStall
 )
 
 // A worker carries out actions, some at a time.

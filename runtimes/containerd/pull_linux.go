@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	pullTimeout   = time.Hour
+	pullTimeout   = 6 * time.Hour // one that stalls ends long before: images.DefaultStall
 	layerParallel = 3
 	nameLabel     = "tandem.dev/name"
 )

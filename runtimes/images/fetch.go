@@ -57,9 +57,11 @@ func (s *Store) fetch(ctx context.Context, name string, digest state.Digest) (*C
 	if err != nil {
 		return nil, err
 	}
+	var absent error
 	for _, p := range places {
 		doc, err := p.document(ctx, n, digest)
 		if errors.Is(err, errAbsent) {
+			absent = err
 			continue
 		}
 		if err != nil {
@@ -83,7 +85,7 @@ func (s *Store) fetch(ctx context.Context, name string, digest state.Digest) (*C
 		}
 		return c, nil
 	}
-	return nil, s.nowhere("no manifest " + digest.String())
+	return nil, s.nowhere("no manifest "+digest.String(), absent)
 }
 
 func (s *Store) newBlob(p place, n imageName, d descriptor) Blob {
@@ -92,6 +94,22 @@ func (s *Store) newBlob(p place, n imageName, d descriptor) Blob {
 		if err != nil {
 			return nil, lookupError(n.written, err)
 		}
-		return r, nil
+		return named{r, n.written}, nil
 	}}
+}
+
+// named gives errors of a blob's content the name of the image, and their code.
+type named struct {
+	io.ReadCloser
+
+	image string
+}
+
+// Read implements io.Reader.
+func (r named) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a reader's end is the value itself
+		err = lookupError(r.image, classify(err))
+	}
+	return n, err
 }

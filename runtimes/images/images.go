@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -41,6 +42,9 @@ type Options struct {
 	Mirrors map[string][]string
 	// Transport carries requests to registries; nil: the default one.
 	Transport http.RoundTripper
+	// Stall ends a request from which nothing comes for so long; zero:
+	// DefaultStall.
+	Stall time.Duration
 	// Logger receives what an operator would look for; nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -211,9 +215,11 @@ func (s *Store) look(ctx context.Context, written string) (state.Image, error) {
 	if err != nil {
 		return state.Image{}, err
 	}
+	var absent error
 	for _, p := range places {
 		doc, err := p.find(ctx, n)
 		if errors.Is(err, errAbsent) {
+			absent = err
 			continue
 		}
 		if err != nil {
@@ -223,11 +229,12 @@ func (s *Store) look(ctx context.Context, written string) (state.Image, error) {
 		img.Platforms, err = platforms(ctx, &counted{place: p}, n, doc)
 		return img, err
 	}
-	return state.Image{}, s.nowhere("no such image")
+	return state.Image{}, s.nowhere("no such image", absent)
 }
 
-// nowhere says where was looked, so that the remedy is plain.
-func (s *Store) nowhere(what string) error {
+// nowhere says where was looked, and what was said there last, so that the remedy
+// is plain.
+func (s *Store) nowhere(what string, absent error) error {
 	where := "the registry"
 	switch {
 	case len(s.layouts.dirs) > 0 && s.offline:
@@ -236,6 +243,10 @@ func (s *Store) nowhere(what string) error {
 		where = fmt.Sprintf("%v and the registry", s.layouts.dirs)
 	case s.offline:
 		where = "any place: no directory of images is given and registries are not asked"
+	}
+	var said *hidden
+	if errors.As(absent, &said) {
+		return &coded{state.LookupNotFound, fmt.Errorf("%s in %s: %w; push it, or check name and tag", what, where, said)}
 	}
 	return &coded{state.LookupNotFound, fmt.Errorf("%s in %s", what, where)}
 }

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -43,51 +42,17 @@ func newRegistry(o Options) registry {
 	if keychain == nil {
 		keychain = authn.DefaultKeychain
 	}
-	carrier := o.Transport
-	if carrier == nil {
-		carrier = remote.DefaultTransport
+	through := &carrier{RoundTripper: o.Transport, stall: o.Stall, after: map[string]time.Time{}}
+	if through.RoundTripper == nil {
+		through.RoundTripper = remote.DefaultTransport
+	}
+	if through.stall == 0 {
+		through.stall = DefaultStall
 	}
 	return registry{
-		options:  []remote.Option{remote.WithTransport(guarded{carrier}), remote.WithUserAgent("tandem")},
+		options:  []remote.Option{remote.WithTransport(through), remote.WithUserAgent("tandem")},
 		keychain: keychain,
 	}
-}
-
-// guarded lets plain HTTP through to this machine only: images are code, and
-// the name of a private address proves nothing about who answers.
-type guarded struct{ http.RoundTripper }
-
-// RoundTrip implements http.RoundTripper.
-func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme == "http" && !loopback(r.URL.Hostname()) {
-		return nil, &coded{state.LookupUnavailable, fmt.Errorf("registry %s speaks plain HTTP only, which is allowed for localhost alone; give it a certificate", r.URL.Host)}
-	}
-	answer, err := g.RoundTripper.RoundTrip(r)
-	if err == nil && !strings.Contains(r.URL.Path, "/blobs/") {
-		answer.Body = &bounded{ReadCloser: answer.Body, left: manifestLimit, where: r.URL.Host + r.URL.Path}
-	}
-	return answer, err //nolint:wrapcheck // a transport hands on what it carries
-}
-
-// bounded is an answer that is read into memory whole, and so has an end.
-type bounded struct {
-	io.ReadCloser
-	left  int
-	where string
-}
-
-// Read implements io.Reader.
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= n; b.left < 0 {
-		return 0, refused(state.LookupTooLarge, "%w", tooLarge(b.where, manifestLimit))
-	}
-	return n, err //nolint:wrapcheck // a reader hands on its source's error
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
 // ways are what is tried for a repository, in order: credentials of pull
@@ -222,30 +187,4 @@ func (r registry) opener(n imageName) key {
 	r.opened.mu.Lock()
 	defer r.opened.mu.Unlock()
 	return r.opened.by[n.ref.Context().Name()]
-}
-
-// classify turns what a registry said into a code. Registries answer 401 both
-// to missing credentials and to repositories that don't exist, so "denied" is
-// all that can be said then.
-func classify(err error) error {
-	var c *coded
-	var t *transport.Error
-	switch {
-	case errors.As(err, &c):
-		return err
-	case !errors.As(err, &t):
-		switch text := err.Error(); { // the library has no types for them
-		case strings.Contains(text, "unsupported MediaType"):
-			return &coded{state.LookupMalformed, err}
-		case strings.Contains(text, "does not match requested digest"):
-			return refused(state.LookupDamaged, "%w; fetch or copy the image again", err)
-		}
-		return &coded{state.LookupUnavailable, err}
-	case t.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("%w: %w", errAbsent, err)
-	case t.StatusCode == http.StatusUnauthorized || t.StatusCode == http.StatusForbidden:
-		return &coded{state.LookupDenied, err}
-	default:
-		return &coded{state.LookupUnavailable, err}
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,6 +59,7 @@ type cluster struct {
 	names    *dns.Server
 	outside  *http.Server
 	registry *http.Server
+	mended   atomic.Bool // the registry gives all that it has
 	tasks    sync.WaitGroup
 	kube     string // path of a kubeconfig that works from here
 }

@@ -10,13 +10,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,10 +33,14 @@ const (
 	registryHost = hubAddress + ":5000"
 	registryUser = "robot:canary-conformance-3d90"
 	privateImage = registryHost + "/private/box:1"
+	lateImage    = registryHost + "/private/late:1" // whose layers don't come at first
 )
 
-// registry serves one image of a layout to who has the password.
-type registry struct{ layout string }
+// registry serves an image of each layout to who has the password.
+type registry struct {
+	layouts string
+	mended  *atomic.Bool
+}
 
 func (g registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if user, password, _ := r.BasicAuth(); user+":"+password != registryUser {
@@ -41,20 +48,21 @@ func (g registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}`, http.StatusUnauthorized)
 		return
 	}
-	at, isManifest := strings.CutPrefix(r.URL.Path, "/v2/private/box/manifests/")
-	blob, isBlob := strings.CutPrefix(r.URL.Path, "/v2/private/box/blobs/")
-	switch {
-	case r.URL.Path == "/v2/":
-		return
-	case isManifest && at == "1":
-		at = g.index()
-	case isBlob:
-		at = blob
-	case !isManifest:
-		http.NotFound(w, r)
+	if r.URL.Path == "/v2/" {
 		return
 	}
-	raw, err := os.ReadFile(filepath.Join(g.layout, "blobs", "sha256", filepath.Base(strings.TrimPrefix(at, "sha256:"))))
+	image, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/private/"), "/")
+	layout := filepath.Join(g.layouts, filepath.Base(image))
+	what, at, _ := strings.Cut(rest, "/")
+	isManifest := what == "manifests"
+	switch {
+	case image == "late" && !isManifest && !g.mended.Load():
+		http.Error(w, `{"errors":[{"code":"UNAVAILABLE","message":"come back later"}]}`, http.StatusServiceUnavailable)
+		return
+	case isManifest && at == "1":
+		at = indexOf(layout)
+	}
+	raw, err := os.ReadFile(filepath.Join(layout, "blobs", "sha256", filepath.Base(strings.TrimPrefix(at, "sha256:"))))
 	if err != nil {
 		http.NotFound(w, r)
 		return
@@ -69,12 +77,12 @@ func (g registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(raw) // who asked may have gone
 }
 
-// index is the digest of the layout's only image.
-func (g registry) index() string {
+// indexOf is the digest of a layout's only image.
+func indexOf(layout string) string {
 	var ix struct {
 		Manifests []struct{ Digest string } `json:"manifests"`
 	}
-	raw, err := os.ReadFile(filepath.Join(g.layout, "index.json"))
+	raw, err := os.ReadFile(filepath.Join(layout, "index.json"))
 	if err != nil || json.Unmarshal(raw, &ix) != nil || len(ix.Manifests) == 0 {
 		return "none"
 	}
@@ -110,19 +118,24 @@ func (c *cluster) serveRegistry() error {
 		return err
 	}
 	c.registry = &http.Server{
-		ReadHeaderTimeout: patience, Handler: registry{filepath.Join(c.dir, "private", "box")},
+		ReadHeaderTimeout: patience, Handler: registry{filepath.Join(c.dir, "private"), &c.mended},
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}}, MinVersion: tls.VersionTLS12},
 	}
 	c.tasks.Go(func() { _ = c.registry.ServeTLS(listener, "", "") })
 	return nil
 }
 
-// writePrivate makes the image of the registry.
+// writePrivate makes the images of the registry.
 func writePrivate(dir string, files []images.File) error {
-	_, err := images.Write(filepath.Join(dir, "private", "box"), images.Spec{Name: privateImage, Variants: []images.Variant{{
-		OS: state.Linux, Arch: "amd64", Files: append(files, images.File{Path: "etc/private", Mode: 0o644, Data: []byte("private\n")}), Env: []string{"PATH=/bin"},
-	}}})
-	return err
+	var errs []error
+	for name, layout := range map[string]string{privateImage: "box", lateImage: "late"} {
+		words := images.File{Path: "etc/private", Mode: 0o644, Data: []byte("private\n")}
+		_, err := images.Write(filepath.Join(dir, "private", layout), images.Spec{Name: name, Variants: []images.Variant{{
+			OS: state.Linux, Arch: "amd64", Files: append(slices.Clone(files), words), Env: []string{"PATH=/bin", "IMAGE=" + layout},
+		}}})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // pullSecret has the registry's password.
@@ -173,6 +186,19 @@ func registryChecks() []check {
 		{blackbox + "should not be able to pull from private registry without secret", func(k *kit) {
 			k.apply(private("web", "", "not-there")(k))
 			k.eventuallyHeld(privateImage)
+		}},
+		{blackbox + "should say why its registry fails, and run when it is mended", func(k *kit) {
+			k.apply(pullSecret(k, "image-pull-secret"), k.once("web", "echo $IMAGE", func(p *corev1.Pod, c *corev1.Container) {
+				c.Image = lateImage
+				p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "image-pull-secret"}}
+			}))
+			p := k.until("web", "failing", waits("ErrImagePull"))
+			if !strings.Contains(p.Status.Message, "come back later") || !strings.Contains(p.Status.Message, "tried again by itself") {
+				k.Error(show(p))
+			}
+			k.until("web", "backing off", waits("ImagePullBackOff"))
+			k.c.mended.Store(true)
+			k.equal("log", k.ends("web", corev1.PodSucceeded), "late\n")
 		}},
 		{blackbox + "should not run a private image that another pod pulled, without its secret and with imagePullPolicy Always", func(k *kit) {
 			k.apply(pullSecret(k, "image-pull-secret"), private("first", "node-1", "image-pull-secret")(k))
