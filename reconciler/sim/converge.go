@@ -108,7 +108,10 @@ func (w *world) nodeMissing(s *state.State, n *node) string {
 		return fmt.Sprintf("%s is not connected", n.name)
 	}
 	for uid, p := range fold.Pods {
-		if c := n.containers[ckey{uid, "main"}]; !p.Ended() && (c == nil || !c.Running || p.Stopping) {
+		if p.Stopping { // also one whose containers have ended: that it is gone is still to be said
+			return fmt.Sprintf("%s is still to be rid of %s", n.name, p.Key)
+		}
+		if c := n.containers[ckey{uid, "main"}]; !p.Ended() && (c == nil || !c.Running) {
 			return fmt.Sprintf("%s does not run %s", n.name, p.Key)
 		}
 	}
