@@ -319,6 +319,7 @@ func (m *Machine) addressOf(o *state.Owned, spec *corev1.ServiceSpec, taken *inU
 	}
 	m.releaseService(o)
 	taken.add(ref, now)
+	m.net.had[ref] = now // also where the Service goes before anybody looks again
 	if old != nil && old.IP == now.IP && slices.Equal(old.Ports, now.Ports) || old == nil && !now.IP.IsValid() && len(now.Ports) == 0 {
 		return
 	}
