@@ -28,7 +28,15 @@ type answered struct {
 	seq    state.Seq
 }
 
-func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+// sorted are the keys of a map, in order. Most are asked of most steps, and empty.
+func sorted[K cmp.Ordered, V any](m map[K]V) []K {
+	if len(m) == 0 {
+		return nil
+	}
+	keys := slices.AppendSeq(make([]K, 0, len(m)), maps.Keys(m))
+	slices.Sort(keys)
+	return keys
+}
 
 // rounds bounds how often planning may go round within one step: each round
 // records something, and what it records ends.

@@ -192,6 +192,9 @@ func assumed(images []state.Image) []string {
 
 // seal names the holds and puts them in order.
 func (d *Decision) seal() {
+	if len(d.Held) == 0 {
+		return
+	}
 	byID := map[string]state.Held{}
 	for _, h := range d.Held {
 		h.ID = HoldID(h)

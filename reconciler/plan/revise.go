@@ -25,7 +25,7 @@ type memo struct {
 	held     *state.Held
 	template *state.Template
 	raw      []byte
-	like     *state.Template // means the same as template, but for defaults
+	like     *state.Template // needs no replacing by template
 }
 
 // wanted compiles the template that a variant should have. False: an image's
@@ -104,7 +104,8 @@ func (p *Planner) revise(d *Decision, s *state.State, w *state.Workload) {
 			m.template, m.raw = v.Update, nil // one of both is enough, for each workload that there is
 			continue
 		}
-		if keepsAssumed(v, t) || keepsImages(w, v, t) || p.keepsDefaults(v, m) {
+		if v.Update != nil && (m.like == v.Update || keepsAssumed(v, t) || keepsImages(w, v, t) || p.keepsDefaults(v, m)) {
+			m.like = v.Update
 			continue
 		}
 		if name := schedule.Unclassed(s, &v.Spec.Spec); name != "" {
@@ -190,9 +191,6 @@ func (p *Planner) keepsDefaults(v *state.WorkloadVariant, m *memo) bool {
 	if p.Default == nil || v.Update == nil || v.Update.OS != t.OS {
 		return false
 	}
-	if m.like == v.Update {
-		return true
-	}
 	if !slices.EqualFunc(v.Update.Images, t.Images, func(a, b state.Image) bool { return equality.Semantic.DeepEqual(a, b) }) {
 		return false
 	}
@@ -202,7 +200,6 @@ func (p *Planner) keepsDefaults(v *state.WorkloadVariant, m *memo) bool {
 	if !equality.Semantic.DeepEqual(was, now) {
 		return false
 	}
-	m.like = v.Update
 	return true
 }
 
