@@ -136,10 +136,9 @@ func (n *Node) programIn(ctx context.Context, network *hcn.HostComputeNetwork, w
 		return hcs.NetworkFailure("list load balancers", err)
 	}
 	wanted := n.wantedPolicies(ctx, w)
-	if err := n.lead(network, endpoints, wanted); err != nil {
-		return err
-	}
-	var errs []error
+	// A Service whose endpoint can't be made is served by its others, and the other
+	// Services by all of theirs.
+	errs := []error{n.lead(network, endpoints, wanted)}
 	there := map[front]bool{}
 	for i := range have {
 		lb := &have[i]

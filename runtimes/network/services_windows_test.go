@@ -1,12 +1,20 @@
 package network
 
 import (
+	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/Microsoft/hcsshim/hcn"
+
 	"github.com/tandem-gitops/tandem/reconciler/state"
+	"github.com/tandem-gitops/tandem/runtimes/hcs/hcstest"
 )
 
 func (p *policy) String() string {
@@ -142,5 +150,85 @@ func TestPolicies(t *testing.T) {
 				t.Errorf("told %q, want %q", said, c.told)
 			}
 		})
+	}
+}
+
+// An endpoint that can't be made takes its own Service's traffic to the others,
+// and nothing of the other Services; the error says which, and the next round
+// makes up for it.
+func TestOneEndpointFails(t *testing.T) {
+	if _, err := os.Stat(`C:\hcstest\port`); err != nil {
+		t.Skip("needs the double of Windows' network service (TestUnderWine)")
+	}
+	network, err := (&hcn.HostComputeNetwork{
+		Name: "one-fails", Type: hcn.L2Bridge, SchemaVersion: hcn.SchemaVersion{Major: 2},
+		Ipams: []hcn.Ipam{{Type: "Static", Subnets: []hcn.Subnet{{
+			IpAddressPrefix: "10.89.0.0/24", Routes: []hcn.Route{{NextHop: "10.89.0.1", DestinationPrefix: "0.0.0.0/0"}},
+		}}}},
+	}).Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &state.Network{Addresses: "10.96.0.0/16"}
+	for i := range 3 {
+		s := &state.Service{
+			Ref: state.Ref{Kind: "Service", Namespace: "prod", Name: fmt.Sprintf("s%d", i)}, IP: fmt.Sprintf("10.96.0.%d", i+1),
+			Ports: []state.ServicePort{{Protocol: "TCP", Port: 80}},
+		}
+		for e := range 2 {
+			s.Endpoints = append(s.Endpoints, state.Endpoint{IP: fmt.Sprintf("10.88.%d.%d", i, e+2), Node: "linux", Ports: []int32{8080}})
+		}
+		w.Services = append(w.Services, s)
+	}
+	n := &Node{o: Options{Node: "win", ID: "one", Pods: "one-fails"}, log: slog.New(slog.DiscardHandler), own: netip.MustParsePrefix("10.89.0.0/24")}
+	t.Cleanup(func() {
+		if err := n.unprogram(t.Context(), w); err != nil {
+			t.Error(err)
+		}
+		if err := network.Delete(); err != nil {
+			t.Error(err)
+		}
+	})
+	fault, err := json.Marshal(map[string]any{"call": "HcnCreateEndpoint", "hresult": uint32(0x800706ba), "times": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := os.ReadFile(`C:\hcstest\port`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", "127.0.0.1:"+string(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := hcstest.Call(c, "test.fault", string(fault)); err != nil {
+		t.Fatal(err)
+	}
+
+	count := func() (all int) {
+		list, err := hcn.ListLoadBalancers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) != 3 {
+			t.Errorf("%d load balancers, want one of each of the 3 Services", len(list))
+		}
+		for i := range list {
+			all += len(list[i].HostComputeEndpoints)
+		}
+		return all
+	}
+	if err := n.programIn(t.Context(), network, w); err == nil || !strings.Contains(err.Error(), "make the endpoint of 10.88.") {
+		t.Errorf("the first round: %v", err)
+	}
+	if got := count(); got != 5 {
+		t.Errorf("Services lead to %d endpoints, want all of the 6 but one", got)
+	}
+	if err := n.programIn(t.Context(), network, w); err != nil {
+		t.Errorf("the next round: %v", err)
+	}
+	if got := count(); got != 6 {
+		t.Errorf("Services lead to %d endpoints, want 6", got)
 	}
 }
