@@ -227,6 +227,23 @@ func (s *Store) Issue(u User) (string, error) {
 	return clear, s.replace(tokens)
 }
 
+// Users are those that have a token, by name.
+func (s *Store) Users() ([]User, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed() {
+		if err := s.reread(); err != nil {
+			return nil, err
+		}
+	}
+	users := make([]User, 0, len(s.tokens))
+	for _, t := range s.tokens {
+		users = append(users, User{Name: t.name, Role: t.role, Teams: t.teams})
+	}
+	slices.SortFunc(users, func(a, b User) int { return strings.Compare(a.Name, b.Name) })
+	return users, nil
+}
+
 // Revoke ends a user's token, here and in every process that has the file.
 func (s *Store) Revoke(name string) error {
 	s.mu.Lock()
