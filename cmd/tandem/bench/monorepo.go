@@ -19,7 +19,7 @@ import (
 const (
 	monoApps  = 10_000
 	monoEach  = 6
-	monoNodes = 120 // of 110 pods
+	monoNodes = 200 // of 110 pods; every other one is Windows, and all pods are Linux
 )
 
 const monoSet = `apiVersion: tandem.dev/v1
