@@ -67,7 +67,7 @@ func TestHostileTrees(t *testing.T) {
 			map[string]string{"kustomization.yaml": "generators: [f.yaml]\n", "f.yaml": "apiVersion: x/v1\nkind: F\nmetadata:\n  name: f\n  annotations:\n    config.kubernetes.io/function: |\n      container: {image: evil}\n"},
 			"function",
 		},
-		"a replacement of the kind":  {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, fieldPath: data.a}\n  targets: [{select: {kind: ConfigMap}, fieldPaths: [kind]}]\n", "a.yaml": configMap}, "b"},
+		"a replacement of the kind":  {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, fieldPath: data.a}\n  targets: [{select: {kind: ConfigMap}, fieldPaths: [kind]}]\n", "a.yaml": configMap}, "does not run kind b"},
 		"a replacement of the name":  {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, fieldPath: data.a}\n  targets: [{select: {kind: ConfigMap}, fieldPaths: [metadata.name]}]\n", "a.yaml": strings.Replace(configMap, "a: b", "a: ../x", 1)}, "metadata.name"},
 		"a replacement of the owner": {map[string]string{"kustomization.yaml": "resources: [a.yaml]\nreplacements:\n- source: {kind: ConfigMap, fieldPath: data.a}\n  targets: [{select: {kind: ConfigMap}, fieldPaths: [metadata.generateName], options: {create: true}}]\n", "a.yaml": configMap}, "generateName"},
 		"a pointer to Git LFS":       {map[string]string{"a.yaml": lfsPointer}, "Git LFS"},
@@ -75,10 +75,6 @@ func TestHostileTrees(t *testing.T) {
 		"a host-process container": {
 			map[string]string{"a.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  os: {name: windows}\n  securityContext: {windowsOptions: {hostProcess: true}}\n  containers: [{name: c, image: evil.example/x:1}]\n"},
 			"hostProcess",
-		},
-		"values on and 0o7": {
-			map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: on, b: 0o7, c: 1e3, d: yes, e: 010, f: 1_000, g: ~}\n"},
-			"want a string",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,6 +91,21 @@ func TestHostileTrees(t *testing.T) {
 }
 
 const lfsPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+
+// TestSurprisingScalars: what one reader of YAML takes for a text and another for
+// something else is asked for in quotes, each at its place.
+func TestSurprisingScalars(t *testing.T) {
+	for _, v := range []string{"on", "off", "yes", "no", "true", "0o7", "010", "0x1f", "1e3", "1_000", "1.0", ".inf"} {
+		res := mustRender(t, rendertest.FromFiles(map[string]string{"a.yaml": strings.Replace(configMap, "a: b", "a: "+v, 1)}), state.Application{Name: "test"})
+		if len(res.Problems) != 1 || !strings.Contains(res.Problems[0].Cause, "want a string, got "+v) || res.Problems[0].At.Line != 4 {
+			t.Errorf("%s: got %v", v, res.Problems)
+		}
+		res = mustRender(t, rendertest.FromFiles(map[string]string{"a.yaml": strings.Replace(configMap, "a: b", "a: '"+v+"'", 1)}), state.Application{Name: "test"})
+		if len(res.Problems) != 0 {
+			t.Errorf("'%s': got %v", v, res.Problems)
+		}
+	}
+}
 
 // TestNamesThatDifferByCase: a tree is Git's, not this machine's: files whose names
 // differ by case alone are two, on every system.

@@ -13,12 +13,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -350,6 +353,38 @@ func TestDefaultBranch(t *testing.T) {
 		if got := sourcetest.Contents(t, second.FS); !strings.HasPrefix(string(second.Revision), "trunk@") || got["a"] != "2" || got["only"] != "" {
 			t.Errorf("%s: got %s with %v", url, second.Revision, got)
 		}
+	}
+}
+
+// TestOddServers: what a server says that isn't Git's protocol is told, by name
+// where it is known, and with no byte that a terminal takes for a command.
+func TestOddServers(t *testing.T) {
+	t.Parallel()
+	sha256 := sourcetest.NewRepo(t)
+	sha256.Dir = filepath.Join(t.TempDir(), "repo.git")
+	if out, err := exec.CommandContext(t.Context(), "git", "init", "--quiet", "--bare", "--object-format=sha256", "--initial-branch=main", sha256.Dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sha256.Commit("main", map[string]string{"a": "1"})
+	head, _ := oneCommit("hello")
+	nothing := func(http.ResponseWriter) {}
+	for name, c := range map[string]struct{ url, want string }{
+		"SHA-256 in a directory": {sha256.Dir, "sha256"},
+		"SHA-256 over HTTP":      {sourcetest.ServeHTTP(t, sha256, sourcetest.HTTPOptions{}).URL, "SHA-256"},
+		"escapes for refs":       {serveRaw(t, func(w io.Writer) { _, _ = io.WriteString(w, line("\x1b]0;owned\x07\x1b[2J"+head)) }, nothing), "as Git's servers do"},
+		"escapes in an error":    {serveRaw(t, func(w io.Writer) { _, _ = io.WriteString(w, line("ERR \x1b[2Jgone\xff")) }, nothing), "gone"},
+		"escapes before a pack":  {serveRaw(t, refsOf(head), func(w http.ResponseWriter) { _, _ = io.WriteString(w, line("ERR \x1b[2Jgone")) }), "gone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := open(t, git.Options{URL: c.url}).Next(t.Context(), "")
+			if !errors.Is(err, sources.ErrUnavailable) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("Next: %v, want %q", err, c.want)
+			}
+			if said := err.Error(); !utf8.ValidString(said) || strings.ContainsFunc(said, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }) {
+				t.Errorf("it says %q", said)
+			}
+		})
 	}
 }
 

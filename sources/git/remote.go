@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
@@ -248,6 +250,15 @@ func (o *remoteOrigin) receive(ctx context.Context, s session, request *packp.Up
 
 // explain sorts the transports' errors into classes.
 func explain(err error) error {
+	if odd, ok := errors.AsType[*packp.ErrUnexpectedData](err); ok {
+		if bytes.Contains(odd.Data, []byte("object-format=sha256")) {
+			return errors.New("the repository names its objects by SHA-256, which is not supported: use a repository with SHA-1 objects")
+		}
+		return fmt.Errorf("the server doesn't speak as Git's servers do: %s, got %.60q", odd.Msg, odd.Data)
+	}
+	if said, ok := errors.AsType[*pktline.ErrorLine](err); ok {
+		return fmt.Errorf("the server says %.300q", said.Text)
+	}
 	switch {
 	case errors.Is(err, transport.ErrAuthenticationRequired):
 		return fmt.Errorf("the server wants a user name and a password or token: %w", sources.ErrDenied)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -281,7 +282,17 @@ func classed(err error) error {
 // unavailableError adds the class without adding words.
 type unavailableError struct{ err error }
 
-func (e *unavailableError) Error() string   { return e.err.Error() }
+// Error is what the other side says in part: no byte of it reaches a terminal that
+// would take it for a command.
+func (e *unavailableError) Error() string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.ToValidUTF8(e.err.Error(), "\uFFFD"))
+}
+
 func (e *unavailableError) Unwrap() []error { return []error{e.err, sources.ErrUnavailable} }
 
 // watchRefs watches what changes when a branch of a repository moves.
