@@ -116,8 +116,12 @@ func volumeParam(w *state.Workload, start rollout.Start, claim state.Ref, node s
 	return fmt.Sprintf("%s %s %s %s", name, claim.Name, node, why)
 }
 
+// earlier is what was found for the batches of one decision before this one: room
+// there is, and room that others make.
+type earlier struct{ placed, made []schedule.Placed }
+
 // place answers for one batch of pods, with where their data is.
-func (p *Planner) place(d *Decision, s *state.State, w *state.Workload, start rollout.Start, after *[]schedule.Placed, here map[state.Ref]state.NodeName) {
+func (p *Planner) place(d *Decision, s *state.State, w *state.Workload, start rollout.Start, before *earlier, here map[state.Ref]state.NodeName) {
 	var data storage
 	if len(start.Template.Claims) > 0 {
 		if data = storageOf(s, w, start, here); data.held != nil {
@@ -131,9 +135,9 @@ func (p *Planner) place(d *Decision, s *state.State, w *state.Workload, start ro
 		// The first pod says where the data is, and may be the only one.
 		rest, start.Count = start.Count-1, 1
 	}
-	req := schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count, After: *after, Node: data.node}
+	req := schedule.Request{Workload: w, Variant: start.Variant, Template: start.Template, Count: start.Count, After: before.placed, Node: data.node}
 	answer := p.roster.Place(s, req)
-	*after = append(*after, schedule.Placed{Workload: w, Template: start.Template, Spots: answer.Spots})
+	before.placed = append(before.placed, schedule.Placed{Workload: w, Template: start.Template, Spots: answer.Spots})
 	first := start
 	if rest > 0 && len(start.Ordinals) > 0 {
 		first.Ordinals = start.Ordinals[:1]
@@ -150,8 +154,8 @@ func (p *Planner) place(d *Decision, s *state.State, w *state.Workload, start ro
 			d.Held = append(d.Held, noRoom(w, start, answer, lack))
 		}
 		if !answer.Static {
-			req.Count, req.After = lack, *after
-			p.preempt(d, s, req)
+			req.Count, req.After = lack, before.placed
+			before.made = p.preempt(d, s, req, before.made)
 		}
 		return
 	}
@@ -168,7 +172,7 @@ func (p *Planner) place(d *Decision, s *state.State, w *state.Workload, start ro
 		if len(start.Ordinals) > 0 {
 			start.Ordinals = start.Ordinals[1:]
 		}
-		p.place(d, s, w, start, after, here)
+		p.place(d, s, w, start, before, here)
 	}
 }
 

@@ -151,18 +151,28 @@ func spare(w *state.Workload, now state.Instant) int {
 }
 
 // preempt stops pods of lower priority, of whatever workload, where that makes
-// room for pods that found none.
-func (p *Planner) preempt(d *Decision, s *state.State, req schedule.Request) {
+// room for pods that found none: room that is made for one, which is returned
+// with what was made before, is not made or given a second time.
+func (p *Planner) preempt(d *Decision, s *state.State, req schedule.Request, made []schedule.Placed) []schedule.Placed {
 	if !schedule.MayPreempt(s, req.Template) {
-		return
+		return made
+	}
+	disruptions := schedule.Disruptions(s)
+	for _, stop := range d.Stop {
+		schedule.Take(disruptions, stop.Pod)
+		req.Gone = append(req.Gone, stop.Pod)
 	}
 	var budgets []schedule.Budget
-	for _, b := range schedule.Disruptions(s) {
+	for _, b := range disruptions {
 		budgets = append(budgets, b.Budget)
 	}
+	req.After = slices.Concat(req.After, made)
+	room := schedule.Placed{Workload: req.Workload, Template: req.Template}
 	for _, x := range p.roster.Preempt(s, req, budgets) {
+		room.Spots = append(room.Spots, x.Spot)
 		for _, victim := range x.Victims {
 			d.Stop = append(d.Stop, rollout.Stop{Pod: victim, Why: state.StopPreempted})
 		}
 	}
+	return append(made, room)
 }

@@ -133,10 +133,10 @@ func (p *Planner) Workload(s *state.State, w *state.Workload, now state.Instant)
 		return d
 	}
 	d.Held = append(d.Held, step.Held...)
-	var after []schedule.Placed
+	var before earlier
 	here := map[state.Ref]state.NodeName{}
 	for _, start := range step.Start {
-		p.place(&d, s, w, start, &after, here)
+		p.place(&d, s, w, start, &before, here)
 	}
 	forfeit(&d, s, w)
 	displace(&d, s, w, now)

@@ -15,7 +15,7 @@ func (c *controller) asleep() bool { return c.w.now < c.stalled }
 func (c *controller) stall(d time.Duration) {
 	if c.machine != nil {
 		c.w.logf("the controller stands still for %s", d)
-		c.stalled = c.w.now + d
+		c.stalled = max(c.stalled, c.w.now+d) // it may stand still already, for longer
 	}
 }
 

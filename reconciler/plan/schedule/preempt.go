@@ -29,7 +29,8 @@ type Preemption struct {
 }
 
 // Preempt says which pods of lower priority would make room for pods for which
-// Place found none; what Place did find goes into req.After. There are up to
+// Place found none; what Place did find goes into req.After, with the room that
+// was made for others, and who goes for them into req.Gone. There are up to
 // req.Count answers, one a pod, in order; each counts on those before it.
 //
 // The rules are Kubernetes's DefaultPreemption. On each node all pods of lower
@@ -123,7 +124,7 @@ func (p *preemption) stopping() {
 			continue
 		}
 		for _, pod := range p.nodes[i].node.Pods {
-			if pod.Stopping && !pod.Ended() {
+			if (pod.Stopping || slices.Contains(p.req.Gone, pod)) && !pod.Ended() {
 				p.remove(pod, int32(i))
 			}
 		}

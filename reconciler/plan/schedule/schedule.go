@@ -27,6 +27,7 @@ type Request struct {
 	Count    int
 	Node     state.NodeName // only here, where set (an identity that has data there)
 	After    []Placed       // decided in the same step and not yet in the state
+	Gone     []*state.Pod   // told to stop in the same step: Preempt counts on that
 }
 
 // Placed is what an earlier request of the same step was answered: its pods
