@@ -235,8 +235,9 @@ func (m *Machine) finish() Output {
 	m.lookUps()
 	m.rotate()
 	for _, name := range sorted(m.touched) {
-		if n := m.fold.Nodes[name]; n != nil && m.agents[name] != nil {
+		if n, c := m.fold.Nodes[name], m.agents[name]; n != nil && c != nil {
 			m.out.Assignments = append(m.out.Assignments, m.fold.Assignment(n))
+			c.told = n.Generation
 		}
 	}
 	clear(m.touched)
@@ -338,7 +339,8 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		m.retired = true
 		delete(m.flaps, f.UID)
 	case *state.PodObserved:
-		m.touchPod(f.UID, false)
+		p := m.fold.Pods[f.UID]
+		m.touchPod(f.UID, p != nil && f.Phase != state.Pending && len(m.fold.Unbegun(p)) > 0)
 		if f.Ready {
 			m.eased()
 		}
@@ -530,7 +532,7 @@ func (m *Machine) Check() error {
 			return fmt.Errorf("%s: incremental planning would wake at %s, full planning at %s", w.Ref, wakes, d.Wake)
 		}
 	}
-	if err := m.checkNotes(); err != nil {
+	if err := errors.Join(m.checkTold(), m.checkNotes()); err != nil {
 		return err
 	}
 	if m.fold.Seq%16 == 0 { // what is wrong there stays so

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -13,6 +14,18 @@ import (
 type contact struct {
 	heard  time.Duration // steady time of the last renewal or report
 	number uint64        // of the last report in this incarnation
+	told   uint64        // generation of the last assignment that left for it
+}
+
+// checkTold is a law: a change of what a node should run is told at once. A grant
+// names the newest generation, and an agent that never hears of it starts no identity.
+func (m *Machine) checkTold() error {
+	for _, name := range sorted(m.agents) {
+		if n := m.fold.Nodes[name]; n != nil && n.Generation != m.agents[name].told {
+			return fmt.Errorf("node %s was told assignment %d, and %d is the newest", name, m.agents[name].told, n.Generation)
+		}
+	}
+	return nil
 }
 
 // hello is an agent that connects. A node that nobody knows joins.

@@ -170,6 +170,9 @@ func (s *story) show(d *datadriven.TestData) {
 				}
 				fmt.Fprintln(&s.out)
 			}
+			for _, v := range s.agents[name].newest.Volumes {
+				fmt.Fprintf(&s.out, "%s begun=%t\n", v.Claim.Name, v.Begun)
+			}
 		}
 	case "objects":
 		for _, ref := range slices.SortedFunc(maps.Keys(st.Objects), state.Ref.Compare) {

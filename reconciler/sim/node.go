@@ -27,14 +27,16 @@ type node struct {
 	life    int // counts agent processes
 	wake    uint64
 
-	session int  // counts sessions; 0 is never
-	online  bool // a session is open
-	cut     bool // the network lets nothing through
-	deaf    bool // nothing reaches it
-	mute    bool // nothing of it arrives
-	gone    bool // the machine is off
-	dead    bool // for good
-	removed bool // a person said to forget it: what lies on it is nobody's
+	session int           // counts sessions; 0 is never
+	every   time.Duration // between renewals, as the agent wanted it last
+	renewal int           // counts the waits for the next renewal
+	online  bool          // a session is open
+	cut     bool          // the network lets nothing through
+	deaf    bool          // nothing reaches it
+	mute    bool          // nothing of it arrives
+	gone    bool          // the machine is off
+	dead    bool          // for good
+	removed bool          // a person said to forget it: what lies on it is nobody's
 
 	rate float64 // of its clock, against true time
 
@@ -258,19 +260,30 @@ func (n *node) hangUp() {
 }
 
 func (n *node) renew(session int, wait time.Duration) {
+	n.renewal++
+	renewal := n.renewal
 	n.w.after(wait, func() {
-		if n.session != session || !n.online {
+		if n.session != session || !n.online || n.renewal != renewal {
 			return
 		}
 		if !n.hung {
 			n.send(&state.Renewed{Node: n.name, Session: uint64(n.session), Sent: n.clock()})
 		}
-		every := lease.Renewal
+		n.every = lease.Renewal
 		if n.machine != nil {
-			every = n.machine.RenewEvery()
+			n.every = n.machine.RenewEvery()
 		}
-		n.renew(session, every)
+		n.renew(session, n.every)
 	})
+}
+
+// hurry renews at once where the agent wants to renew more often than before.
+func (n *node) hurry() {
+	every := n.machine.RenewEvery()
+	if sooner := every < n.every; sooner && n.online {
+		n.renew(n.session, 0)
+	}
+	n.every = every
 }
 
 // send takes a message to the controller: in order within a session, unless the
@@ -380,6 +393,7 @@ func (n *node) drive(events ...step.Event) {
 	}
 	out := n.machine.Step(state.Instant{Mono: n.clock(), Wall: n.w.wall + n.wall + int64(n.w.now)}, events...)
 	n.saved = n.machine.Save()
+	n.hurry()
 	n.report()
 	if out.Report != nil {
 		n.send(&state.Reported{Report: *out.Report})

@@ -335,12 +335,22 @@ func (s *State) applyClaim(r *Record) error {
 
 // begin notes that a pod runs with its claims: their volumes hold data.
 func (s *State) begin(p *Pod) {
+	for _, c := range s.Unbegun(p) {
+		c.Begun = true
+		s.moved(c)
+	}
+}
+
+// Unbegun are the claims of a pod that no pod has run with yet: its node is told
+// when one does.
+func (s *State) Unbegun(p *Pod) []*Claim {
+	var out []*Claim
 	for _, u := range p.Template.Claims {
 		if c := s.Claims[u.Claim(p.Key.Namespace, p.Ordinal)]; c != nil && !c.Begun {
-			c.Begun = true
-			s.moved(c)
+			out = append(out, c)
 		}
 	}
+	return out
 }
 
 // moved makes the claim's node see a change.

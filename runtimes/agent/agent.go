@@ -73,6 +73,7 @@ type Agent struct {
 	peer    *sessionPeer
 	applied *state.Assignment
 	every   time.Duration // between renewals
+	sooner  chan struct{} // hints that every is shorter than it was
 	running map[state.UID]*podWork
 	status  map[state.UID]state.PodStatus // as last reported
 	news    chan struct{}                 // closed at the next report
@@ -105,7 +106,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With(slog.String("node", string(cfg.Node))), store: store{cfg.Dir, cfg.Volatile}, running: map[state.UID]*podWork{},
-		status: map[state.UID]state.PodStatus{}, news: make(chan struct{}), hint: make(chan struct{}, 1), fencerHeard: make(chan struct{}),
+		status: map[state.UID]state.PodStatus{}, news: make(chan struct{}), hint: make(chan struct{}, 1), sooner: make(chan struct{}, 1), fencerHeard: make(chan struct{}),
 	}
 	a.fencerKnown = sync.OnceFunc(func() { close(a.fencerHeard) })
 	a.outputs = &outputs{agent: a, lives: map[lifeKey]*life{}}
@@ -257,10 +258,23 @@ func (a *Agent) persist(ctx context.Context, before *state.Assignment, changed b
 			a.log.LogAttrs(ctx, slog.LevelWarn, "kept no copy of the pods' state", slog.Any("err", err)) // a later process ends identities earlier
 		}
 		a.kept = granted
-		a.mu.Lock()
-		a.every = a.machine.RenewEvery()
-		a.mu.Unlock()
+		a.renewEvery(a.machine.RenewEvery())
 	}
+}
+
+// renewEvery sets how often the lease is renewed. When that is more often than
+// before, the next renewal leaves at once: by the time that was set for it, the
+// lease of a pod that needs the shorter time would have lapsed.
+func (a *Agent) renewEvery(every time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if every < a.every {
+		select {
+		case a.sooner <- struct{}{}:
+		default:
+		}
+	}
+	a.every = every
 }
 
 // remember keeps what people ask for between reports.
@@ -431,6 +445,8 @@ func (a *Agent) converse(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-p.lost:
 			return err
+		case <-a.sooner:
+			renew.Reset(0)
 		case <-renew.C:
 			if err := s.Renew(ctx, now().Mono); err != nil {
 				return err
