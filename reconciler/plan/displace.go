@@ -16,7 +16,8 @@ import (
 // displace stops pods that can't stay where they are: their node is drained, its
 // machine can't run them any more, or it has a NoExecute taint. Taints don't
 // wait (Kubernetes's rule); the others go within the PodDisruptionBudgets that
-// cover them, and where none does within the workload's own update budget.
+// cover them, and where none does within the workload's own update budget. A pod
+// that isn't ready costs neither where its machine can't run it.
 func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant) {
 	if w.Deleting || len(d.Stop) > 0 {
 		return
@@ -35,6 +36,9 @@ func displace(d *Decision, s *state.State, w *state.Workload, now state.Instant)
 		}
 		if why != state.StopTaint {
 			refuses, covered := schedule.May(budgets, p)
+			if why == state.StopMisplaced && !p.Ready {
+				refuses = nil // it can't become healthy there: to wait for it is to wait for ever
+			}
 			if refuses != nil || !covered && p.Ready && own <= 0 {
 				blocked = append(blocked, p.Key.Name)
 				if refuses != nil {
