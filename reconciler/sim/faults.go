@@ -181,8 +181,11 @@ func (n *node) taint(d time.Duration) {
 	})
 }
 
+// command is a person who asks for something; what follows from it is no decision
+// of a world in which nothing happens.
 func (w *world) command(verb state.CommandVerb, object state.Ref) {
 	w.logf("somebody asks for %s of %s", verb, object)
+	w.quiet = 0
 	w.ctl.submit(&state.Command{ID: 1, Verb: verb, Object: object})
 }
 
