@@ -332,3 +332,60 @@ func TestCredentialsStayWithTheirHost(t *testing.T) {
 		t.Errorf("a token server that is down: %v", err)
 	}
 }
+
+// A registry may keep blobs elsewhere, under any path: a layer that is larger than
+// a manifest may be comes from there.
+func TestLargeLayerFromElsewhere(t *testing.T) {
+	content := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	var paths sync.Map
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, _ := paths.Load(r.URL.Path)
+		r.URL.Path, _ = path.(string)
+		content.ServeHTTP(w, r)
+	}))
+	t.Cleanup(store.Close)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, digest, ok := strings.Cut(r.URL.Path, "/blobs/sha256:"); ok && r.Method == http.MethodGet {
+			paths.Store("/bucket/"+digest, r.URL.Path)
+			http.Redirect(w, r, store.URL+"/bucket/"+digest+"?signature=abc", http.StatusTemporaryRedirect)
+			return
+		}
+		content.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	at := strings.TrimPrefix(front.URL, "http://") + "/web:1"
+	large := make([]byte, 5<<20)
+	_, _ = rand.Read(large) // so that it stays large
+	s := spec("shop.example/web:1")
+	s.Variants[0].Files[0].Data = large
+	dir := t.TempDir()
+	write(t, dir, s)
+	push(t, dir, at)
+	const stall = 300 * time.Millisecond
+	from := images.New(images.Options{Keychain: nobody{}, Stall: stall})
+	im, err := from.Look(t.Context(), at)
+	if err == nil {
+		err = fetchAll(t, from, at, im.Platforms[0].Digest)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Who reads may pause: the registry isn't to blame for it.
+	c, err := from.Fetch(t.Context(), at, im.Platforms[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Layers[0].Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * stall) // the reader's disk is slow
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Errorf("after a pause: %v", err)
+	}
+}

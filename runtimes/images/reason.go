@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,12 +133,21 @@ func (g *carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	g.listen(r.URL.Host, answer)
-	watch.Reset(g.stall)
-	if !strings.Contains(r.URL.Path, "/blobs/") {
+	watch.Stop()
+	if !strings.Contains(asked(r).Path, "/blobs/") {
 		answer.Body = &bounded{ReadCloser: answer.Body, left: manifestLimit, where: r.URL.Host + r.URL.Path}
 	}
 	answer.Body = &watched{ReadCloser: answer.Body, ctx: ctx, watch: watch, stall: g.stall, cancel: cancel, host: r.URL.Host}
 	return answer, nil
+}
+
+// asked is what a request was for before it was sent elsewhere: registries keep
+// blobs with stores that have paths of their own.
+func asked(r *http.Request) *url.URL {
+	for r.Response != nil && r.Response.Request != nil {
+		r = r.Response.Request
+	}
+	return r.URL
 }
 
 // listen remembers when a host wants to be asked again.
@@ -186,7 +196,8 @@ func loopback(host string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-// watched is a body whose reads have an end: each byte puts it off.
+// watched is a body each of whose reads has an end. What its reader does meanwhile
+// may take its time.
 type watched struct {
 	io.ReadCloser
 
@@ -199,10 +210,9 @@ type watched struct {
 
 // Read implements io.Reader.
 func (w *watched) Read(p []byte) (int, error) {
+	w.watch.Reset(w.stall)
 	n, err := w.ReadCloser.Read(p)
-	if n > 0 {
-		w.watch.Reset(w.stall)
-	}
+	w.watch.Stop()
 	if err != nil && context.Cause(w.ctx) == errStalled { //nolint:errorlint // it is the cause itself
 		err = classify(fmt.Errorf("%s: %w: %s", w.host, errStalled, w.stall))
 	}
