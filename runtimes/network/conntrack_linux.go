@@ -1,6 +1,7 @@
 package network
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -71,6 +72,42 @@ func cut(gone map[target]bool) error {
 		from := addr(c.Reverse.SrcIP)
 		return gone[target{netip.AddrPortFrom(addr(c.Forward.DstIP), c.Forward.DstPort), from}] ||
 			gone[target{netip.AddrPortFrom(netip.Addr{}, c.Forward.DstPort), from}]
+	})
+}
+
+// came are the machine's UDP ports among the elements of maps that now has and old
+// hasn't.
+func came(old, now map[string]string) map[uint16]bool {
+	out := map[uint16]bool{}
+	for _, e := range lacking(old, now) {
+		if k := len(e.key); e.key[k-8] == unix.IPPROTO_UDP { // the protocol and the port come last
+			out[binary.BigEndian.Uint16([]byte(e.key[k-4:]))] = true
+		}
+	}
+	return out
+}
+
+// divert makes the kernel forget flows to UDP ports of this machine that went to
+// the machine itself: where a flow goes is settled by its first datagram, which
+// came before the port led to a pod.
+func divert(ports map[uint16]bool) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	addresses, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list the machine's addresses: %w", err)
+	}
+	own := map[netip.Addr]bool{}
+	for _, a := range addresses {
+		if at := addr(a.IP); !at.IsLoopback() {
+			own[at] = true
+		}
+	}
+	return forget(func(c *netlink.ConntrackFlow) bool {
+		to := addr(c.Forward.DstIP)
+		return c.Forward.Protocol == unix.IPPROTO_UDP && ports[c.Forward.DstPort] && own[to] &&
+			addr(c.Reverse.SrcIP) == to && c.Reverse.SrcPort == c.Forward.DstPort
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -351,8 +352,10 @@ func (n *Node) program(w *state.Network, key frameKey) (err error) {
 	ports, counted := wantedPorts(n.published), n.publication
 	n.mu.Unlock()
 	types := shared()
+	fresh := map[uint16]bool{}
 	for _, name := range []string{anyAddress, oneAddress} {
 		c.differ(name, types[name], oldPorts[name], ports[name])
+		maps.Copy(fresh, came(n.ports[name], ports[name]))
 	}
 	now := make(map[state.Ref]*part, len(w.Services))
 	gone := map[target]bool{}
@@ -365,20 +368,19 @@ func (n *Node) program(w *state.Network, key frameKey) (err error) {
 		p := render(s, n.o.Node)
 		now[s.Ref] = p
 		c.part(was, p)
+		var led map[string]string
 		if before := n.parts[s.Ref]; before != nil {
-			for t := range lost(before.source, s) {
-				gone[t] = true
-			}
+			maps.Copy(gone, lost(before.source, s))
+			led = before.leads[nodePorts]
 		}
+		maps.Copy(fresh, came(led, p.leads[nodePorts]))
 	}
 	for ref, was := range n.parts {
 		if now[ref] == nil {
 			if old != nil {
 				c.part(was, nil)
 			}
-			for t := range lost(was.source, nil) {
-				gone[t] = true
-			}
+			maps.Copy(gone, lost(was.source, nil))
 		}
 	}
 	if err := n.commit(c, old == nil); err != nil {
@@ -386,7 +388,7 @@ func (n *Node) program(w *state.Network, key frameKey) (err error) {
 	}
 	goneTo := gonePorts(n.ports, ports)
 	n.parts, n.framed, n.ports, n.counted = now, key, ports, counted
-	return errors.Join(cut(gone), cutPorts(goneTo))
+	return errors.Join(cut(gone), cutPorts(goneTo), divert(fresh))
 }
 
 // commit brings a change into force. The table is known to be as programmed

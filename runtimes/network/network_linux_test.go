@@ -620,3 +620,39 @@ func TestHostPorts(t *testing.T) {
 	until(b.space, "192.168.7.1:9000", "")
 	until(b.space, "192.168.7.1:9001", "p2")
 }
+
+// Who sent datagrams to a port before it led anywhere, and goes on with it, reaches
+// the pod that has it now.
+func TestUDPToAPortThatComesLater(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	a := newNode(t, "a", "")
+	a.tell(t, world(1))
+	client, p1 := a.pod(t, "client", "10.88.0.2"), a.pod(t, "p1", "10.88.0.3")
+	udp := []state.ServicePort{{Protocol: "UDP", Port: 53, NodePort: 30053}}
+	a.tell(t, world(2, service("names", udpIP, udp)))
+	for at, lead := range map[string]func(){
+		"10.88.0.0:9053": func() {
+			a.Publish(state.UID{1}, netip.MustParseAddr(p1.ip), []runtimes.Port{{Protocol: "UDP", HostPort: 9053, Container: 8081}})
+		},
+		"10.88.0.0:30053": func() { a.tell(t, world(3, service("names", udpIP, udp, p1.endpoint(8081)))) },
+	} {
+		c, got, b := client.flow(t, at), "", make([]byte, 100)
+		say := func() {
+			_ = c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+			_, _ = c.Write([]byte("who")) // it may be told of an answer that nobody listens
+			k, _ := c.Read(b)
+			got = string(b[:k])
+		}
+		if say(); got != "" {
+			t.Fatalf("%s: %s answered, who isn't there yet", at, got)
+		}
+		lead()
+		for end := time.Now().Add(5 * time.Second); got == "" && time.Now().Before(end); {
+			say()
+		}
+		if got != "p1" {
+			t.Errorf("%s: %q answered, want p1", at, got)
+		}
+	}
+}
