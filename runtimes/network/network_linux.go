@@ -358,6 +358,7 @@ func (n *Node) program(w *state.Network, key frameKey) (err error) {
 		maps.Copy(fresh, came(n.ports[name], ports[name]))
 	}
 	now := make(map[state.Ref]*part, len(w.Services))
+	var pairs [][2]*part
 	gone := map[target]bool{}
 	for _, s := range w.Services {
 		was := old[s.Ref]
@@ -367,22 +368,22 @@ func (n *Node) program(w *state.Network, key frameKey) (err error) {
 		}
 		p := render(s, n.o.Node)
 		now[s.Ref] = p
-		c.part(was, p)
-		var led map[string]string
-		if before := n.parts[s.Ref]; before != nil {
+		pairs = append(pairs, [2]*part{was, p})
+		before := n.parts[s.Ref]
+		if before != nil {
 			maps.Copy(gone, lost(before.source, s))
-			led = before.leads[nodePorts]
 		}
-		maps.Copy(fresh, came(led, p.leads[nodePorts]))
+		maps.Copy(fresh, came(before.leading(nodePorts), p.leads[nodePorts]))
 	}
 	for ref, was := range n.parts {
 		if now[ref] == nil {
 			if old != nil {
-				c.part(was, nil)
+				pairs = append(pairs, [2]*part{was, nil})
 			}
 			maps.Copy(gone, lost(was.source, nil))
 		}
 	}
+	c.parts(pairs)
 	if err := n.commit(c, old == nil); err != nil {
 		return fmt.Errorf("program table %s: %w", n.table, err)
 	}

@@ -656,3 +656,30 @@ func TestUDPToAPortThatComesLater(t *testing.T) {
 		}
 	}
 }
+
+// An address and a node port go from one Service to another in one change, which
+// writes nothing of a third.
+func TestAddressGoesToAnotherService(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	a := newNode(t, "a", "")
+	client, p1, p2 := a.pod(t, "client", "10.88.0.2"), a.pod(t, "p1", "10.88.0.3"), a.pod(t, "p2", "10.88.0.4")
+	third := service("third", "10.96.0.30", tcp(80, 0), p1.endpoint(8080))
+	a.tell(t, world(1, service("old", "10.96.0.31", tcp(80, 30080), p1.endpoint(8080))))
+	a.tell(t, world(2, service("old", "10.96.0.31", tcp(80, 30080), p2.endpoint(8080)), third)) // so that handles of a new table are others
+	rules := func() (out []string) {
+		for rule := range a.rules(t) {
+			if strings.Contains(rule, "prod/third") {
+				out = append(out, rule)
+			}
+		}
+		return out
+	}
+	before := rules()
+	a.tell(t, world(3, service("new", "10.96.0.31", tcp(80, 30080), p2.endpoint(8080)), third))
+	client.everyone(t, "10.96.0.31:80", "p2")
+	client.everyone(t, "10.88.0.0:30080", "p2")
+	if after := rules(); len(before) != 1 || !slices.Equal(before, after) {
+		t.Errorf("the third Service had the rules %q, and has %q", before, after)
+	}
+}

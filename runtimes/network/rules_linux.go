@@ -232,7 +232,30 @@ func (c *change) begin(own netip.Prefix, cluster *ranges) {
 	}
 }
 
-// part programs the difference between two parts of a Service; nil is none.
+// parts programs the differences between parts of Services: old and now, nil is
+// none. Addresses and ports that go come first: another Service may get them.
+func (c *change) parts(pairs [][2]*part) {
+	types := shared()
+	for _, p := range pairs {
+		for _, name := range []string{services, nodePorts} {
+			c.deleteElements(name, types[name], lacking(p[1].leading(name), p[0].leading(name)))
+		}
+	}
+	for _, p := range pairs {
+		c.part(p[0], p[1])
+	}
+}
+
+// leading are the elements of a shared map that a part has.
+func (p *part) leading(name string) map[string]string {
+	if p == nil {
+		return nil
+	}
+	return p.leads[name]
+}
+
+// part programs the difference between two parts of a Service but for the
+// addresses and ports that go; nil is none.
 func (c *change) part(old, now *part) {
 	if old == nil {
 		old = &part{}
@@ -265,7 +288,7 @@ func (c *change) part(old, now *part) {
 	}
 	types := shared()
 	for _, name := range []string{services, nodePorts} {
-		c.differ(name, types[name], old.leads[name], now.leads[name])
+		c.addElements(name, types[name], lacking(old.leads[name], now.leads[name]))
 	}
 	gone := added(now.chains, old.chains)
 	for _, name := range gone {
