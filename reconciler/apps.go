@@ -124,7 +124,7 @@ func (m *Machine) removeApps() {
 func (m *Machine) removeApp(a *state.App) {
 	m.emit(a.Spec.Name, &state.AppRemoved{Name: a.Spec.Name, Changes: m.prune(a, nil, true)})
 	delete(m.later, a.Spec.Name)
-	for _, code := range []state.HoldCode{state.HoldPrune, state.HoldSuspended, state.HoldRewind} {
+	for _, code := range append(admissions(), state.HoldPrune, state.HoldRewind, state.HoldRestore) {
 		m.releaseApp(a, code)
 	}
 }

@@ -142,17 +142,6 @@ type rotating struct {
 	actor state.Text
 }
 
-// cutDrains cordons the nodes that are drained and not cordoned: a crash in the
-// middle of a write left the first record of a drain alone, and pods would go
-// back to where they leave.
-func (m *Machine) cutDrains() {
-	for _, name := range sorted(m.fold.Nodes) {
-		if n := m.fold.Nodes[name]; n.Duty.Draining && !n.Cordoned {
-			m.emit("", &state.NodeCordoned{Node: name, On: true})
-		}
-	}
-}
-
 // rotate says that another key signs what comes after this step: it is the step's last
 // record, so that the log can end a batch with it.
 func (m *Machine) rotate() {

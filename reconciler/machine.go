@@ -150,7 +150,7 @@ func (m *Machine) Start(now state.Instant, log state.Digest, version string) Out
 	m.emit("", &state.ControllerStarted{Version: version})
 	m.chooseRouting()
 	m.lostSessions()
-	m.cutDrains()
+	m.mend()
 	for ref := range m.fold.Workloads {
 		m.dirty[ref] = true
 	}

@@ -1,6 +1,7 @@
 package reconciler_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -128,6 +129,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "image":
 		s.image(d)
 	case "restart-controller":
+		s.tear(t, d)
 		s.restart(t)
 	case "declare":
 		s.declare(t, d)
@@ -607,6 +609,16 @@ func (s *story) token(t *testing.T, d *datadriven.TestData) {
 	if r := s.log[len(s.log)-1]; r.Cause != last.Seq || r.Actor != last.Actor {
 		t.Errorf("%s: the outcome has the cause %d, want %d, and another actor than the intent: %t", d.Pos, r.Cause, last.Seq, r.Actor != last.Actor)
 	}
+}
+
+// tear takes the last records away, which a crash in the middle of a write does.
+func (s *story) tear(t *testing.T, d *datadriven.TestData) {
+	lost := 0
+	d.MaybeScanArgs(t, "lost", &lost)
+	for _, r := range s.log[len(s.log)-lost:] {
+		fmt.Fprintf(&s.out, "lost: %s\n", cmp.Or(s.line(r), fmt.Sprintf("%T", r.Fact)))
+	}
+	s.log = s.log[:len(s.log)-lost]
 }
 
 // restart replays the log into another machine: the planner doesn't run.
