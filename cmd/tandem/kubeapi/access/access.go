@@ -323,8 +323,8 @@ func (s *Store) find(clear string) (User, bool) {
 // changed says whether the file is another one than was read; mu is held.
 func (s *Store) changed() bool {
 	info, err := os.Stat(s.path)
-	if err != nil {
-		return false
+	if err != nil { // what can't be looked at is as it was; what is gone has no tokens
+		return errors.Is(err, os.ErrNotExist) && len(s.tokens) > 0
 	}
 	return s.read == nil || !os.SameFile(info, s.read) || !info.ModTime().Equal(s.read.ModTime()) || info.Size() != s.read.Size()
 }

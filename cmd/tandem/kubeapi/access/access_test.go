@@ -342,3 +342,28 @@ func TestTheRootGoverns(t *testing.T) {
 		t.Errorf("without an Access: %+v", u)
 	}
 }
+
+// Who removes the file of the tokens ends all of them.
+func TestTokensFileRemoved(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := s.Issue(User{Name: "jane", Role: Viewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Token(token); !ok {
+		t.Fatal("the token that was issued is not known")
+	}
+	if err := os.Remove(filepath.Join(dir, tokensFile)); err != nil {
+		t.Fatal(err)
+	}
+	if u, ok := s.Token(token); ok {
+		t.Errorf("%s still has a token", u.Name)
+	}
+	if users, err := s.Users(); err != nil || len(users) != 0 {
+		t.Errorf("users %v, %v; want none", users, err)
+	}
+}
