@@ -197,10 +197,7 @@ func (p *Planner) keepsDefaults(v *state.WorkloadVariant, m *memo) bool {
 	was, now := v.Update.Spec.DeepCopy(), t.Spec.DeepCopy()
 	p.Default(was)
 	p.Default(now)
-	if !equality.Semantic.DeepEqual(was, now) {
-		return false
-	}
-	return true
+	return equality.Semantic.DeepEqual(was, now)
 }
 
 // keepsImages says whether the only difference is what an image name means now:

@@ -255,6 +255,7 @@ func (s *State) Check() error {
 			return fmt.Errorf("%s is not among what is retired", o.Object.Ref)
 		}
 		want.retire(&Owned{}, o.Retired)
+		want.gives(o.Object, 1)
 	}
 	for _, w := range s.Workloads {
 		apps[w.App]++
@@ -281,9 +282,6 @@ func (s *State) Check() error {
 		if s.Workloads[ref] == nil {
 			return fmt.Errorf("%s is indexed by its affinity, and is gone", ref)
 		}
-	}
-	for _, o := range s.Objects {
-		want.gives(o.Object, 1)
 	}
 	for _, n := range s.Nodes {
 		want.watch(n)

@@ -142,7 +142,12 @@ func startedIn(t *testing.T, dir string, rt runtimes.Runtime, parallel int) (age
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	t.Cleanup(func() { cancel(); _ = <-done })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 	return within(t, link.peer, "that the agent connects"), link.told
 }
 

@@ -75,9 +75,14 @@ func TestCodesOfAStart(t *testing.T) {
 	n := newNode(t)
 	before := left(t)
 	for _, s := range []step{
-		{"make the writable layer", "CreateSandboxLayer", false}, {"activate the writable layer", "ActivateLayer", false},
-		{"prepare the writable layer", "PrepareLayer", false}, {"mount the writable layer", "GetLayerMountPath", false}, {"make the writable layer", "NameToGuid", false},
-		{"create the container", "HcsCreateComputeSystem", true}, {"start the container", "HcsStartComputeSystem", true}, {"start the process", "HcsCreateProcess", true},
+		{"make the writable layer", "CreateSandboxLayer", false},
+		{"activate the writable layer", "ActivateLayer", false},
+		{"prepare the writable layer", "PrepareLayer", false},
+		{"mount the writable layer", "GetLayerMountPath", false},
+		{"make the writable layer", "NameToGuid", false},
+		{"create the container", "HcsCreateComputeSystem", true},
+		{"start the container", "HcsStartComputeSystem", true},
+		{"start the process", "HcsCreateProcess", true},
 	} {
 		s.each(t, func(t *testing.T, known hcs.Known) {
 			wants(t, n.Run(t.Context(), n.container("wait")), s.op, known)
@@ -101,8 +106,10 @@ func TestCodesOfASandbox(t *testing.T) {
 	uid := n.uid
 	uid[0]++
 	for _, s := range []step{
-		{"find the network", "HcnEnumerateNetworks", false}, {"make the network namespace", "HcnCreateNamespace", false},
-		{"make the endpoint", "HcnCreateEndpoint", false}, {"attach the endpoint", "HcnModifyNamespace", false},
+		{"find the network", "HcnEnumerateNetworks", false},
+		{"make the network namespace", "HcnCreateNamespace", false},
+		{"make the endpoint", "HcnCreateEndpoint", false},
+		{"attach the endpoint", "HcnModifyNamespace", false},
 	} {
 		s.each(t, func(t *testing.T, known hcs.Known) {
 			_, err := n.Sandbox(t.Context(), n.sandbox(uid))

@@ -2,6 +2,7 @@ package images_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -251,11 +252,11 @@ func TestUnreachableRegistry(t *testing.T) {
 	via := func(at string, trust *x509.CertPool) http.RoundTripper {
 		return &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: trust, MinVersion: tls.VersionTLS12},
-			Dial: func(network, host string) (net.Conn, error) {
+			DialContext: func(ctx context.Context, network, host string) (net.Conn, error) {
 				if at == "" {
 					return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 				}
-				return net.Dial(network, at)
+				return new(net.Dialer).DialContext(ctx, network, at)
 			},
 		}
 	}

@@ -244,8 +244,7 @@ func (s *Store) nowhere(what string, absent error) error {
 	case s.offline:
 		where = "any place: no directory of images is given and registries are not asked"
 	}
-	var said *hidden
-	if errors.As(absent, &said) {
+	if said, ok := errors.AsType[*hidden](absent); ok {
 		return &coded{state.LookupNotFound, fmt.Errorf("%s in %s: %w; push it, or check name and tag", what, where, said)}
 	}
 	return &coded{state.LookupNotFound, fmt.Errorf("%s in %s", what, where)}

@@ -110,8 +110,7 @@ func (r registry) open(ctx context.Context, repo name.Repository, do func(...rem
 		if c, ok := errors.AsType[*coded](err); worst == nil || ok && c.code == state.LookupDenied {
 			worst = err
 		}
-		var answer *transport.Error
-		if !errors.As(err, &answer) {
+		if _, ok := errors.AsType[*transport.Error](err); !ok {
 			break // nobody answered: other credentials change nothing
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -38,9 +39,7 @@ func kubeRights() map[string]map[string]right {
 	all, _, _, operate, operateApp, _, admin, _ := rights()
 	reads := func(more map[string]right) map[string]right {
 		out := map[string]right{"get": all, "list": all, "watch": all}
-		for verb, r := range more {
-			out[verb] = r
-		}
+		maps.Copy(out, more)
 		return out
 	}
 	adminApp := right{admin.roles, true}
@@ -110,7 +109,7 @@ type refusing struct{ *world }
 func (r refusing) Do(_ context.Context, c *state.Command) (state.Reply, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.world.commands = append(r.world.commands, c)
+	r.commands = append(r.commands, c)
 	return state.Reply{Code: state.ReplyRefused, Why: "not in this test"}, nil
 }
 
@@ -309,7 +308,7 @@ func (r *rightsWorld) commands(t *testing.T) {
 	had := map[string]bool{}
 	for _, x := range commandRights() {
 		had[x.Verb] = true
-		x.CommandRequest.Reason = "why"
+		x.Reason = "why"
 		r.try(fmt.Sprintf("%s %s%s", x.Verb, x.Object, x.Hold), http.MethodPost, CommandsPath, x.CommandRequest, x.right)
 	}
 	for n := range 256 {

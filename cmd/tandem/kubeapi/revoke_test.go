@@ -13,7 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/apimachinery/pkg/util/httpstream" //nolint:staticcheck // what client-go's dialers are
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
@@ -177,7 +177,7 @@ func TestRightsEndWhatIsOpen(t *testing.T) {
 					t.Fatal(err)
 				}
 				select {
-				case <-ends["eva"]:
+				case <-ends["eva"]: //nolint:errcheck // that it ended is what counts
 				case <-ctx.Done():
 					t.Fatal("it is still open")
 				}

@@ -74,8 +74,14 @@ func TestWindowsOverClockChanges(t *testing.T) {
 	for _, c := range []struct {
 		zone, day string // on which the clock changes
 	}{
-		{"Europe/Oslo", "2026-03-29"}, {"Europe/Oslo", "2026-10-25"}, {"America/New_York", "2026-03-08"}, {"America/New_York", "2026-11-01"},
-		{"Australia/Lord_Howe", "2026-04-05"}, {"Australia/Lord_Howe", "2026-10-04"}, {"Africa/Cairo", "2026-04-24"}, {"Africa/Cairo", "2026-10-29"},
+		{"Europe/Oslo", "2026-03-29"},
+		{"Europe/Oslo", "2026-10-25"},
+		{"America/New_York", "2026-03-08"},
+		{"America/New_York", "2026-11-01"},
+		{"Australia/Lord_Howe", "2026-04-05"},
+		{"Australia/Lord_Howe", "2026-10-04"},
+		{"Africa/Cairo", "2026-04-24"},
+		{"Africa/Cairo", "2026-10-29"},
 	} {
 		loc, err := time.LoadLocation(c.zone)
 		if err != nil {

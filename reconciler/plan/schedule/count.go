@@ -184,7 +184,7 @@ func (b *batch) count() {
 // something of others.
 func (b *batch) countWorkloads() {
 	own := b.req.Workload.Ref
-	counts := func(state.Ref) bool { return true }
+	var counts func(state.Ref) bool
 	switch {
 	case len(b.matchers()) > 0:
 		for _, w := range b.state.Workloads {

@@ -90,9 +90,17 @@ func TestHyperVOverheadIsCharged(t *testing.T) {
 // Hyper-V, - nothing.
 func TestWindowsPlacements(t *testing.T) {
 	hosts := []struct{ version, does string }{
-		{"10.0.14393.5000", "p----"}, {"10.0.14393.4000", "h----"}, // the revision counts on 2016 alone
-		{"10.0.17763.4000", "hp---"}, {"10.0.20348.4000", "hhp--"}, {"10.0.25398.400", "hhpp-"}, {"10.0.26100.400", "hhppp"},
-		{"10.0.19045.4000", "hh---"}, {"10.0.22000.400", "hhp--"}, {"10.0.22621.400", "hhp--"}, {"10.0.26200.400", "hhhhp"}, {"", "-----"},
+		{"10.0.14393.5000", "p----"},
+		{"10.0.14393.4000", "h----"}, // the revision counts on 2016 alone
+		{"10.0.17763.4000", "hp---"},
+		{"10.0.20348.4000", "hhp--"},
+		{"10.0.25398.400", "hhpp-"},
+		{"10.0.26100.400", "hhppp"},
+		{"10.0.19045.4000", "hh---"},
+		{"10.0.22000.400", "hhp--"},
+		{"10.0.22621.400", "hhp--"},
+		{"10.0.26200.400", "hhhhp"},
+		{"", "-----"},
 	}
 	offers := map[string][]state.Isolation{"none": nil, "p": {state.Process}, "h": {state.HyperV}, "both": {state.HyperV, state.Process}}
 	// want is how a host with an offer keeps a pod apart; empty: not at all.

@@ -101,7 +101,7 @@ func TestFencersProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer windows.CloseHandle(h)
+	defer func() { _ = windows.CloseHandle(h) }()
 	if class, err := windows.GetPriorityClass(h); err != nil || class != windows.HIGH_PRIORITY_CLASS {
 		t.Errorf("its priority is 0x%x: %v", class, err)
 	}
