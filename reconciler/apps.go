@@ -322,10 +322,17 @@ func (m *Machine) diff(a *state.App, manifest *state.Manifest) (changes []state.
 	return changes, conflicts
 }
 
-// leaving says whether an object's application is going.
+// leaving says whether an object's application is going, or has a newer text
+// without the object, which only waits for what others have: two applications may
+// exchange objects in one commit, and neither would go first.
 func (m *Machine) leaving(o *state.Owned) bool {
 	a := m.fold.Apps[o.App]
-	return a == nil || a.Removed || m.unwanted[o.App]
+	if a == nil || a.Removed || m.unwanted[o.App] {
+		return true
+	}
+	said := m.contested[o.App]
+	return said != nil && a.Rejected != nil && a.Rejected.Revision == said.Revision &&
+		!slices.ContainsFunc(said.Manifest.Objects, func(x *state.Object) bool { return x.Ref == o.Object.Ref })
 }
 
 func (m *Machine) deleting(ref state.Ref) bool {
