@@ -212,10 +212,16 @@ func (m *Machine) gateJobEnded(l *state.Line, f *state.GateJobEnded) {
 			m.cause = max(j.Moved, j.Started)
 		}
 	}
-	r := m.emit(spec.App, f)
-	if w := m.fold.Workloads[f.Job]; f.Outcome == state.GateVoid && w != nil && !w.Deleting && !w.Job.Over() {
-		m.cause = r.Seq
-		m.emit(w.App, &state.JobDropped{Job: f.Job, Why: state.DropVoid})
+	m.cause = m.emit(spec.App, f).Seq
+	if f.Outcome == state.GateVoid {
+		m.dropVoid(f.Job)
+	}
+}
+
+// dropVoid stops a Job whose word no longer counts, where it still runs.
+func (m *Machine) dropVoid(job state.Ref) {
+	if w := m.fold.Workloads[job]; w != nil && !w.Deleting && !w.Job.Over() {
+		m.emit(w.App, &state.JobDropped{Job: job, Why: state.DropVoid})
 	}
 }
 

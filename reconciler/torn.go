@@ -1,6 +1,8 @@
 package reconciler
 
 import (
+	"slices"
+
 	"github.com/tandem-gitops/tandem/reconciler/plan"
 	"github.com/tandem-gitops/tandem/reconciler/state"
 )
@@ -13,6 +15,8 @@ func (m *Machine) mend() {
 	m.cutPrunes()
 	m.cutSizes()
 	m.unseen()
+	m.cutNoes()
+	m.cutJobs()
 }
 
 // cutDrains cordons the nodes that are drained and not cordoned: the first record
@@ -57,5 +61,27 @@ func (m *Machine) cutPrunes() {
 func (m *Machine) cutSizes() {
 	for _, c := range m.fold.SortedClaims() {
 		m.resize([]state.Change{{Ref: c.Ref, Verb: state.Update}})
+	}
+}
+
+// cutNoes ends the promotions that a person said no to: one no is enough.
+func (m *Machine) cutNoes() {
+	for _, p := range m.fold.SortedPromotions() {
+		if p.Started == nil && slices.ContainsFunc(p.Votes, func(v state.Vote) bool { return !v.Approve }) {
+			m.emitFor(p, &state.PromotionEnded{ID: p.ID, Outcome: state.PromotionRejected})
+		}
+	}
+}
+
+// cutJobs stops the Jobs of gates whose word no longer counts.
+func (m *Machine) cutJobs() {
+	for _, l := range m.fold.SortedLines() {
+		for _, u := range l.Stages {
+			for i := range u.Jobs {
+				if j := &u.Jobs[i]; j.Outcome == state.GateVoid {
+					m.dropVoid(j.Job)
+				}
+			}
+		}
 	}
 }
