@@ -332,6 +332,7 @@ func (m *Machine) touch(r *state.Record) { //nolint:funlen // one case a fact
 		m.touchWorkload(f.Workload)
 	case *state.PodStopping:
 		m.touchPod(f.UID, true)
+		m.nearer()
 	case *state.PodHurried:
 		m.touchPod(f.UID, true)
 	case *state.PodGone:
@@ -485,6 +486,12 @@ func (m *Machine) helped() {
 	for ref := range m.fold.Daemons {
 		m.dirty[ref] = true
 	}
+	m.nearer()
+}
+
+// nearer marks what waits, where a pod is told to stop: together with its room,
+// that of pods of lower priority may be enough now.
+func (m *Machine) nearer() {
 	for ref := range m.waiting {
 		m.mark(ref)
 	}
