@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,10 +70,15 @@ func (c *cli) down(ctx context.Context, why string) error {
 	}
 }
 
-// isRefused says whether nobody listens where a controller was asked.
+// isRefused says whether nobody listens where a controller was asked: the machine
+// itself says so, or the socket is gone. That no way leads there says nothing.
 func isRefused(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial" && !op.Timeout()
+	if !ok || op.Op != "dial" {
+		return false
+	}
+	const onWindows = syscall.Errno(10061) // WSAECONNREFUSED
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, onWindows) || op.Net == "unix" && errors.Is(err, fs.ErrNotExist)
 }
 
 // downStopped takes the pods of this machine over and removes them.

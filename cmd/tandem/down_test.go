@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -58,6 +61,28 @@ func TestDownBelievesNoError(t *testing.T) {
 	server.Close()
 	if err := <-done; err != nil || !strings.Contains(out.String(), "no pod is left") {
 		t.Errorf("down: %v, %q", err, out.String())
+	}
+}
+
+// A network that is down, a name that isn't found and a question that was broken
+// off say nothing of pods.
+func TestDownTellsWhoIsGone(t *testing.T) {
+	for _, c := range []struct {
+		network string
+		err     error
+		gone    bool
+	}{
+		{"tcp", os.NewSyscallError("connect", syscall.ECONNREFUSED), true},
+		{"unix", os.NewSyscallError("connect", syscall.ENOENT), true},
+		{"tcp", os.NewSyscallError("connect", syscall.ENETUNREACH), false},
+		{"tcp", os.NewSyscallError("connect", syscall.EHOSTUNREACH), false},
+		{"tcp", &net.DNSError{Err: "no such host", Name: "tandem.example", IsNotFound: true}, false},
+		{"tcp", context.Canceled, false},
+	} {
+		err := fmt.Errorf("ask: %w", &net.OpError{Op: "dial", Net: c.network, Err: c.err})
+		if isRefused(err) != c.gone {
+			t.Errorf("%v: nobody listens %t, want %t", err, !c.gone, c.gone)
+		}
 	}
 }
 
