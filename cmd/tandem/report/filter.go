@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,7 +152,7 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 // Match says whether a line is wanted.
 func (f *Filter) Match(l *Line) bool {
 	switch {
-	case f.App != "" && l.App != f.App,
+	case f.App != "" && l.App != f.App && !slices.Contains(l.Apps, f.App),
 		f.Kind != "" && !strings.EqualFold(l.Kind, f.Kind) && !strings.EqualFold(l.What, f.Kind),
 		f.Actor != "" && l.Actor != f.Actor,
 		f.Node != "" && l.Node != f.Node,

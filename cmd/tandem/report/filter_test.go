@@ -64,3 +64,14 @@ func TestFilter(t *testing.T) {
 		t.Error("a record of no commit was taken for one")
 	}
 }
+
+// A record about many applications is found by each of them.
+func TestFilterOfMany(t *testing.T) {
+	teller := NewTeller(nil, nil)
+	line := teller.Tell(&state.Record{Seq: 7, Fact: &state.RevisionsSeen{Revision: "main@sha1:3f2a91c000000000000000000000000000000000", Apps: []state.AppName{"shop-dev", "shop-prod"}}})
+	for app, want := range map[state.AppName]bool{"shop-dev": true, "shop-prod": true, "shop": false, "": true} {
+		if f := (Filter{App: app}); f.Match(&line) != want {
+			t.Errorf("the filter for %q takes the line: %t", app, !want)
+		}
+	}
+}

@@ -26,6 +26,8 @@ type Line struct {
 	Commit  string        `json:"commit,omitempty"`
 	Reason  string        `json:"reason,omitempty"`
 	Bad     bool          `json:"bad,omitempty"` // something is wrong, or held
+
+	Apps []state.AppName `json:"-"` // where it is about many
 }
 
 // A Teller tells records one after the other. It remembers what later records
@@ -233,7 +235,7 @@ func (t *Teller) app(l *Line, fact state.Fact) {
 		for _, app := range f.Apps {
 			t.commits[app] = shortCommit(f.Revision)
 		}
-		l.What, l.Commit = "see", shortCommit(f.Revision)
+		l.What, l.Commit, l.Apps = "see", shortCommit(f.Revision), f.Apps
 		l.Outcome, l.Reason = f.Revision.Short(), "changes nothing in "+plural(len(f.Apps), "application")
 	case *state.RevisionRejected:
 		l.Commit = shortCommit(f.Revision)
