@@ -155,7 +155,7 @@ const dying = 2 * time.Second
 // killed says whether something else killed the process: the kernel does where
 // memory is short, on the whole machine or in the control group of its service.
 func (w *process) killed(err error) bool {
-	if w.stopped.Load() || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.EPIPE) {
+	if w.stopped.Load() || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
 		return false
 	}
 	select {
