@@ -607,7 +607,7 @@ func portOn(p *state.Pod, port *corev1.ServicePort) int32 {
 		}
 		for i := range spec.InitContainers {
 			c := &spec.InitContainers[i]
-			if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+			if !state.Sidecar(c) {
 				continue // it has ended by the time that the pod serves
 			}
 			if n := portNamed(c, name, port); n != 0 {

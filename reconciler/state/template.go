@@ -121,6 +121,12 @@ func ImageNames(spec *corev1.PodSpec) []string {
 	return slices.Compact(names)
 }
 
+// Sidecar says whether an init container goes on beside the others: Kubernetes's
+// restartPolicy Always, which validation takes of init containers alone.
+func Sidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
 // PodRequests is what a scheduler charges for a pod: per resource the larger of
 // the sum over containers (with sidecars) and the highest step of the init
 // containers, plus overhead. The rule is Kubernetes's
@@ -130,7 +136,7 @@ func PodRequests(spec *corev1.PodSpec) Resources {
 	for i := range spec.InitContainers {
 		c := &spec.InitContainers[i]
 		r := containerRequests(c)
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if Sidecar(c) {
 			sidecars = sidecars.Add(r)
 			top = maxResources(top, sidecars)
 			continue

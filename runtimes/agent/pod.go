@@ -107,7 +107,7 @@ func (a *Agent) container(x *step.Action) (runtimes.Container, error) {
 	}
 	mounts = append(mounts, message...)
 	out, errs := output.RawPaths(a.logDir(p.UID, spec.Name, x.Attempt))
-	sidecar := spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	sidecar := state.Sidecar(spec)
 	return runtimes.Container{
 		UID: p.UID, Name: spec.Name, Attempt: x.Attempt, Image: a.image(p, spec.Image),
 		Command: expandAll(spec.Command, vars), Args: expandAll(spec.Args, vars), Env: env, WorkingDir: spec.WorkingDir, Mounts: mounts,

@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -38,19 +37,7 @@ func (*renewingLink) Close()                                      {}
 // was set for the longer one: by then it would have been ended.
 func TestAShorterLeaseIsRenewedAtOnce(t *testing.T) {
 	link := &renewingLink{peer: make(chan agent.Peer, 1), sent: make(chan time.Duration, 10)}
-	a, err := agent.New(t.Context(), agent.Config{Node: "n1", Dir: t.TempDir(), Runtime: simulated.New(simulated.Options{}), Link: link, BootID: "b"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	})
+	run(t, agent.Config{Node: "n1", Dir: t.TempDir(), Runtime: simulated.New(simulated.Options{}), Link: link, BootID: "b"})
 	peer := within(t, link.peer, "that the agent connects")
 	first := within(t, link.sent, "the first renewal")
 	fast := podOf(1, nil)

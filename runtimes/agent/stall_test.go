@@ -135,7 +135,14 @@ func started(t *testing.T, rt runtimes.Runtime, parallel int) agent.Peer {
 func startedIn(t *testing.T, dir string, rt runtimes.Runtime, parallel int) (agent.Peer, <-chan struct{}) {
 	t.Helper()
 	link := &deafLink{peer: make(chan agent.Peer, 1), told: make(chan struct{}, 10)}
-	a, err := agent.New(t.Context(), agent.Config{Node: "n1", Dir: dir, Runtime: rt, Link: link, BootID: "b", Parallel: parallel})
+	run(t, agent.Config{Node: "n1", Dir: dir, Runtime: rt, Link: link, BootID: "b", Parallel: parallel})
+	return within(t, link.peer, "that the agent connects"), link.told
+}
+
+// run runs an agent until the test ends.
+func run(t *testing.T, config agent.Config) {
+	t.Helper()
+	a, err := agent.New(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +155,6 @@ func startedIn(t *testing.T, dir string, rt runtimes.Runtime, parallel int) (age
 			t.Error(err)
 		}
 	})
-	return within(t, link.peer, "that the agent connects"), link.told
 }
 
 // Pods are looked after while the controller takes no reports.

@@ -92,13 +92,19 @@ func (p *private) tried() []string {
 func servePrivate(t *testing.T) (*private, string) {
 	t.Helper()
 	p := &private{next: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
-	server := httptest.NewServer(p)
+	return p, serveImage(t, p, "/team/web:1")
+}
+
+// serveImage serves a registry and pushes an image to it; the answer is its host.
+func serveImage(t *testing.T, h http.Handler, name string) (host string) {
+	t.Helper()
+	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	host := strings.TrimPrefix(server.URL, "http://")
+	host = strings.TrimPrefix(server.URL, "http://")
 	dir := t.TempDir()
 	write(t, dir, spec("shop.example/web:1"))
-	push(t, dir, host+"/team/web:1")
-	return p, host
+	push(t, dir, host+name)
+	return host
 }
 
 // nobody is a machine without credentials of its own.

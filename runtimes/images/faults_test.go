@@ -89,12 +89,7 @@ func certificate(t *testing.T, name string, until time.Time) (tls.Certificate, *
 // to try again; once it is mended, the same Store gets the image.
 func TestFailingRegistry(t *testing.T) {
 	f := &faulty{next: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
-	server := httptest.NewServer(f)
-	t.Cleanup(server.Close)
-	host := strings.TrimPrefix(server.URL, "http://")
-	dir := t.TempDir()
-	write(t, dir, spec("shop.example/web:1"))
-	push(t, dir, host+"/web:1")
+	host := serveImage(t, f, "/web:1")
 
 	tests := []struct {
 		name  string
@@ -194,12 +189,7 @@ func eventually(t *testing.T, do func() error) {
 // A blob that comes slowly, but comes, is read to its end.
 func TestSlowRegistry(t *testing.T) {
 	f := &faulty{next: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
-	server := httptest.NewServer(f)
-	t.Cleanup(server.Close)
-	host := strings.TrimPrefix(server.URL, "http://")
-	dir := t.TempDir()
-	write(t, dir, spec("shop.example/web:1"))
-	push(t, dir, host+"/web:1")
+	host := serveImage(t, f, "/web:1")
 	store := images.New(images.Options{Keychain: nobody{}, Stall: 400 * time.Millisecond})
 	im, err := store.Look(t.Context(), host+"/web:1")
 	if err != nil {

@@ -361,7 +361,7 @@ func (n *node) runs(now state.Instant, a *step.Action) []step.Event {
 		&step.Observed{Containers: []step.Container{{UID: a.UID, Name: a.Container, Attempt: a.Attempt, Running: true, Started: now.Wall}}},
 	}
 	spec := specOf(a)
-	ends := a.Init && (spec.RestartPolicy == nil || *spec.RestartPolicy != corev1.ContainerRestartPolicyAlways)
+	ends := a.Init && !state.Sidecar(spec)
 	x, crash := f.hit(Crash, key, a.Container, a.Image)
 	if !ends && !crash {
 		return events

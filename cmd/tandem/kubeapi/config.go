@@ -246,7 +246,7 @@ func targetPort(p *corev1.ServicePort, pods []*state.Pod) int32 {
 		spec := &pod.Template.Spec.Spec
 		all := slices.Clone(spec.Containers)
 		for i := range spec.InitContainers {
-			if c := &spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			if c := &spec.InitContainers[i]; state.Sidecar(c) {
 				all = append(all, *c)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tandem-gitops/tandem/reconciler/state"
 )
 
 // A podView is what kubectl shows of a pod in its columns: Kubernetes's printPod
@@ -21,7 +23,7 @@ func viewPod(p *corev1.Pod) podView {
 	}
 	sidecars := map[string]bool{}
 	for i := range p.Spec.InitContainers {
-		if c := &p.Spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if c := &p.Spec.InitContainers[i]; state.Sidecar(c) {
 			sidecars[c.Name] = true
 			v.all++
 		}

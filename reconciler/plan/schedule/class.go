@@ -130,7 +130,7 @@ func (c *class) isolations(f *state.NodeFacts) []state.Isolation {
 func (c *class) together() int {
 	n := len(c.spec.Containers)
 	for i := range c.spec.InitContainers {
-		if p := c.spec.InitContainers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
+		if state.Sidecar(&c.spec.InitContainers[i]) {
 			n++
 		}
 	}

@@ -272,8 +272,7 @@ func hostPorts(spec *corev1.PodSpec) []hostPort {
 		}
 	}
 	for i := range spec.InitContainers {
-		c := &spec.InitContainers[i]
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if c := &spec.InitContainers[i]; state.Sidecar(c) {
 			add(c)
 		}
 	}

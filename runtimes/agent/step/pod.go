@@ -165,8 +165,7 @@ func (p *pod) fill() {
 	p.containers = make([]container, 0, len(spec.InitContainers)+len(spec.Containers))
 	for i := range spec.InitContainers {
 		c := &spec.InitContainers[i]
-		side := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
-		p.containers = append(p.containers, container{spec: c, init: true, sidecar: side, stage: waiting})
+		p.containers = append(p.containers, container{spec: c, init: true, sidecar: state.Sidecar(c), stage: waiting})
 	}
 	for i := range spec.Containers {
 		p.containers = append(p.containers, container{spec: &spec.Containers[i], stage: waiting})
